@@ -1,0 +1,157 @@
+"""The tensor graph: typed, quantized tensors and the operators between them.
+
+Grammar
+-------
+::
+
+    graph  := Graph(name, tensors, nodes, inputs, outputs)
+    tensor := Tensor(name, dtype, shape, quant, data)          data only for constants
+    node   := Node(name, op, inputs, outputs)                  tensors by name, "" for absent
+    op     := Conv2D | DepthwiseConv2D | FullyConnected | Add | AveragePool2D | MaxPool2D
+            | Reshape | Softmax | Opaque
+
+Layouts are those of TFLite: activations NHWC, convolution weights OHWI, depthwise weights 1HWC,
+fully connected weights OI. The real value of a quantized integer ``q`` is
+``scale * (q - zero_point)``. A graph is immutable; nodes stand in an order in which every tensor
+is written before it is read, and every tensor has one writer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal
+
+import numpy as np
+
+from ..isa.nest import DType
+
+
+@dataclass(frozen=True)
+class Quant:
+    """Affine quantization, of the whole tensor or of each slice along ``axis``."""
+
+    scale: tuple[float, ...]
+    zero_point: tuple[int, ...]
+    axis: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Tensor:
+    """A value; ``data`` (C-contiguous, of ``shape``) makes it a constant."""
+
+    name: str
+    dtype: DType
+    shape: tuple[int, ...]
+    quant: Quant | None = None
+    data: np.ndarray | None = field(default=None, repr=False)
+
+
+Activation = Literal["none", "relu", "relu6", "relu_n1_to_1"]
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a filter slides: all pairs are (vertical, horizontal), in elements."""
+
+    size: tuple[int, int]
+    strides: tuple[int, int] = (1, 1)
+    dilations: tuple[int, int] = (1, 1)
+    pads: tuple[int, int, int, int] = (0, 0, 0, 0)
+    """Top, bottom, left, right."""
+
+
+@dataclass(frozen=True)
+class Conv2D:
+    """Inputs x [N,H,W,C], weights [O,KH,KW,C], bias [O] i32 or absent."""
+
+    window: Window
+    activation: Activation = "none"
+
+
+@dataclass(frozen=True)
+class DepthwiseConv2D:
+    """Inputs x [N,H,W,C], weights [1,KH,KW,C*multiplier], bias or absent.
+
+    Output channel ``o`` reads input channel ``o // multiplier``.
+    """
+
+    window: Window
+    multiplier: int = 1
+    activation: Activation = "none"
+
+
+@dataclass(frozen=True)
+class FullyConnected:
+    """Inputs x (flattened to [rows, I]), weights [O,I], bias [O] or absent."""
+
+    activation: Activation = "none"
+
+
+@dataclass(frozen=True)
+class Add:
+    """Element-wise sum of two tensors; shapes broadcast as numpy's do."""
+
+    activation: Activation = "none"
+
+
+@dataclass(frozen=True)
+class AveragePool2D:
+    """Mean over the window's elements inside the image."""
+
+    window: Window
+    activation: Activation = "none"
+
+
+@dataclass(frozen=True)
+class MaxPool2D:
+    """Maximum over the window's elements inside the image."""
+
+    window: Window
+    activation: Activation = "none"
+
+
+@dataclass(frozen=True)
+class Reshape:
+    """The same elements in row-major order under the output's shape."""
+
+
+@dataclass(frozen=True)
+class Softmax:
+    """Over the last axis, of ``beta`` times the real value."""
+
+    beta: float = 1.0
+
+
+@dataclass(frozen=True)
+class Opaque:
+    """An operator of the model file that Weft does not know, kept by its name."""
+
+    kind: str
+
+
+Op = (
+    Conv2D | DepthwiseConv2D | FullyConnected | Add | AveragePool2D | MaxPool2D
+    | Reshape | Softmax | Opaque
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Node:
+    """One use of an operator; ``name`` is unique in its graph."""
+
+    name: str
+    op: Op
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """A network: what goes in, what is computed, what comes out."""
+
+    name: str
+    tensors: Mapping[str, Tensor]
+    nodes: tuple[Node, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]

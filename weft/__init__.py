@@ -1,0 +1,1 @@
+"""Weft: a tensor accelerator and its compiler, designed together."""
