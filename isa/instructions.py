@@ -1,0 +1,473 @@
+"""The instruction set: every operation with its encoding and its meaning, written once.
+
+An :class:`Operation` is a format with some of its fields fixed (``gemm.reset`` is GEMM with
+``reset`` = 1) and a meaning: a loop nest over the scratchpads and DRAM. Encoding, assembly,
+manual, golden model, functional simulator and the compiler's intrinsics are derived from this
+table; the hardware takes its layouts and its lane arithmetic from it.
+
+Indices of scratchpads are checked against their depth when, and only when, the meaning accesses
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from enum import IntEnum
+from functools import cached_property, lru_cache
+from typing import TYPE_CHECKING
+
+from . import formats
+from .errors import ProgramError
+from .formats import FLAGS, Format, Layout
+from .memories import MEMORIES, Engine, Memory, MemoryType, qnt_views
+from .nest import (
+    I8,
+    I64,
+    Binary,
+    Block,
+    Buffer,
+    Cast,
+    Const,
+    Expr,
+    For,
+    If,
+    Index,
+    Let,
+    Load,
+    Nest,
+    Select,
+    Stmt,
+    Store,
+    Sum,
+    expr,
+    maximum,
+    minimum,
+)
+from .requantize import requantize, rescale
+
+if TYPE_CHECKING:
+    from .config import AcceleratorConfig
+
+Meaning = Callable[["AcceleratorConfig"], Nest]
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One thing that the machine can do.
+
+    Attributes
+    ----------
+    name : str
+        The mnemonic: ``load.inp``, ``gemm.reset``, ``alu.add.imm``.
+    format : Format
+        Its encoding.
+    fixed : mapping
+        The fields that select it within the format.
+    engine : Engine
+        Who executes it.
+    meaning : callable
+        Configuration to loop nest; the nest's parameters are the format's other fields.
+    summary : str
+        One line for the manual.
+    extension : str or None
+        The configuration's switch that admits it; None for VTA's own.
+    """
+
+    name: str
+    format: Format
+    fixed: Mapping[str, int]
+    engine: Engine
+    meaning: Meaning
+    summary: str
+    extension: str | None = None
+
+
+# --- the walks -----------------------------------------------------------------------------------
+
+
+def _box(
+    format: Format, config: AcceleratorConfig, name: str, buffers: tuple[Buffer, ...], row: Stmt
+) -> Nest:
+    """``row`` with ``y`` bound to each row of a box; nothing where ``x_size`` is 0."""
+    params = _params(format, config)
+    pads = "y_pad_0" in params
+    rows = Index("y_pad_0") + Index("y_size") + Index("y_pad_1") if pads else Index("y_size")
+    body = If(Binary("ne", Index("x_size"), expr(0)), For("y", expr(0), rows, row))
+    return Nest(name, params, buffers, body)
+
+
+def _lanes(
+    extents: tuple[int, ...], body: Callable[[tuple[Expr, ...]], Stmt], names: str = "boc"
+) -> Stmt:
+    """``body`` for every lane of an element, in parallel; ``names`` has one letter an axis."""
+    indices = tuple(Index(name) for name in names[: len(extents)])
+    stmt = body(indices)
+    for index, extent in reversed(list(zip(indices, extents, strict=True))):
+        stmt = For(index.name, expr(0), expr(extent), stmt, parallel=True)
+    return stmt
+
+
+def _load(memory: Memory, format: Format) -> Meaning:
+    def meaning(config: AcceleratorConfig) -> Nest:
+        sram, dram = memory.sram(config), memory.dram(config)
+        y, x = Index("y"), Index("x")
+        columns = Index("x_pad_0") + Index("x_size") + Index("x_pad_1")
+        from_y, from_x = y - Index("y_pad_0"), x - Index("x_pad_0")
+        inside = (
+            (expr(0) <= from_y)
+            & (from_y < Index("y_size"))
+            & (expr(0) <= from_x)
+            & (from_x < Index("x_size"))
+        )
+        source = Index("dram_base") + from_y * Index("x_stride") + from_x
+        pad = Index("pad_value") if format is formats.LOADX else expr(0)
+
+        def lane(lanes: tuple[Expr, ...]) -> Stmt:
+            value = Select(inside, Load(dram.name, (source, *lanes)), Cast(dram.dtype, pad))
+            target = Index("sram_base") + y * columns + x
+            return Store(sram.name, (target, *lanes), value)
+
+        row = For("x", expr(0), columns, _lanes(sram.shape[1:], lane), parallel=True)
+        return _box(format, config, f"{format.name.lower()}.{memory.name}", (sram, dram), row)
+
+    return meaning
+
+
+def _store(format: Format) -> Meaning:
+    out = MEMORIES[MemoryType.OUT]
+
+    def meaning(config: AcceleratorConfig) -> Nest:
+        acc, dram = out.sram(config), out.dram(config)
+        requantizes = format is formats.STOREX
+        y, x = Index("y"), Index("x")
+        source = Index("sram_base") + y * Index("x_size") + x
+        target = Index("dram_base") + y * Index("x_stride") + x
+
+        def lane(lanes: tuple[Expr, ...]) -> Stmt:
+            value: Expr = Load("acc", (source, *lanes))
+            if requantizes:
+                value = _requantized(value, Index("qnt_base") + y * Index("qnt_step"), lanes[-1])
+            return Store(dram.name, (target, *lanes), value)
+
+        row = For("x", expr(0), Index("x_size"), _lanes(acc.shape[1:], lane), parallel=True)
+        buffers = (acc, dram, *(qnt_views(config) if requantizes else ()))
+        return _box(format, config, f"{format.name.lower()}.out", buffers, row)
+
+    return meaning
+
+
+def _parameter(name: str, index: Expr, lane: Expr) -> Expr:
+    return Load(f"qnt.{name}", (index, lane))
+
+
+def _rescaled(x: Expr, index: Expr, lane: Expr) -> Expr:
+    p = lambda name: _parameter(name, index, lane)  # noqa: E731  # a table lookup, five times
+    return rescale(x + p("bias"), p("multiplier"), p("left") & 31, p("right") & 31)
+
+
+def _requantized(x: Expr, index: Expr, lane: Expr) -> Expr:
+    p = lambda name: _parameter(name, index, lane)  # noqa: E731
+    return requantize(
+        x + p("bias"),
+        p("multiplier"),
+        p("left") & 31,
+        p("right") & 31,
+        p("zero_point"),
+        p("low"),
+        p("high"),
+    )
+
+
+def _uop_field(name: str, config: AcceleratorConfig) -> Expr:
+    slot = formats.uop_layout(config).by_name[name]
+    return (Load("uop", (Index("u"),)) >> slot.lsb) & ((1 << slot.width) - 1)
+
+
+def _steps(
+    format: Format,
+    name: str,
+    operands: tuple[str, ...],
+    buffers: Callable[[AcceleratorConfig], tuple[Buffer, ...]],
+    step: Callable[[AcceleratorConfig], Stmt],
+) -> Meaning:
+    """``step`` for every micro-op of two nested loops, with ``dst``, ``src``, ``wgt`` bound."""
+
+    def meaning(config: AcceleratorConfig) -> Nest:
+        body = step(config)
+        for operand in reversed(operands):
+            index = (
+                _uop_field(operand, config)
+                + Index("i") * Index(f"{operand}_factor_out")
+                + Index("j") * Index(f"{operand}_factor_in")
+            )
+            body = Let(operand, index, body)
+        body = For("u", Index("uop_bgn"), Index("uop_end"), body)
+        body = For("j", expr(0), Index("iter_in"), body)
+        body = For("i", expr(0), Index("iter_out"), body)
+        uop = MEMORIES[MemoryType.UOP].sram(config)
+        return Nest(name, _params(format, config), (uop, *buffers(config)), body)
+
+    return meaning
+
+
+def _params(format: Format, config: AcceleratorConfig) -> tuple[str, ...]:
+    selectors = ("opcode", *FLAGS, "unused", "reserved", *SELECTORS.get(format.name, ()))
+    return tuple(s.name for s in format.layout(config).slots if s.name not in selectors)
+
+
+SELECTORS: Mapping[str, tuple[str, ...]] = {
+    "LOAD": ("memory_type",),
+    "STORE": ("memory_type",),
+    "GEMM": ("reset",),
+    "ALU": ("alu_opcode", "use_imm"),
+    "MATMUL": ("mode",),
+    "LOADX": ("memory_type",),
+    "STOREX": ("memory_type",),
+}
+"""The fields that tell the operations of a format apart."""
+
+
+def _sram(*types: MemoryType) -> Callable[[AcceleratorConfig], tuple[Buffer, ...]]:
+    return lambda config: tuple(MEMORIES[t].sram(config) for t in types)
+
+
+def _acc(index: str, lanes: tuple[Expr, ...]) -> Expr:
+    return Load("acc", (Index(index), *lanes))
+
+
+def _product(config: AcceleratorConfig, lanes: tuple[Expr, ...]) -> Expr:
+    b, o = lanes
+    c = Index("c")
+    body = Load("inp", (Index("src"), b, c)) * Load("wgt", (Index("wgt"), o, c))
+    return Sum((("c", config.block),), body)
+
+
+LaneValue = Callable[["AcceleratorConfig", tuple[Expr, ...]], Expr]
+
+
+def _writes_acc(value: LaneValue) -> Callable[[AcceleratorConfig], Stmt]:
+    """A step that gives every lane of ``acc[dst]`` a value."""
+    return lambda config: _lanes(
+        (config.batch, config.block),
+        lambda lanes: Store("acc", (Index("dst"), *lanes), value(config, lanes)),
+    )
+
+
+def _gemm(format: Format, name: str, value: LaneValue, reads: bool = True) -> Meaning:
+    operands = ("dst", "src", "wgt") if reads else ("dst",)
+    types = (MemoryType.ACC, MemoryType.INP, MemoryType.WGT) if reads else (MemoryType.ACC,)
+    return _steps(format, name, operands, _sram(*types), _writes_acc(value))
+
+
+# --- ALU -----------------------------------------------------------------------------------------
+
+
+class AluOpcode(IntEnum):
+    """The ``alu_opcode`` field."""
+
+    MIN = 0
+    MAX = 1
+    ADD = 2
+    SHR = 3
+    MUL = 4
+    SCALE = 5
+    REQUANTIZE = 6
+
+
+def shift_right(x: Expr, amount: Expr) -> Expr:
+    """``x >> amount``, to the left where ``amount`` is negative; any amount is defined."""
+    left = Const(0, I64) - Cast(I64, amount)
+    shifted = Select(left <= 31, Cast(I64, x) << minimum(left, 31), Const(0, I64))
+    return Select(expr(0) <= amount, Cast(I64, x >> maximum(minimum(amount, 31), 0)), shifted)
+
+
+ALU_LANES: Mapping[AluOpcode, Callable[[Expr, Expr], Expr]] = {
+    AluOpcode.MIN: minimum,
+    AluOpcode.MAX: maximum,
+    AluOpcode.ADD: lambda x, y: x + y,
+    AluOpcode.SHR: shift_right,
+    AluOpcode.MUL: lambda x, y: x * y,
+}
+"""What VTA's ALU operations do to a lane: from ``acc[dst]`` and the second operand."""
+
+
+def _alu(name: str, lane: Callable[[Expr, Expr], Expr], imm: bool) -> Meaning:
+    def value(config: AcceleratorConfig, lanes: tuple[Expr, ...]) -> Expr:
+        second = Cast(expr(0).dtype, Index("imm")) if imm else _acc("src", lanes)  # type: ignore[attr-defined]
+        return lane(_acc("dst", lanes), second)
+
+    operands = ("dst",) if imm else ("dst", "src")
+    return _steps(formats.ALU, name, operands, _sram(MemoryType.ACC), _writes_acc(value))
+
+
+def _alu_qnt(name: str, lane: Callable[[Expr, Expr, Expr], Expr]) -> Meaning:
+    def value(config: AcceleratorConfig, lanes: tuple[Expr, ...]) -> Expr:
+        return lane(_acc("dst", lanes), Index("src"), lanes[-1])
+
+    def buffers(config: AcceleratorConfig) -> tuple[Buffer, ...]:
+        return (*_sram(MemoryType.ACC)(config), *qnt_views(config))
+
+    return _steps(formats.ALU, name, ("dst", "src"), buffers, _writes_acc(value))
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+
+def _load_operations() -> list[Operation]:
+    operations: list[Operation] = []
+    for memory in MEMORIES.values():
+        if memory.type is MemoryType.OUT:
+            continue
+        extension = "requantize" if memory.type is MemoryType.QNT else None
+        operations.append(
+            Operation(
+                f"load.{memory.name}", formats.LOAD, {"memory_type": memory.type}, memory.engine,
+                _load(memory, formats.LOAD), f"DRAM to {memory.scratchpad}, zeros around",
+                extension,
+            )  # fmt: skip
+        )
+    return operations
+
+
+def _alu_operations() -> list[Operation]:
+    operations: list[Operation] = []
+    for opcode, lane in ALU_LANES.items():
+        for imm in (0, 1):
+            name = f"alu.{opcode.name.lower()}" + (".imm" if imm else "")
+            second = "the immediate" if imm else "acc[src]"
+            operations.append(
+                Operation(
+                    name, formats.ALU, {"alu_opcode": opcode, "use_imm": imm}, Engine.COMPUTE,
+                    _alu(name, lane, bool(imm)), f"{opcode.name} of acc[dst] and {second}",
+                )  # fmt: skip
+            )
+    return operations
+
+
+def _nothing(name: str, format: Format) -> Meaning:
+    return lambda config: Nest(name, _params(format, config), (), Block(()))
+
+
+_INP = MEMORIES[MemoryType.INP]
+# fmt: off
+OPERATIONS: tuple[Operation, ...] = (
+    *_load_operations(),
+    Operation("store.out", formats.STORE, {"memory_type": MemoryType.OUT}, Engine.STORE,
+              _store(formats.STORE), "the low bits of accumulators to DRAM"),
+    Operation("store.nop", formats.STORE, {"memory_type": MemoryType.UOP}, Engine.STORE,
+              _nothing("store.nop", formats.STORE), "carries tokens; x_size must be 0"),
+    Operation("gemm", formats.GEMM, {"reset": 0}, Engine.COMPUTE,
+              _gemm(formats.GEMM, "gemm", lambda c, lanes: _acc("dst", lanes) + _product(c, lanes)),
+              "acc[dst] += inp[src] . wgt[wgt] transposed"),
+    Operation("gemm.reset", formats.GEMM, {"reset": 1}, Engine.COMPUTE,
+              _gemm(formats.GEMM, "gemm.reset", lambda c, lanes: expr(0), reads=False),
+              "acc[dst] = 0"),
+    *_alu_operations(),
+    Operation("alu.scale", formats.ALU, {"alu_opcode": AluOpcode.SCALE, "use_imm": 0},
+              Engine.COMPUTE, _alu_qnt("alu.scale", _rescaled),
+              "acc[dst] plus bias, rescaled by qnt[src]", "requantize"),
+    Operation("alu.requantize", formats.ALU, {"alu_opcode": AluOpcode.REQUANTIZE, "use_imm": 0},
+              Engine.COMPUTE, _alu_qnt("alu.requantize", _requantized),
+              "acc[dst] requantized by qnt[src], kept as an accumulator", "requantize"),
+    Operation("finish", formats.FINISH, {}, Engine.COMPUTE,
+              _nothing("finish", formats.FINISH), "ends the program when all before it is complete"),
+    Operation("matmul.set", formats.MATMUL, {"mode": 0}, Engine.COMPUTE,
+              _gemm(formats.MATMUL, "matmul.set", _product),
+              "acc[dst] = inp[src] . wgt[wgt] transposed", "overwrite"),
+    Operation("loadx.inp", formats.LOADX, {"memory_type": MemoryType.INP}, Engine.LOAD,
+              _load(_INP, formats.LOADX), "DRAM to inp, a chosen value around", "pad_value"),
+    Operation("storex.out", formats.STOREX, {"memory_type": MemoryType.OUT}, Engine.STORE,
+              _store(formats.STOREX), "accumulators, requantized, to DRAM", "requantize"),
+)
+"""Every operation, VTA's first."""
+# fmt: on
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction of a program: an operation, its operands and its dependence flags."""
+
+    operation: str
+    operands: Mapping[str, int] = field(default_factory=dict[str, int])
+    pop_prev: bool = False
+    pop_next: bool = False
+    push_prev: bool = False
+    push_next: bool = False
+
+
+class InstructionSet:
+    """The operations that one configuration admits, with their encodings.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Decides widths and extensions.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        self.layouts: Mapping[int, Layout] = {
+            f.opcode: f.layout(config) for f in formats.enabled(config)
+        }
+        self.formats: Mapping[int, Format] = {f.opcode: f for f in formats.enabled(config)}
+        self.operations: Mapping[str, Operation] = {
+            o.name: o
+            for o in OPERATIONS
+            if o.format.opcode in self.formats
+            and (o.extension is None or getattr(config, o.extension))
+        }
+
+    @cached_property
+    def _by_selectors(self) -> Mapping[tuple[int, tuple[int, ...]], Operation]:
+        return {
+            (o.format.opcode, tuple(int(o.fixed[s]) for s in SELECTORS.get(o.format.name, ()))): o
+            for o in self.operations.values()
+        }
+
+    def operation_of(self, word: int) -> Operation | None:
+        """The operation that a 128-bit instruction word selects; None for a reserved encoding."""
+        layout = self.layouts.get(word & 7)
+        if layout is None:
+            return None
+        values = layout.decode(word)
+        if values.get("reserved"):
+            return None
+        selectors = SELECTORS.get(layout.name, ())
+        return self._by_selectors.get((word & 7, tuple(values[s] for s in selectors)))
+
+    def encode(self, instruction: Instruction) -> int:
+        """The 128 bits of an instruction.
+
+        Raises
+        ------
+        ProgramError
+            For an unknown operation or operand, or an operand that does not fit its field.
+        """
+        operation = self.operations.get(instruction.operation)
+        if operation is None:
+            raise ProgramError(f"this configuration has no operation {instruction.operation!r}")
+        flags = {name: int(getattr(instruction, name)) for name in FLAGS}
+        opcode = operation.format.opcode
+        values = {**instruction.operands, **operation.fixed, **flags, "opcode": opcode}
+        return self.layouts[opcode].encode(values)
+
+    def decode(self, word: int) -> Instruction:
+        """The instruction of 128 bits; :class:`ProgramError` for a reserved encoding."""
+        operation = self.operation_of(word)
+        if operation is None:
+            raise ProgramError(f"reserved encoding {word:032x}")
+        values = self.layouts[operation.format.opcode].decode(word)
+        flags = {name: bool(values.pop(name)) for name in FLAGS}
+        for name in ("opcode", *operation.fixed, "unused", "reserved"):
+            values.pop(name, None)
+        return Instruction(operation.name, values, **flags)
+
+    def meaning(self, name: str) -> Nest:
+        """What the operation of that name does under this configuration."""
+        return _meaning(name, self.config)
+
+
+@lru_cache(maxsize=4096)
+def _meaning(name: str, config: AcceleratorConfig) -> Nest:
+    return next(o for o in OPERATIONS if o.name == name).meaning(config)
