@@ -1,0 +1,113 @@
+"""What the units say to each other: layouts derived from the instruction set, and signatures.
+
+Every layout here follows from :mod:`weft.isa`; no width is typed a second time.
+"""
+
+from __future__ import annotations
+
+from amaranth import signed, unsigned
+from amaranth.lib import data, enum, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..isa.config import AcceleratorConfig
+from ..isa.formats import INSTRUCTION_BITS, Layout, uop_layout
+from ..isa.instructions import InstructionSet
+
+ADDRESS_BITS = 32
+"""Of a DRAM byte address on the bus."""
+INDEX_BITS = 32
+"""Of an instruction's position in its stream."""
+
+
+def struct_of(layout: Layout) -> data.FlexibleLayout:
+    """An instruction format's layout for ``data.View``: the same fields at the same bits."""
+    fields = {
+        slot.name: data.Field((signed if slot.signed else unsigned)(slot.width), slot.lsb)
+        for slot in layout.slots
+    }
+    return data.FlexibleLayout(layout.bits, fields)
+
+
+def format_struct(config: AcceleratorConfig, opcode: int) -> data.FlexibleLayout:
+    """The layout of the format with that opcode; KeyError if ``config`` does not admit it."""
+    return struct_of(InstructionSet(config).layouts[opcode])
+
+
+def uop_struct(config: AcceleratorConfig) -> data.FlexibleLayout:
+    """The layout of a micro-op."""
+    return struct_of(uop_layout(config))
+
+
+class Activity(enum.Enum, shape=3):
+    """What an engine does in a cycle; each engine is in exactly one state every cycle.
+
+    The names are the suffixes of the counters in :data:`weft.isa.registers.COUNTERS`.
+    """
+
+    IDLE = 0
+    BUSY = 1
+    WAIT_TOKEN = 2
+    WAIT_MEMORY = 3
+    LOAD = 4
+    DRAIN = 5
+
+
+ISSUE = data.StructLayout({"word": INSTRUCTION_BITS, "index": INDEX_BITS})
+"""An instruction on its way to an engine, statically legal, with its position."""
+
+
+Issue = stream.Signature(ISSUE)
+"""Instructions in program order; an engine takes one when it can start it."""
+
+Token = wiring.Signature({"valid": Out(1), "ready": In(1)})
+"""One dependence token passes in a cycle in which both are 1."""
+
+Fault = wiring.Signature(
+    {"valid": Out(1), "code": Out(8), "index": Out(INDEX_BITS)}
+)
+"""``valid`` for a cycle or longer: the engine has met ``code`` in instruction ``index``."""
+
+
+def write_signature(address_bits: int, data_bits: int, lanes: int) -> wiring.Signature:
+    """Writes into a scratchpad that always accepts them.
+
+    ``mask`` has a bit for each of ``lanes`` equal parts of ``data``; a part whose bit is 0 is
+    left as it is.
+    """
+    return wiring.Signature(
+        {
+            "valid": Out(1),
+            "address": Out(address_bits),
+            "mask": Out(lanes),
+            "data": Out(data_bits),
+        }
+    )
+
+
+def read_signature(address_bits: int, data_bits: int) -> wiring.Signature:
+    """Reads from a scratchpad, as the reader sees them.
+
+    With ``enable`` in one cycle, ``data`` holds the element in the next and keeps it until the
+    next enabled read.
+    """
+    return wiring.Signature(
+        {"enable": Out(1), "address": Out(address_bits), "data": In(data_bits)}
+    )
+
+
+__all__ = [
+    "ADDRESS_BITS",
+    "INDEX_BITS",
+    "ISSUE",
+    "Activity",
+    "Fault",
+    "In",
+    "Issue",
+    "Out",
+    "Token",
+    "format_struct",
+    "read_signature",
+    "struct_of",
+    "uop_struct",
+    "write_signature",
+]
