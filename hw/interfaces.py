@@ -59,12 +59,32 @@ ISSUE = data.StructLayout({"word": INSTRUCTION_BITS, "index": INDEX_BITS})
 Issue = stream.Signature(ISSUE)
 """Instructions in program order; an engine takes one when it can start it."""
 
+BOX = data.StructLayout(
+    {
+        "memory_type": 3,
+        "sram_base": 16,
+        "dram_base": 32,
+        "y_size": 16,
+        "x_size": 16,
+        "x_stride": 16,
+        "y_pad_0": 4,
+        "y_pad_1": 4,
+        "x_pad_0": 4,
+        "x_pad_1": 4,
+        "pad_value": signed(8),
+        "index": INDEX_BITS,
+    }
+)
+"""A transfer between DRAM and a scratchpad, the union of what LOAD, LOADX, STORE, STOREX say.
+
+Box units treat ``x_size`` = 0 as an empty box that is done at once. ``index`` is the
+instruction's, for faults.
+"""
+
 Token = wiring.Signature({"valid": Out(1), "ready": In(1)})
 """One dependence token passes in a cycle in which both are 1."""
 
-Fault = wiring.Signature(
-    {"valid": Out(1), "code": Out(8), "index": Out(INDEX_BITS)}
-)
+Fault = wiring.Signature({"valid": Out(1), "code": Out(8), "index": Out(INDEX_BITS)})
 """``valid`` for a cycle or longer: the engine has met ``code`` in instruction ``index``."""
 
 
@@ -90,13 +110,12 @@ def read_signature(address_bits: int, data_bits: int) -> wiring.Signature:
     With ``enable`` in one cycle, ``data`` holds the element in the next and keeps it until the
     next enabled read.
     """
-    return wiring.Signature(
-        {"enable": Out(1), "address": Out(address_bits), "data": In(data_bits)}
-    )
+    return wiring.Signature({"enable": Out(1), "address": Out(address_bits), "data": In(data_bits)})
 
 
 __all__ = [
     "ADDRESS_BITS",
+    "BOX",
     "INDEX_BITS",
     "ISSUE",
     "Activity",

@@ -232,9 +232,7 @@ class AcceleratorConfig:
             ) from None
 
     @classmethod
-    def from_mapping(
-        cls, values: Mapping[str, Any], *, where: str = "config"
-    ) -> AcceleratorConfig:
+    def from_mapping(cls, values: Mapping[str, Any], *, where: str = "config") -> AcceleratorConfig:
         """A configuration from plain keys; ``extends`` names the preset that the rest changes.
 
         ``where`` stands before a message (the file's name).
@@ -245,7 +243,9 @@ class AcceleratorConfig:
         for key in values:
             if key not in known:
                 close = get_close_matches(key, known, 1)
-                hint = f", did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+                hint = (
+                    f", did you mean {close[0]!r}?" if close else f"; there are {', '.join(known)}"
+                )
                 raise ConfigError(f"{where}: unknown key {key!r}{hint}")
         try:
             return replace(base, **values)
@@ -282,9 +282,7 @@ class AcceleratorConfig:
             raise ConfigError("LOG_OUT_WIDTH must equal LOG_INP_WIDTH")
         if rest:
             raise ConfigError(f"unknown VTA keys: {', '.join(sorted(rest))}")
-        return cls(
-            **values, bus_bytes=8, requantize=False, pad_value=False, overwrite=False
-        )
+        return cls(**values, bus_bytes=8, requantize=False, pad_value=False, overwrite=False)
 
     def to_mapping(self) -> dict[str, int | bool]:
         """Every field, for JSON; :meth:`from_mapping` reads it back."""
@@ -292,7 +290,9 @@ class AcceleratorConfig:
 
     def to_toml(self) -> str:
         """Every field as TOML, with its unit and meaning left to the documentation."""
-        return "".join(f"{key} = {str(value).lower()}\n" for key, value in self.to_mapping().items())
+        return "".join(
+            f"{key} = {str(value).lower()}\n" for key, value in self.to_mapping().items()
+        )
 
 
 _VTA_KEYS = {

@@ -59,9 +59,7 @@ WAITS = (
 """What an engine can wait for, by the bit of the ``WAITING`` register: engine, flag, sentence."""
 
 
-def static_fault(
-    instructions: InstructionSet, word: int
-) -> tuple[Operation | None, FaultCode]:
+def static_fault(instructions: InstructionSet, word: int) -> tuple[Operation | None, FaultCode]:
     """The operation of a 128-bit word and the fault that decoding it raises.
 
     The checks come in the order of the codes; the first that applies counts.

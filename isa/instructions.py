@@ -322,8 +322,12 @@ def _load_operations() -> list[Operation]:
         extension = "requantize" if memory.type is MemoryType.QNT else None
         operations.append(
             Operation(
-                f"load.{memory.name}", formats.LOAD, {"memory_type": memory.type}, memory.engine,
-                _load(memory, formats.LOAD), f"DRAM to {memory.scratchpad}, zeros around",
+                f"load.{memory.name}",
+                formats.LOAD,
+                {"memory_type": memory.type},
+                memory.engine,
+                _load(memory, formats.LOAD),
+                f"DRAM to {memory.scratchpad}, zeros around",
                 extension,
             )  # fmt: skip
         )
@@ -338,8 +342,12 @@ def _alu_operations() -> list[Operation]:
             second = "the immediate" if imm else "acc[src]"
             operations.append(
                 Operation(
-                    name, formats.ALU, {"alu_opcode": opcode, "use_imm": imm}, Engine.COMPUTE,
-                    _alu(name, lane, bool(imm)), f"{opcode.name} of acc[dst] and {second}",
+                    name,
+                    formats.ALU,
+                    {"alu_opcode": opcode, "use_imm": imm},
+                    Engine.COMPUTE,
+                    _alu(name, lane, bool(imm)),
+                    f"{opcode.name} of acc[dst] and {second}",
                 )  # fmt: skip
             )
     return operations
