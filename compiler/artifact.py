@@ -1,0 +1,122 @@
+"""What compilation leaves behind: plain data that a runtime executes or writes to a file.
+
+A compiled network is a list of steps in the order of execution. An accelerator step is one
+program in DRAM; a host step is a set of nodes that the CPU runs. Tensors that cross steps live
+in DRAM when an accelerator step touches them, each in its :class:`DramTensor` layout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..isa.config import AcceleratorConfig
+from ..isa.instructions import Instruction
+from .graph import Graph
+
+
+@dataclass(frozen=True)
+class DramTensor:
+    """An activation in DRAM, channel-blocked.
+
+    Element ``[n // batch][c // block][y][x]`` of ``element_bytes`` holds lanes
+    ``[n % batch][c % block]``; a tensor of rank 2 ([N, C]) has y = x = 1. Lanes beyond N and C
+    hold ``fill``.
+
+    Attributes
+    ----------
+    name : str
+        The graph's tensor.
+    address : int
+        First byte; a multiple of the element's size.
+    shape : tuple of int
+        (N, H, W, C).
+    fill : int
+        What the ragged lanes hold when the host writes the tensor.
+    """
+
+    name: str
+    address: int
+    shape: tuple[int, int, int, int]
+    fill: int
+
+
+@dataclass(frozen=True, eq=False)
+class Segment:
+    """Constant bytes at a DRAM address: weights, parameters, micro-ops, instruction streams."""
+
+    name: str
+    address: int
+    data: np.ndarray
+
+
+@dataclass(frozen=True)
+class AcceleratorStep:
+    """One program: ``count`` instructions at ``address`` do what ``nodes`` say.
+
+    ``macs`` is mathematical, without padding; ``compulsory_bytes`` is what any schedule must
+    move over the bus: every input, weight and parameter read once, every output written once.
+    ``choices`` are the schedule's decisions, for the report.
+    """
+
+    name: str
+    op: str
+    nodes: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    address: int
+    instructions: tuple[Instruction, ...]
+    macs: int
+    compulsory_bytes: int
+    choices: Mapping[str, str | int]
+
+    @property
+    def count(self) -> int:
+        """Instructions of the program."""
+        return len(self.instructions)
+
+
+@dataclass(frozen=True)
+class HostStep:
+    """Nodes that the CPU runs, and why each is not on the accelerator."""
+
+    name: str
+    op: str
+    nodes: tuple[str, ...]
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    reason: str
+    macs: int
+
+
+Step = AcceleratorStep | HostStep
+
+
+@dataclass(frozen=True, eq=False)
+class CompiledModel:
+    """A network compiled for one configuration.
+
+    Attributes
+    ----------
+    graph : Graph
+        The network, for the host's nodes and the names and types of its ends.
+    config : AcceleratorConfig
+        What it was compiled for.
+    steps : tuple of Step
+        In the order of execution.
+    tensors : mapping
+        Every activation that an accelerator step reads or writes, by the graph's name.
+    segments : tuple of Segment
+        What DRAM holds before the first inference, programs included; disjoint.
+    dram_bytes : int
+        The least DRAM that it needs, from address 0.
+    """
+
+    graph: Graph
+    config: AcceleratorConfig
+    steps: tuple[Step, ...]
+    tensors: Mapping[str, DramTensor]
+    segments: tuple[Segment, ...]
+    dram_bytes: int
