@@ -1,0 +1,51 @@
+# make run   installs Weft into .venv and classifies handwritten digits on the simulated accelerator
+# make test  runs every check that CI runs
+# make check formats, lints, types and the direction between the rooms
+# make docs  writes the generated pages again
+# make bench prints the measured figures of docs/measurements.md again
+
+PYTHON ?= python3
+BIN := .venv/bin
+# pip's own chatter is noise to a newcomer; its errors are not.
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+
+.PHONY: run test check docs bench clean
+.DELETE_ON_ERROR:
+
+run: .venv/.installed
+	@$(BIN)/python examples/digits/classify.py
+
+test: .venv/.installed-dev
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+check: .venv/.installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+	$(BIN)/lint-imports
+
+docs: .venv/.installed-dev
+	$(BIN)/python -m weft.isa.manual docs/isa.md
+
+bench: .venv/.installed-dev
+	$(BIN)/python benchmarks/simulation_speed.py
+	$(BIN)/python benchmarks/networks.py
+
+.venv/.created:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "weft needs Python 3.11 or newer; found $$($(PYTHON) --version)"; exit 3; }
+	@echo "setting up .venv (once) ..."
+	@$(PYTHON) -m venv .venv
+	@touch $@
+
+.venv/.installed: .venv/.created pyproject.toml
+	@echo "installing Weft and its packages (once) ..."
+	@$(PIP) install --editable .
+	@touch $@
+
+.venv/.installed-dev: .venv/.installed
+	@$(PIP) install --editable '.[dev]'
+	@touch $@
+
+clean:
+	rm -rf .venv build dist *.egg-info
