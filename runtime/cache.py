@@ -1,0 +1,51 @@
+"""Compiled networks on disk, found again by everything that decides their content."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import lru_cache
+from pathlib import Path
+
+from ..compiler.artifact import CompiledModel
+from ..isa.config import AcceleratorConfig
+from ..isa.errors import PackageError
+from ..isa.spec import spec_hash
+from . import package
+
+
+def directory() -> Path:
+    """Where caches live: ``WEFT_CACHE``, else ``weft`` under the user's cache directory."""
+    chosen = os.environ.get("WEFT_CACHE")
+    if chosen:
+        return Path(chosen)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weft"
+
+
+def path_of(sha256: str, config: AcceleratorConfig, options: str) -> Path:
+    """Where the network of that file hash, compiled so, is or would be kept."""
+    text = "\n".join((sha256, spec_hash(config), options, _compiler_hash()))
+    key = hashlib.sha256(text.encode()).hexdigest()[:32]
+    return directory() / "networks" / f"{key}.weft"
+
+
+@lru_cache(maxsize=1)
+def _compiler_hash() -> str:
+    """Of the sources that decide what is compiled: an edited compiler never meets old results."""
+    digest = hashlib.sha256()
+    rooms = Path(__file__).resolve().parent.parent
+    for room in ("isa", "compiler", "runtime"):
+        for source in sorted((rooms / room).rglob("*.py")):
+            digest.update(source.read_bytes())
+    return digest.hexdigest()
+
+
+def load(path: Path, config: AcceleratorConfig) -> CompiledModel | None:
+    """The cached model, or None if there is none or it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        return package.load(path, config)[0]
+    except PackageError:
+        path.unlink(missing_ok=True)
+        return None

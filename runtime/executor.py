@@ -1,0 +1,132 @@
+"""Executing a compiled network: programs on a device, the other nodes as native host code."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from ..compiler import layout
+from ..compiler.artifact import AcceleratorStep, CompiledModel, HostStep
+from ..compiler.host import HostCode, compile_nodes
+from ..isa.errors import DataError
+from ..isa.nest import DType
+from ..sim.device import Device
+
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class StepProfile:
+    """What one execution of a step cost.
+
+    Attributes
+    ----------
+    cycles : int
+        Of the device; 0 for a host step.
+    counters : mapping
+        The device's counters, by name.
+    seconds : float
+        Wall time.
+    """
+
+    cycles: int = 0
+    counters: Mapping[str, int] = field(default_factory=dict[str, int])
+    seconds: float = 0.0
+
+
+class Executor:
+    """Runs one compiled network, sample by sample, on one device.
+
+    Parameters
+    ----------
+    model : CompiledModel
+        What to run. Its constant segments are written to the device here.
+    device : Device or None
+        Where the programs run; None if the model has only host steps.
+    """
+
+    def __init__(self, model: CompiledModel, device: Device | None):
+        self.model = model
+        self.device = device
+        self._host: dict[str, HostCode] = {
+            step.name: compile_nodes(
+                model.graph, tuple(n for n in model.graph.nodes if n.name in step.nodes)
+            )
+            for step in model.steps
+            if isinstance(step, HostStep)
+        }
+        if device is not None:
+            for segment in model.segments:
+                device.write(segment.address, segment.data)
+
+    def __call__(
+        self, inputs: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], list[StepProfile]]:
+        """One inference: the graph's inputs by name to its outputs by name, and the profile."""
+        values: dict[str, np.ndarray] = dict(inputs)
+        in_dram: set[str] = set()
+        profiles: list[StepProfile] = []
+        for step in self.model.steps:
+            started = time.perf_counter()
+            profile = StepProfile()
+            if isinstance(step, AcceleratorStep):
+                assert self.device is not None
+                for name in step.inputs:
+                    if name not in in_dram:
+                        self._to_dram(name, values[name])
+                        in_dram.add(name)
+                result = self.device.run(step.address, step.count)
+                profile.cycles, profile.counters = result.cycles, result.counters
+                for name in step.outputs:
+                    values.pop(name, None)
+                    in_dram.add(name)
+            else:
+                for name in step.inputs:
+                    if name not in values:
+                        values[name] = self._from_dram(name)
+                values.update(self._host[step.name].run(values))
+            profile.seconds = time.perf_counter() - started
+            profiles.append(profile)
+        outputs = {
+            name: values[name] if name in values else self._from_dram(name)
+            for name in self.model.graph.outputs
+        }
+        return outputs, profiles
+
+    def _to_dram(self, name: str, value: np.ndarray) -> None:
+        assert self.device is not None
+        tensor = self.model.tensors[name]
+        self.device.write(tensor.address, layout.pack(tensor, self.model.config, value))
+
+    def _from_dram(self, name: str) -> np.ndarray:
+        assert self.device is not None
+        tensor = self.model.tensors[name]
+        size = layout.packed_bytes(tensor, self.model.config)
+        data = self.device.read(tensor.address, size)
+        shape = self.model.graph.tensors[name].shape
+        return layout.unpack(tensor, self.model.config, data).reshape(shape)
+
+
+def numpy_dtype(dtype: DType) -> np.dtype:
+    """The numpy type of a tensor's elements."""
+    return np.dtype(f"{dtype.kind}{dtype.bits // 8}")
+
+
+def check_sample(model: CompiledModel, name: str, value: np.ndarray) -> np.ndarray:
+    """``value`` as the graph's input ``name``, C-contiguous.
+
+    Raises
+    ------
+    DataError
+        If shape or type differ; nothing is converted silently.
+    """
+    tensor = model.graph.tensors[name]
+    expected = numpy_dtype(tensor.dtype)
+    if value.dtype != expected:
+        raise DataError(f"input {name!r} takes {expected}, not {value.dtype}")
+    if value.shape != tensor.shape:
+        raise DataError(f"input {name!r} takes shape {tensor.shape}, not {value.shape}")
+    return np.ascontiguousarray(value)

@@ -1,0 +1,258 @@
+"""``weft.jit``: a network as a function on numpy arrays."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..compiler.artifact import AcceleratorStep, CompiledModel
+from ..compiler.pipeline import compile_graph
+from ..isa.config import AcceleratorConfig
+from ..isa.errors import ConfigError, DataError, PackageError
+from ..isa.spec import spec_hash
+from ..sim import connect
+from . import cache, package, report
+from .executor import Executor, StepProfile, check_sample
+from .network import Network
+
+TARGETS = ("rtl", "functional", "cpu")
+"""Where a network can run."""
+
+Hardware = AcceleratorConfig | str | Path
+
+
+def hardware(hw: Hardware) -> AcceleratorConfig:
+    """A configuration, the preset of a name, or what a TOML file says."""
+    if isinstance(hw, AcceleratorConfig):
+        return hw
+    if isinstance(hw, Path) or hw.endswith(".toml"):
+        return AcceleratorConfig.from_toml(hw)
+    return AcceleratorConfig.preset(hw)
+
+
+class Run:
+    """A network on one piece of hardware. Compiles at the first call; see :func:`jit`."""
+
+    def __init__(
+        self,
+        network: Network,
+        config: AcceleratorConfig,
+        on: str,
+        *,
+        on_host: frozenset[str],
+        progress: Callable[..., None] | None,
+        device_options: dict[str, Any],
+    ):
+        if on not in TARGETS:
+            raise ConfigError(f"a network runs on {', '.join(TARGETS)}, not on {on!r}")
+        self.network = network
+        self.config = config
+        self.on = on
+        self._on_host = on_host
+        self._progress = progress
+        self._device_options = device_options
+        self._executor: Executor | None = None
+        self._profiles: list[StepProfile] = []
+        self._samples = 0
+        self._compile_seconds = 0.0
+
+    @property
+    def compiled(self) -> CompiledModel:
+        """The compiled network; compiles it if that has not happened yet."""
+        return self._ready().model
+
+    def __call__(
+        self, *inputs: np.ndarray, progress: Callable[[int, int], None] | None = None
+    ) -> np.ndarray | tuple[np.ndarray, ...]:
+        """Inference.
+
+        Parameters
+        ----------
+        *inputs : ndarray
+            One array for each of the network's inputs, in order, of its exact type. The first
+            axis may be any multiple of the network's own: so many samples are run.
+        progress : callable or None
+            Called with (samples done, samples in all) after each.
+
+        Returns
+        -------
+        ndarray or tuple of ndarray
+            One array for each output, samples on the first axis.
+
+        Raises
+        ------
+        DataError
+            If number, type or shape of the inputs do not fit.
+        DeviceError
+            If the device stops.
+        """
+        graph = self.network.graph
+        if len(inputs) != len(graph.inputs):
+            raise DataError(f"expected {len(graph.inputs)} inputs, got {len(inputs)}")
+        samples = {self._sample_count(n, x) for n, x in zip(graph.inputs, inputs, strict=True)}
+        if len(samples) != 1:
+            raise DataError(f"the inputs hold different numbers of samples: {sorted(samples)}")
+        count = samples.pop()
+        executor = self._ready()
+        collected: list[dict[str, np.ndarray]] = []
+        for i in range(count):
+            values = {
+                name: check_sample(executor.model, name, _sample(x, i, count))
+                for name, x in zip(graph.inputs, inputs, strict=True)
+            }
+            outputs, self._profiles = executor(values)
+            collected.append(outputs)
+            self._samples += 1
+            if progress is not None:
+                progress(i + 1, count)
+        results = tuple(
+            np.concatenate([np.atleast_1d(outputs[name]) for outputs in collected])
+            for name in graph.outputs
+        )
+        return results[0] if len(results) == 1 else results
+
+    def report(self) -> dict[str, Any]:
+        """The record of the last inference; see DESIGN's report. ``print`` it through ``str``."""
+        if not self._profiles:
+            raise DataError("there is nothing to report before the first inference")
+        executor = self._ready()
+        on_device = [
+            isinstance(step, AcceleratorStep) for step in executor.model.steps
+        ]
+        seconds = [profile.seconds for profile in self._profiles]
+        info = report.RunInfo(
+            self.network.name,
+            self.network.sha256,
+            self.on,
+            report.DRAM | {"latency": self._device_options.get("dram_latency", 40)},
+            self._samples,
+            sum(s for s, d in zip(seconds, on_device, strict=True) if not d),
+            sum(s for s, d in zip(seconds, on_device, strict=True) if d),
+        )
+        return Report(report.build(executor.model, self._profiles, info))
+
+    def close(self) -> None:
+        """Give the device back; another call connects again."""
+        if self._executor is not None and self._executor.device is not None:
+            self._executor.device.close()
+        self._executor = None
+
+    def __enter__(self) -> Run:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def _sample_count(self, name: str, value: np.ndarray) -> int:
+        tensor = self.network.graph.tensors[name]
+        own = tensor.shape[0] if tensor.shape else 1
+        if value.ndim != len(tensor.shape) or value.shape[1:] != tensor.shape[1:]:
+            rest = ", ".join(map(str, tensor.shape[1:]))
+            raise DataError(f"input {name!r} takes shape (samples, {rest}), not {value.shape}")
+        if not len(value) or len(value) % own:
+            raise DataError(f"input {name!r} takes a multiple of {own} samples, not {len(value)}")
+        return len(value) // own
+
+    def _ready(self) -> Executor:
+        if self._executor is None:
+            started = time.perf_counter()
+            model = self._compile()
+            self._compile_seconds = time.perf_counter() - started
+            device = None
+            if any(isinstance(step, AcceleratorStep) for step in model.steps):
+                options = dict(self._device_options)
+                if self.on == "rtl" and self._progress is not None:
+                    options["progress"] = self._progress
+                options.setdefault("dram_bytes", max(256 << 20, model.dram_bytes))
+                device = connect(self.on, self.config, **options)
+            self._executor = Executor(model, device)
+        return self._executor
+
+    def _compile(self) -> CompiledModel:
+        if self.network.compiled is not None:
+            return self.network.compiled
+        placement = "cpu" if self.on == "cpu" else "auto"
+        options = f"{placement} {sorted(self._on_host)}"
+        path = cache.path_of(self.network.sha256, self.config, options)
+        model = cache.load(path, self.config)
+        if model is None:
+            model = compile_graph(
+                self.network.graph, self.config, placement=placement, on_host=self._on_host
+            )
+            package.save(model, path, {"name": self.network.name, "sha256": self.network.sha256})
+        return replace(model, graph=self.network.graph)
+
+
+class Report(dict[str, Any]):
+    """A report that prints as its table."""
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=140, no_color=True, highlight=False)
+        with console.capture() as capture:
+            console.print(report.table(self))
+        return capture.get()
+
+
+def jit(
+    network: Network,
+    hw: Hardware | None = None,
+    on: str = "rtl",
+    *,
+    on_host: frozenset[str] = frozenset(),
+    progress: Callable[..., None] | None = None,
+    **device_options: Any,
+) -> Run:
+    """``network`` as a function from arrays to arrays.
+
+    Parameters
+    ----------
+    network : Network
+        What :func:`weft.load` returned.
+    hw : AcceleratorConfig, str, path or None
+        The hardware: a configuration, a preset's name, or a TOML file. None is what a package
+        was compiled for, and ``base`` for a model.
+    on : str
+        ``rtl`` (the generated Verilog in Verilator), ``functional`` (the instructions' meanings,
+        compiled) or ``cpu`` (no accelerator).
+    on_host : frozenset of str
+        Names of nodes that run on the CPU whatever the accelerator can do.
+    progress : callable or None
+        Told of the phases of the RTL's first build.
+    **device_options
+        For :func:`weft.sim.connect`: ``dram_latency``, ``stall_seed``, ``timeout_cycles``, ...
+
+    Raises
+    ------
+    ConfigError
+        If ``hw`` or ``on`` is not known.
+    PackageError
+        If a package was compiled for other hardware than ``hw``.
+
+    What is wrong with the network is raised at the first
+        call, when it is compiled.
+    """
+    made = network.compiled
+    if made is None:
+        config = hardware("base" if hw is None else hw)
+    else:
+        config = made.config if hw is None else hardware(hw)
+        if spec_hash(config) != spec_hash(made.config):
+            raise PackageError(
+                f"{network.name}: compiled for spec {spec_hash(made.config)}, "
+                f"the hardware has {spec_hash(config)}"
+            )
+    return Run(
+        network,
+        config,
+        on,
+        on_host=on_host,
+        progress=progress,
+        device_options=device_options,
+    )

@@ -1,0 +1,146 @@
+"""The report of a run: one record, from which the table and the JSON are made."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..compiler.artifact import AcceleratorStep, CompiledModel
+from ..isa.registers import COUNTERS
+from ..isa.spec import spec_hash
+from ..version import VERSION
+from .executor import StepProfile
+
+DRAM = {"latency": 40, "outstanding": 16, "write_response": 10, "beats_per_cycle": 1}
+"""The memory model of every published figure."""
+
+STALL_GROUP = "compute"
+"""The engine whose cycles a layer's ``stalls`` divide: the array's."""
+
+
+@dataclass(frozen=True)
+class RunInfo:
+    """What a report says about the run as a whole."""
+
+    model_name: str
+    model_sha256: str
+    on: str
+    dram: Mapping[str, int]
+    samples: int
+    host_seconds: float
+    simulation_seconds: float
+
+
+def build(
+    model: CompiledModel, profiles: Sequence[StepProfile], info: RunInfo
+) -> dict[str, Any]:
+    """The report of the last sample's profile, as plain data for JSON."""
+    config = model.config
+    layers = [_layer(model, step, profile) for step, profile in zip(model.steps, profiles, strict=True)]
+    macs = sum(layer["macs"] for layer in layers)
+    cycles = sum(layer["cycles"] for layer in layers)
+    offloaded = sum(layer["macs"] for layer in layers if layer["where"] == "accelerator")
+    return {
+        "weft": VERSION,
+        "spec_hash": spec_hash(config),
+        "model": {"name": info.model_name, "sha256": info.model_sha256},
+        "hw": config.to_mapping(),
+        "on": info.on,
+        "dram": dict(info.dram),
+        "samples": info.samples,
+        "totals": {
+            "macs": macs,
+            "cycles": cycles,
+            "macs_per_cycle": macs / cycles if cycles else 0.0,
+            "offload_macs": offloaded / macs if macs else 0.0,
+            "host_seconds": info.host_seconds,
+            "simulation_seconds": info.simulation_seconds,
+        },
+        "layers": layers,
+    }
+
+
+def _layer(model: CompiledModel, step: Any, profile: StepProfile) -> dict[str, Any]:
+    config = model.config
+    counters = profile.counters
+    record: dict[str, Any] = {
+        "name": step.name,
+        "op": step.op,
+        "where": "accelerator" if isinstance(step, AcceleratorStep) else "cpu",
+        "macs": step.macs,
+        "cycles": profile.cycles,
+        "dram_read_bytes": counters.get("read_bytes", 0),
+        "dram_write_bytes": counters.get("write_bytes", 0),
+        "seconds": profile.seconds,
+    }
+    if not isinstance(step, AcceleratorStep):
+        return record | {
+            "reason": step.reason,
+            "bound_cycles": 0,
+            "bound_by": "cpu",
+            "utilization": 0.0,
+            "stalls": {},
+        }
+    array = step.macs / config.peak_macs
+    bus = step.compulsory_bytes / config.bus_bytes
+    return record | {
+        "bound_cycles": max(array, bus),
+        "bound_by": "array" if array >= bus else "bus",
+        "utilization": step.macs / (profile.cycles * config.peak_macs) if profile.cycles else 0.0,
+        "stalls": {
+            counter.name.removeprefix(f"{STALL_GROUP}_"): counters[counter.name]
+            for counter in COUNTERS
+            if counter.group == STALL_GROUP and counter.partition and counter.name in counters
+        },
+        "choices": dict(step.choices),
+    }
+
+
+def table(report: Mapping[str, Any]) -> Any:
+    """The per-layer table, for ``rich`` to print."""
+    from rich.table import Table
+
+    timed = any(layer["cycles"] for layer in report["layers"])
+    grid = Table(box=None, pad_edge=False, header_style="bold")
+    grid.add_column("layer", no_wrap=True)
+    grid.add_column("op", no_wrap=True)
+    grid.add_column("where", no_wrap=True)
+    for title in ("MACs", "cycles", "MAC/cycle", "util", "bound", "read", "written"):
+        grid.add_column(title, justify="right", no_wrap=True)
+    for layer in report["layers"]:
+        on_cpu = layer["where"] == "cpu"
+        cycles = layer["cycles"]
+        grid.add_row(
+            layer["name"],
+            layer["op"],
+            layer["where"],
+            f"{layer['macs']:,}",
+            f"{cycles:,}" if cycles else "-",
+            f"{layer['macs'] / cycles:.1f}" if cycles else "-",
+            f"{layer['utilization']:.0%}" if cycles else "-",
+            "-" if on_cpu else f"{layer['bound_cycles']:,.0f} {layer['bound_by']}",
+            _bytes(layer["dram_read_bytes"]) if cycles else "-",
+            _bytes(layer["dram_write_bytes"]) if cycles else "-",
+            style="dim" if on_cpu else None,
+        )
+    totals = report["totals"]
+    grid.add_section()
+    grid.add_row(
+        "total",
+        "",
+        f"{totals['offload_macs']:.1%} acc.",
+        f"{totals['macs']:,}",
+        f"{totals['cycles']:,}" if timed else "-",
+        f"{totals['macs_per_cycle']:.1f}" if timed else "-",
+        "",
+        "",
+        _bytes(sum(layer["dram_read_bytes"] for layer in report["layers"])) if timed else "-",
+        _bytes(sum(layer["dram_write_bytes"] for layer in report["layers"])) if timed else "-",
+        style="bold",
+    )
+    return grid
+
+
+def _bytes(count: int) -> str:
+    return f"{count / 1024:,.1f} KiB" if count >= 1024 else f"{count} B"
