@@ -61,11 +61,6 @@ class Run:
         self._samples = 0
         self._compile_seconds = 0.0
 
-    @property
-    def compiled(self) -> CompiledModel:
-        """The compiled network; compiles it if that has not happened yet."""
-        return self._ready().model
-
     def __call__(
         self, *inputs: np.ndarray, progress: Callable[[int, int], None] | None = None
     ) -> np.ndarray | tuple[np.ndarray, ...]:
@@ -161,7 +156,7 @@ class Run:
     def _ready(self) -> Executor:
         if self._executor is None:
             started = time.perf_counter()
-            model = self._compile()
+            model = self.compile()
             self._compile_seconds = time.perf_counter() - started
             device = None
             if any(isinstance(step, AcceleratorStep) for step in model.steps):
@@ -173,7 +168,14 @@ class Run:
             self._executor = Executor(model, device)
         return self._executor
 
-    def _compile(self) -> CompiledModel:
+    def compile(self) -> CompiledModel:
+        """The compiled network, from the cache if it was compiled before; needs no device.
+
+        Raises
+        ------
+        UnsupportedError
+            If operators are left that neither accelerator nor host can run; lists them all.
+        """
         if self.network.compiled is not None:
             return self.network.compiled
         placement = "cpu" if self.on == "cpu" else "auto"

@@ -1,0 +1,40 @@
+"""``weft compile``: a network into a package that ``weft run`` takes."""
+
+from __future__ import annotations
+
+import argparse
+
+from ...compiler.artifact import AcceleratorStep
+from .. import package
+from ..jit import jit
+from ..network import load
+from .options import add_hardware, chosen_hardware, print_json
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's options."""
+    parser.add_argument("model", metavar="MODEL", help="a .tflite file")
+    parser.add_argument("-o", "--output", metavar="FILE.weft", required=True)
+    add_hardware(parser)
+
+
+def main(options: argparse.Namespace) -> int:
+    """Compile and write the package."""
+    network = load(options.model)
+    model = jit(network, chosen_hardware(options), "functional").compile()
+    package.save(model, options.output, {"name": network.name, "sha256": network.sha256})
+    programs = [step for step in model.steps if isinstance(step, AcceleratorStep)]
+    summary = {
+        "package": options.output,
+        "programs": len(programs),
+        "instructions": sum(step.count for step in programs),
+        "dram_bytes": model.dram_bytes,
+    }
+    if options.json:
+        print_json(summary)
+    else:
+        print(
+            f"{options.output}: {summary['programs']} programs, {summary['instructions']} "
+            f"instructions, {model.dram_bytes / 1024:,.1f} KiB of DRAM"
+        )
+    return 0

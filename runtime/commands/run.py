@@ -1,0 +1,154 @@
+"""``weft run``: a network on the accelerator, with its per-layer table."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...isa.errors import DataError
+from .. import report
+from ..executor import numpy_dtype
+from ..jit import TARGETS, Run, jit
+from ..network import Network, load
+from .options import add_hardware, chosen_hardware, print_json, progress_bars
+
+SEED = 0
+"""Of the data that is made when none is given."""
+
+
+def arguments(parser: argparse.ArgumentParser) -> None:
+    """The verb's options."""
+    parser.add_argument("model", metavar="MODEL", help="a .tflite file or a .weft package")
+    parser.add_argument("--on", choices=TARGETS, default="rtl", help="where to run (default rtl)")
+    add_hardware(parser)
+    parser.add_argument("--input", metavar="FILE", help="samples on the first axis, .npy or .npz")
+    parser.add_argument("--key", help="which array of an .npz")
+    parser.add_argument("--limit", type=int, metavar="N", help="run only the first N samples")
+    parser.add_argument("--output", metavar="FILE.npz", help="one array per output, samples first")
+    parser.add_argument("--report", metavar="FILE.json", help="write the report")
+    parser.add_argument("--wave", metavar="FILE.fst", help="record waves of the first sample")
+    parser.add_argument(
+        "--on-host", metavar="NODE", action="append", default=[],
+        help="run this node on the CPU; may be repeated",
+    )  # fmt: skip
+    parser.add_argument("--latency", type=int, metavar="CYCLES", help="of DRAM reads (default 40)")
+    parser.add_argument("--stall-seed", type=int, metavar="N", help="random stalls on every channel")
+    parser.add_argument("--timeout", type=int, metavar="CYCLES", help="of one layer's program")
+
+
+def main(options: argparse.Namespace) -> int:
+    """Run, print the table, write what was asked for."""
+    network = load(options.model)
+    inputs, seeded = _inputs(network, options)
+    device: dict[str, Any] = {}
+    if options.latency is not None:
+        device["dram_latency"] = options.latency
+    if options.stall_seed is not None:
+        device["stall_seed"] = options.stall_seed
+    if options.timeout is not None:
+        device["timeout_cycles"] = options.timeout
+    if options.wave is not None:
+        device["wave"] = options.wave
+    with progress_bars() as (build, samples):
+        run = jit(
+            network,
+            chosen_hardware(options),
+            options.on,
+            on_host=frozenset(options.on_host),
+            progress=build,
+            **device,
+        )
+        with run:
+            outputs = run(*inputs, progress=samples)
+            record = run.report()
+    if options.output:
+        _write_outputs(run, outputs, options.output)
+    if options.report:
+        _write(options.report, json.dumps(record, indent=2) + "\n")
+    if options.json:
+        print_json(record)
+        return 0
+    _print(record, seeded, options)
+    return 0
+
+
+def _inputs(network: Network, options: argparse.Namespace) -> tuple[list[np.ndarray], bool]:
+    graph = network.graph
+    if options.limit is not None and options.limit < 1:
+        raise DataError(f"--limit takes 1 or more, not {options.limit}")
+    if options.input is None:
+        generator = np.random.default_rng(SEED)
+        return [_random(generator, graph.tensors[name], options.limit) for name in graph.inputs], True
+    if len(graph.inputs) != 1:
+        raise DataError(f"--input serves one input; {network.name} has {', '.join(graph.inputs)}")
+    tensor = graph.tensors[graph.inputs[0]]
+    array = _read(Path(options.input), options.key)
+    if options.limit is not None:
+        array = array[: options.limit * (tensor.shape[0] if tensor.shape else 1)]
+    return [array], False
+
+
+def _random(generator: np.random.Generator, tensor: Any, limit: int | None) -> np.ndarray:
+    shape = ((limit or 1) * tensor.shape[0], *tensor.shape[1:])
+    dtype = numpy_dtype(tensor.dtype)
+    if dtype.kind == "f":
+        return generator.standard_normal(shape).astype(dtype)
+    return generator.integers(tensor.dtype.min, tensor.dtype.max + 1, shape).astype(dtype)
+
+
+def _read(path: Path, key: str | None) -> np.ndarray:
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            if key is not None:
+                raise DataError(f"{path}: --key is for .npz files")
+            return loaded
+        with loaded:
+            keys = list(loaded)
+            if key is None and len(keys) == 1:
+                key = keys[0]
+            if key is None or key not in keys:
+                raise DataError(f"{path}: choose one of its arrays with --key: {', '.join(keys)}")
+            return loaded[key]
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror or error}") from None
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path}: not a .npy or .npz file of plain arrays ({error})") from None
+
+
+def _write_outputs(run: Run, outputs: Any, path: str) -> None:
+    arrays = outputs if isinstance(outputs, tuple) else (outputs,)
+    names = run.network.graph.outputs
+    try:
+        np.savez(path, **dict(zip(names, arrays, strict=True)))
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+
+
+def _write(path: str, text: str) -> None:
+    try:
+        Path(path).write_text(text)
+    except OSError as error:
+        raise DataError(f"{path}: {error.strerror}") from None
+
+
+def _print(record: dict[str, Any], seeded: bool, options: argparse.Namespace) -> None:
+    from rich.console import Console
+
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else 140)
+    if seeded:
+        console.print(f"no --input: running on data made from seed {SEED}", style="dim")
+    console.print(report.table(record))
+    totals = record["totals"]
+    console.print(
+        f"{record['samples']} sample(s) of {record['model']['name']} on {record['on']}: "
+        f"simulation {totals['simulation_seconds']:.3f} s, host {totals['host_seconds']:.3f} s "
+        "(the last sample's)",
+        style="dim",
+    )
