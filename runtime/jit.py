@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,22 +17,11 @@ from ..isa.spec import spec_hash
 from ..sim import connect
 from . import cache, package, report
 from .executor import Executor, StepProfile, check_sample
+from .hardware import Hardware, hardware
 from .network import Network
 
 TARGETS = ("rtl", "functional", "cpu")
 """Where a network can run."""
-
-Hardware = AcceleratorConfig | str | Path
-
-
-def hardware(hw: Hardware) -> AcceleratorConfig:
-    """A configuration, the preset of a name, or what a TOML file says."""
-    if isinstance(hw, AcceleratorConfig):
-        return hw
-    if isinstance(hw, Path) or hw.endswith(".toml"):
-        return AcceleratorConfig.from_toml(hw)
-    return AcceleratorConfig.preset(hw)
-
 
 class Run:
     """A network on one piece of hardware. Compiles at the first call; see :func:`jit`."""

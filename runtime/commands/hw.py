@@ -9,7 +9,7 @@ from ...isa.config import AcceleratorConfig
 from ...isa.errors import ConfigError
 from ...isa.instructions import InstructionSet
 from ...isa.spec import spec_hash
-from ..jit import hardware
+from ..hardware import hardware
 from .options import add_hardware, chosen_hardware, print_json
 
 ACTIONS = ("show", "diff")

@@ -12,7 +12,7 @@ from typing import Any
 
 from ...isa.config import PRESETS, AcceleratorConfig
 from ...isa.errors import ConfigError
-from ..jit import hardware
+from ..hardware import hardware
 
 
 def add_hardware(parser: argparse.ArgumentParser) -> None:
