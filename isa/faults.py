@@ -70,9 +70,9 @@ def static_fault(instructions: InstructionSet, word: int) -> tuple[Operation | N
     values = instructions.layouts[operation.format.opcode].decode(word)
     if operation.name == "store.nop" and values["x_size"]:
         return operation, FaultCode.RESERVED
-    if operation.format.name == "STORE":
-        if any(values[pad] for pad in ("y_pad_0", "y_pad_1", "x_pad_0", "x_pad_1")):
-            return operation, FaultCode.STORE_PAD
+    pads = ("y_pad_0", "y_pad_1", "x_pad_0", "x_pad_1")
+    if operation.format.name == "STORE" and any(values[pad] for pad in pads):
+        return operation, FaultCode.STORE_PAD
     if operation.engine is Engine.LOAD and (values["pop_prev"] or values["push_prev"]):
         return operation, FaultCode.TOKEN_ROUTE
     if operation.engine is Engine.STORE and (values["pop_next"] or values["push_next"]):

@@ -22,7 +22,6 @@ from .errors import ProgramError
 from .formats import FLAGS, Format, Layout
 from .memories import MEMORIES, Engine, Memory, MemoryType, qnt_views
 from .nest import (
-    I8,
     I64,
     Binary,
     Block,
@@ -329,7 +328,7 @@ def _load_operations() -> list[Operation]:
                 _load(memory, formats.LOAD),
                 f"DRAM to {memory.scratchpad}, zeros around",
                 extension,
-            )  # fmt: skip
+            )
         )
     return operations
 
@@ -348,7 +347,7 @@ def _alu_operations() -> list[Operation]:
                     Engine.COMPUTE,
                     _alu(name, lane, bool(imm)),
                     f"{opcode.name} of acc[dst] and {second}",
-                )  # fmt: skip
+                )
             )
     return operations
 
@@ -379,12 +378,15 @@ OPERATIONS: tuple[Operation, ...] = (
               Engine.COMPUTE, _alu_qnt("alu.requantize", _requantized),
               "acc[dst] requantized by qnt[src], kept as an accumulator", "requantize"),
     Operation("finish", formats.FINISH, {}, Engine.COMPUTE,
-              _nothing("finish", formats.FINISH), "ends the program when all before it is complete"),
+              _nothing("finish", formats.FINISH), "ends the program after all before it"),
     Operation("matmul.set", formats.MATMUL, {"mode": 0}, Engine.COMPUTE,
               _gemm(formats.MATMUL, "matmul.set", _product),
               "acc[dst] = inp[src] . wgt[wgt] transposed", "overwrite"),
     Operation("loadx.inp", formats.LOADX, {"memory_type": MemoryType.INP}, Engine.LOAD,
               _load(_INP, formats.LOADX), "DRAM to inp, a chosen value around", "pad_value"),
+    Operation("loadx.acc8", formats.LOADX, {"memory_type": MemoryType.ACC8}, Engine.COMPUTE,
+              _load(MEMORIES[MemoryType.ACC8], formats.LOADX),
+              "DRAM to acc, a byte a lane, a chosen value around", "pad_value"),
     Operation("storex.out", formats.STOREX, {"memory_type": MemoryType.OUT}, Engine.STORE,
               _store(formats.STOREX), "accumulators, requantized, to DRAM", "requantize"),
 )

@@ -76,7 +76,7 @@ REGISTERS = (
     Register("ID",        0x00, "read-only",  "0x57454654, WEFT"),
     Register("VERSION",   0x04, "read-only",  "of this map"),
     Register("SPEC",      0x08, "read-only",  "first 64 bits of the spec hash", 2),
-    Register("CONTROL",   0x10, "write-only", "bit 0 launches; bit 1 clears done and fault, and irq"),
+    Register("CONTROL",   0x10, "write-only", "bit 0 launches; bit 1 clears done, fault, irq"),
     Register("STATUS",    0x14, "read-only",  "bit 0 running, bit 1 done, bit 2 fault"),
     Register("FAULT",     0x18, "read-only",  "code in bits 0 to 7, engine in 8 to 9 (fetch, load, "
                                               "compute, store)"),

@@ -23,6 +23,7 @@ from .network import Network
 TARGETS = ("rtl", "functional", "cpu")
 """Where a network can run."""
 
+
 class Run:
     """A network on one piece of hardware. Compiles at the first call; see :func:`jit`."""
 
@@ -104,9 +105,7 @@ class Run:
         if not self._profiles:
             raise DataError("there is nothing to report before the first inference")
         executor = self._ready()
-        on_device = [
-            isinstance(step, AcceleratorStep) for step in executor.model.steps
-        ]
+        on_device = [isinstance(step, AcceleratorStep) for step in executor.model.steps]
         seconds = [profile.seconds for profile in self._profiles]
         info = report.RunInfo(
             self.network.name,
@@ -176,6 +175,12 @@ class Run:
             )
             package.save(model, path, {"name": self.network.name, "sha256": self.network.sha256})
         return replace(model, graph=self.network.graph)
+
+
+def _sample(value: np.ndarray, i: int, count: int) -> np.ndarray:
+    """Sample ``i`` of ``count`` equal parts of the first axis."""
+    rows = len(value) // count
+    return value[i * rows : (i + 1) * rows]
 
 
 class Report(dict[str, Any]):

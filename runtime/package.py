@@ -47,9 +47,7 @@ def save(model: CompiledModel, path: str | Path, extra: dict[str, Any]) -> None:
         "config": model.config.to_mapping(),
         "dram_bytes": model.dram_bytes,
         "steps": [_step_record(step) for step in model.steps],
-        "tensors": [
-            [t.name, t.address, list(t.shape), t.fill] for t in model.tensors.values()
-        ],
+        "tensors": [[t.name, t.address, list(t.shape), t.fill] for t in model.tensors.values()],
         "segments": [[s.name, s.address, s.data.nbytes] for s in model.segments],
         "extra": extra,
     }
@@ -116,7 +114,10 @@ def _load(
                 f"{where}: package format {manifest['format']}, this Weft reads {FORMAT}"
             )
         own = AcceleratorConfig.from_mapping(manifest["config"], where=where)
-        for made, here in ((own, "this Weft's hash of its configuration"), (config, "the hardware")):
+        for made, here in (
+            (own, "this Weft's hash of its configuration"),
+            (config, "the hardware"),
+        ):
             if made is not None and spec_hash(made) != manifest["spec_hash"]:
                 raise PackageError(
                     f"{where}: made for spec {manifest['spec_hash']}, but {here} has "

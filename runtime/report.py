@@ -32,12 +32,12 @@ class RunInfo:
     simulation_seconds: float
 
 
-def build(
-    model: CompiledModel, profiles: Sequence[StepProfile], info: RunInfo
-) -> dict[str, Any]:
+def build(model: CompiledModel, profiles: Sequence[StepProfile], info: RunInfo) -> dict[str, Any]:
     """The report of the last sample's profile, as plain data for JSON."""
     config = model.config
-    layers = [_layer(model, step, profile) for step, profile in zip(model.steps, profiles, strict=True)]
+    layers = [
+        _layer(model, step, profile) for step, profile in zip(model.steps, profiles, strict=True)
+    ]
     macs = sum(layer["macs"] for layer in layers)
     cycles = sum(layer["cycles"] for layer in layers)
     offloaded = sum(layer["macs"] for layer in layers if layer["where"] == "accelerator")

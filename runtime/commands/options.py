@@ -46,7 +46,9 @@ def chosen_hardware(
         try:
             values[key] = tomllib.loads(f"x = {text}")["x"]
         except tomllib.TOMLDecodeError:
-            raise ConfigError(f"--set {key}: {text!r} is neither a number nor true or false") from None
+            raise ConfigError(
+                f"--set {key}: {text!r} is neither a number nor true or false"
+            ) from None
     base = config or AcceleratorConfig.preset("base")
     return AcceleratorConfig.from_mapping({**base.to_mapping(), **values}, where="--set")
 

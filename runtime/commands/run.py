@@ -38,7 +38,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="run this node on the CPU; may be repeated",
     )  # fmt: skip
     parser.add_argument("--latency", type=int, metavar="CYCLES", help="of DRAM reads (default 40)")
-    parser.add_argument("--stall-seed", type=int, metavar="N", help="random stalls on every channel")
+    parser.add_argument(
+        "--stall-seed", type=int, metavar="N", help="random stalls on every channel"
+    )
     parser.add_argument("--timeout", type=int, metavar="CYCLES", help="of one layer's program")
 
 
@@ -84,7 +86,9 @@ def _inputs(network: Network, options: argparse.Namespace) -> tuple[list[np.ndar
         raise DataError(f"--limit takes 1 or more, not {options.limit}")
     if options.input is None:
         generator = np.random.default_rng(SEED)
-        return [_random(generator, graph.tensors[name], options.limit) for name in graph.inputs], True
+        return [
+            _random(generator, graph.tensors[name], options.limit) for name in graph.inputs
+        ], True
     if len(graph.inputs) != 1:
         raise DataError(f"--input serves one input; {network.name} has {', '.join(graph.inputs)}")
     tensor = graph.tensors[graph.inputs[0]]
