@@ -383,8 +383,7 @@ class _Planner:
         return evaluate, dtype
 
     def _sum(self, e: Sum) -> tuple[Evaluate, DType]:
-        plan, source = self.expr(e.body)
-        dtype = promote(source, I32)
+        dtype = promote(self.expr(e.body)[1], I32)
         body = self.to(e.body, dtype)
         extents = tuple(extent for _, extent in e.axes)
         zero: Value = numpy_dtype(dtype).type(0) if dtype.kind == "f" else 0

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .errors import ProgramError
 from .nest import (
@@ -144,17 +144,29 @@ class _Part:
 
 
 def _line(start: str, e: Expr, end: str, depth: int, least: int = 0) -> list[str]:
+    """``e`` between two texts, its operands on lines of their own if it is too long for one."""
     flat = f"{start}{_flat(e, least)}{end}"
-    if len(flat) <= WIDTH:
-        return [flat]
     opening, parts, closing = _split(e)
-    if not parts:
+    if len(flat) <= WIDTH or not parts:
         return [flat]
-    lines = [start + opening]
+    inner = _operands(parts, depth + 1)
+    return [start + opening, *inner, "  " * depth + closing + end]
+
+
+def _operands(parts: list[_Part], depth: int) -> list[str]:
+    """Lines within brackets, where an infix operation needs none of its own."""
+    lines: list[str] = []
     for part in parts:
-        before = "  " * (depth + 1) + part.before
-        lines += _line(before, part.expr, part.after, depth + 1, part.least)
-    return [*lines, "  " * depth + closing + end]
+        before, e = "  " * depth + part.before, part.expr
+        flat = f"{before}{_flat(e, part.least)}{part.after}"
+        infix = isinstance(e, Binary) and e.op in _INFIX and not part.before
+        if infix and len(flat) > WIDTH and _INFIX[e.op][1] >= part.least:
+            _, inner, _ = _split(e)
+            inner[-1] = replace(inner[-1], after=part.after)
+            lines += _operands(inner, depth)
+        else:
+            lines += _line(before, e, part.after, depth, part.least)
+    return lines
 
 
 def _split(e: Expr) -> tuple[str, list[_Part], str]:
