@@ -1,6 +1,6 @@
 """Whole networks on the RTL: are the bits right, and how many MACs a cycle.
 
-    python benchmarks/networks.py [--hw base] [--samples 1] [--on rtl|functional] [--json] [NAME ...]
+    python benchmarks/networks.py [--hw base] [--samples 1] [--on rtl|functional] [NAME ...]
 
 Every figure is of one inference, first instruction to last completion, with the DRAM model of
 every published figure (40 cycles to the first beat, a beat a cycle, 16 requests outstanding).
