@@ -19,7 +19,7 @@ from .formats import FLAGS, INSTRUCTION_BYTES
 from .instructions import InstructionSet, Operation
 from .interpret import AccessError, interpret
 from .memories import MEMORIES, QNT_LANE, qnt_views
-from .ordering import ENGINES, POPS, PUSHES, QUEUE_OF, Ordering, Step
+from .ordering import ENGINES, POPS, PUSHES, QUEUE_OF, Ordering, Step, Stop
 from .storage import numpy_dtype
 
 if TYPE_CHECKING:
@@ -67,6 +67,11 @@ def stepped(instructions: InstructionSet, words: Sequence[int]) -> tuple[list[St
         if step.finish:
             break
     return steps, None
+
+
+def illegal_stop(operation: Operation | None, code: FaultCode, index: int) -> Stop:
+    """Why the machine stops at an instruction that may not be executed."""
+    return Stop(code, "fetch" if operation is None else operation.engine.value, index)
 
 
 def step_of(index: int, operation: Operation, flags: int) -> Step:
@@ -131,7 +136,7 @@ class GoldenModel:
         steps, illegal = stepped(self.instructions, words)
         choose = _chooser(order)
         ordering = Ordering(steps, self.config.token_depth)
-        counters = dict.fromkeys(TIMELESS_COUNTERS, 0)
+        counters: dict[str, int] = dict.fromkeys(TIMELESS_COUNTERS, 0)
         counters["read_bytes"] = beats(self.config, address, count * INSTRUCTION_BYTES)
         while ready := ordering.ready():
             engine = choose(ready)
@@ -141,10 +146,8 @@ class GoldenModel:
             return counters
         if illegal is not None:
             operation, code = static_fault(self.instructions, words[illegal])
-            found_by = "fetch" if operation is None else operation.engine.value
-            raise device_fault(code, found_by, illegal)
-        code, found_by, index, waiting = ordering.stopped()
-        raise device_fault(code, found_by, count if index is None else index, waiting)
+            raise illegal_stop(operation, code, illegal).fault()
+        raise ordering.stopped(count).fault()
 
     def _execute(self, index: int, words: Sequence[int], counters: dict[str, int]) -> None:
         instruction = self.instructions.decode(words[index])

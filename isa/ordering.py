@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
-from .faults import WAITS, FaultCode
+from .errors import DeviceFault
+from .faults import WAITS, FaultCode, device_fault
 from .memories import Engine
 
 ENGINES = tuple(engine.value for engine in Engine)
@@ -49,6 +51,19 @@ class Step:
     pops: tuple[int, ...]
     pushes: tuple[int, ...]
     finish: bool = False
+
+
+class Stop(NamedTuple):
+    """Why a machine has stopped without FINISH; ``waiting`` has a bit for each of ``WAITS``."""
+
+    code: FaultCode
+    engine: str
+    index: int
+    waiting: int = 0
+
+    def fault(self) -> DeviceFault:
+        """The exception for it."""
+        return device_fault(*self)
 
 
 class Ordering:
@@ -95,14 +110,10 @@ class Ordering:
         self._wants[engine] = list(rest[0].pops) if rest else []
         self._move(engine)
 
-    def stopped(self) -> tuple[FaultCode, str, int | None, int]:
-        """Why nothing moves and nothing has finished.
+    def stopped(self, count: int) -> Stop:
+        """Why nothing moves and FINISH has not executed, in a legal stream of ``count``.
 
-        Returns
-        -------
-        code, engine, index, waiting
-            DEADLOCK with the first waiting engine, its instruction and a bit for each of
-            :data:`weft.isa.faults.WAITS`, or NO_FINISH without an index.
+        A deadlock is blamed on the first waiting engine and the instruction it has come to.
         """
         waiting, blamed = 0, list[tuple[str, int]]()
         for bit, (name, flag, _) in enumerate(WAITS):
@@ -115,8 +126,8 @@ class Ordering:
                 waiting |= 1 << bit
                 blamed.append((name, self._streams[engine][self._at[engine] + step].index))
         if waiting:
-            return FaultCode.DEADLOCK, *blamed[0], waiting
-        return FaultCode.NO_FINISH, "fetch", None, 0
+            return Stop(FaultCode.DEADLOCK, *blamed[0], waiting)
+        return Stop(FaultCode.NO_FINISH, "fetch", count)
 
     def run(self) -> Iterator[Step]:
         """The instructions in one legal order: each engine goes on until it must wait."""
