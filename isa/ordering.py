@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from .errors import DeviceFault
 from .faults import WAITS, FaultCode, device_fault
@@ -53,7 +52,8 @@ class Step:
     finish: bool = False
 
 
-class Stop(NamedTuple):
+@dataclass(frozen=True)
+class Stop:
     """Why a machine has stopped without FINISH; ``waiting`` has a bit for each of ``WAITS``."""
 
     code: FaultCode
@@ -63,7 +63,7 @@ class Stop(NamedTuple):
 
     def fault(self) -> DeviceFault:
         """The exception for it."""
-        return device_fault(*self)
+        return device_fault(self.code, self.engine, self.index, self.waiting)
 
 
 class Ordering:
@@ -106,8 +106,8 @@ class Ordering:
         self.finished |= step.finish
         self._lacks[engine] = list(step.pushes)
         self._at[engine] += 1
-        rest = self._streams[engine][self._at[engine] :][:1]
-        self._wants[engine] = list(rest[0].pops) if rest else []
+        stream, at = self._streams[engine], self._at[engine]
+        self._wants[engine] = list(stream[at].pops) if at < len(stream) else []
         self._move(engine)
 
     def stopped(self, count: int) -> Stop:

@@ -124,11 +124,9 @@ class Stream:
     @cached_property
     def groups(self) -> list[Group]:
         """The dispatched instructions by operation."""
-        numbers: dict[str, int] = {}
-        of_kind = np.array(
-            [numbers.setdefault("" if o is None else o.name, len(numbers)) for o, _, _ in self._kinds],
-            np.int64,
-        )  # fmt: skip
+        names = ["" if operation is None else operation.name for operation, _, _ in self._kinds]
+        numbers = {name: number for number, name in enumerate(dict.fromkeys(names))}
+        of_kind = np.array([numbers[name] for name in names], np.int64)
         operations = of_kind[self._which[: self.end]]
         groups: list[Group] = []
         for name, number in numbers.items():
