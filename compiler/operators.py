@@ -81,6 +81,8 @@ from .graph import (
 )
 from .scales import LEFT_LIMIT, Rescale, clamp_range, filter_factors
 
+CONSTANTS = ("bias", "multiplier", "left", "right")
+"""What a convolution's lowering makes, one element a channel each."""
 ADD_LEFT = 20
 """By how much the operands of an addition are shifted left before they are rescaled."""
 
@@ -210,6 +212,9 @@ def _reason_against_filter(use: _Use) -> str | None:
             return f"{tensor.name!r} is computed; constant weights and bias are expected"
     if any(use.quant(use.w).zero_point):
         return f"{use.w.name!r} has a zero point other than 0"
+    made = {f"{use.node.name}.{column}" for column in CONSTANTS}
+    for name in made.intersection((use.x.name, use.w.name, use.out.name)):
+        return f"its tensor {name!r} is called like a constant that Weft makes for it"
     if any(scale.left > LEFT_LIMIT for scale in _filter_scales(use)):
         return f"the output's scale is less than 2**-{LEFT_LIMIT} of that of the products"
     return None
@@ -233,13 +238,13 @@ def _filter_constants(use: _Use) -> dict[str, np.ndarray]:
         assert bias.data is not None
         folded += bias.data.reshape(-1)
     scales = _filter_scales(use)
-    columns = {
-        "bias": folded.astype(np.int32),  # keeps the low bits, as the accumulator does
-        "multiplier": np.array([s.multiplier for s in scales], np.int32),
-        "left": np.array([s.left for s in scales], np.int32),
-        "right": np.array([s.right for s in scales], np.int32),
-    }
-    return {f"{use.node.name}.{name}": column for name, column in columns.items()}
+    columns = (
+        folded.astype(np.int32),  # keeps the low bits, as the accumulator does
+        np.array([s.multiplier for s in scales], np.int32),
+        np.array([s.left for s in scales], np.int32),
+        np.array([s.right for s in scales], np.int32),
+    )
+    return {f"{use.node.name}.{name}": c for name, c in zip(CONSTANTS, columns, strict=True)}
 
 
 def _filter(use: _Use, loops: tuple[str, ...], x: Buffer, out: Buffer, total: Expr) -> Operator:
