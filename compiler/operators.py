@@ -140,6 +140,9 @@ def reason_against(graph: Graph, node: Node) -> str | None:
             reason = use.other_type((I8,))
     if reason is not None:
         return reason
+    made = {f"{node.name}.{suffix}" for suffix in (*CONSTANTS, *softmax.SCRATCH)}
+    for name in made.intersection((*node.inputs[:2], *node.outputs)):
+        return f"its tensor {name!r} is called like an array that Weft makes for it"
     match node.op:
         case Conv2D() | DepthwiseConv2D() | FullyConnected():
             return _reason_against_filter(use)
@@ -212,9 +215,6 @@ def _reason_against_filter(use: _Use) -> str | None:
             return f"{tensor.name!r} is computed; constant weights and bias are expected"
     if any(use.quant(use.w).zero_point):
         return f"{use.w.name!r} has a zero point other than 0"
-    made = {f"{use.node.name}.{column}" for column in CONSTANTS}
-    for name in made.intersection((use.x.name, use.w.name, use.out.name)):
-        return f"its tensor {name!r} is called like a constant that Weft makes for it"
     if any(scale.left > LEFT_LIMIT for scale in _filter_scales(use)):
         return f"the output's scale is less than 2**-{LEFT_LIMIT} of that of the products"
     return None
