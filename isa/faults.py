@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from enum import IntEnum
 
 from .errors import DeviceFault
@@ -59,24 +61,41 @@ WAITS = (
 """What an engine can wait for, by the bit of the ``WAITING`` register: engine, flag, sentence."""
 
 
+@dataclass(frozen=True)
+class ZeroRule:
+    """``fields`` of the operations for which ``applies`` holds must be 0, else ``code``."""
+
+    code: FaultCode
+    applies: Callable[[Operation], bool]
+    fields: tuple[str, ...]
+
+
+ZERO_RULES = (
+    ZeroRule(FaultCode.RESERVED, lambda o: o.name == "store.nop", ("x_size",)),
+    ZeroRule(
+        FaultCode.STORE_PAD,
+        lambda o: o.format.name == "STORE",
+        ("y_pad_0", "y_pad_1", "x_pad_0", "x_pad_1"),
+    ),
+    ZeroRule(FaultCode.TOKEN_ROUTE, lambda o: o.engine is Engine.LOAD, ("pop_prev", "push_prev")),
+    ZeroRule(FaultCode.TOKEN_ROUTE, lambda o: o.engine is Engine.STORE, ("pop_next", "push_next")),
+)
+"""What an instruction word that selects an operation may still not say, in the order of checks."""
+
+
 def static_fault(instructions: InstructionSet, word: int) -> tuple[Operation | None, FaultCode]:
     """The operation of a 128-bit word and the fault that decoding it raises.
 
-    The checks come in the order of the codes; the first that applies counts.
+    A word that selects no operation is RESERVED; otherwise the first broken rule of
+    :data:`ZERO_RULES` counts.
     """
     operation = instructions.operation_of(word)
     if operation is None:
         return None, FaultCode.RESERVED
     values = instructions.layouts[operation.format.opcode].decode(word)
-    if operation.name == "store.nop" and values["x_size"]:
-        return operation, FaultCode.RESERVED
-    pads = ("y_pad_0", "y_pad_1", "x_pad_0", "x_pad_1")
-    if operation.format.name == "STORE" and any(values[pad] for pad in pads):
-        return operation, FaultCode.STORE_PAD
-    if operation.engine is Engine.LOAD and (values["pop_prev"] or values["push_prev"]):
-        return operation, FaultCode.TOKEN_ROUTE
-    if operation.engine is Engine.STORE and (values["pop_next"] or values["push_next"]):
-        return operation, FaultCode.TOKEN_ROUTE
+    for rule in ZERO_RULES:
+        if rule.applies(operation) and any(values[name] for name in rule.fields):
+            return operation, rule.code
     return operation, FaultCode.NONE
 
 

@@ -100,6 +100,12 @@ class Run:
         )
         return results[0] if len(results) == 1 else results
 
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        """Of the first input, with the network's own number of samples on the first axis."""
+        graph = self.network.graph
+        return graph.tensors[graph.inputs[0]].shape
+
     def report(self) -> dict[str, Any]:
         """The record of the last inference; see DESIGN's report. ``print`` it through ``str``."""
         if not self._profiles:

@@ -1,0 +1,103 @@
+"""Whole networks on the RTL: are the bits right, and how many MACs a cycle.
+
+    python benchmarks/networks.py [--hw base] [--samples 1] [--on rtl|functional] [NAME ...]
+
+Every figure is of one inference, first instruction to last completion, with the DRAM model of
+every published figure (40 cycles to the first beat, a beat a cycle, 16 requests outstanding).
+``bound`` is what no schedule can beat while every tensor crosses the bus: for each layer the
+greater of its MACs over the array's peak and its compulsory bytes over the bus's width.
+Exit code 1 if an output differs from the reference in a single bit.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import weft
+
+SHARED = Path(os.environ.get("WEFT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
+NETWORKS = (
+    "resnet8_cifar10",
+    "resnet8_large_cifar10",
+    "dscnn_kws",
+    "mobilenetv1_vww96",
+    "ad_toycar_ae",
+    "sww_1dconv",
+    "micro_speech",
+)
+"""Folders of ``models/`` with a file and reference outputs of the same name."""
+
+
+def measure(name: str, hw: str, on: str, samples: int) -> dict[str, Any]:
+    """Run one network and compare it with TensorFlow Lite Micro's outputs, as plain data."""
+    folder = SHARED / "models" / name
+    with np.load(folder / f"{name}_golden.npz", allow_pickle=False) as golden:
+        x, expected = golden["x"][:samples], golden["out_tflm"][:samples]
+    started = time.perf_counter()
+    with weft.jit(weft.load(folder / f"{name}.tflite"), hw, on) as run:
+        run.compile()
+        compiled = time.perf_counter()
+        outputs = run(np.ascontiguousarray(x.reshape(len(x), *run.input_shape[1:])))
+        record = run.report()
+    finished = time.perf_counter()
+    assert isinstance(outputs, np.ndarray)
+    bound = sum(layer["bound_cycles"] for layer in record["layers"])
+    totals = record["totals"]
+    return {
+        "network": name,
+        "samples": len(x),
+        "different_bytes": int((outputs.reshape(expected.shape) != expected).sum()),
+        "macs": totals["macs"],
+        "cycles": totals["cycles"],
+        "macs_per_cycle": totals["macs_per_cycle"],
+        "bound_macs_per_cycle": totals["macs"] / bound if bound else 0.0,
+        "offload_macs": totals["offload_macs"],
+        "compile_seconds": compiled - started,
+        "run_seconds": finished - compiled,
+    }
+
+
+def main() -> int:
+    """Measure the named networks, or all, and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NETWORKS)}")
+    parser.add_argument("--hw", default="base", help="preset or TOML file (default base)")
+    parser.add_argument("--on", default="rtl", choices=("rtl", "functional"))
+    parser.add_argument("--samples", type=int, default=1, help="of each network (default 1)")
+    parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
+    options = parser.parse_args()
+    if not (SHARED / "models").is_dir():
+        print(
+            "the models are not there; set WEFT_SHARED to the folder with models/", file=sys.stderr
+        )
+        return 2
+    rows = []
+    if not options.json:
+        print(f"{'network':24}{'MACs':>12}{'cycles':>12}{'MAC/cycle':>11}{'bound':>8}{'offload':>9}"
+              f"{'bits':>8}{'compile':>9}{'run':>8}")  # fmt: skip
+    for name in options.names or NETWORKS:
+        row = measure(name, options.hw, options.on, options.samples)
+        rows.append(row)
+        if not options.json:
+            verdict = "exact" if not row["different_bytes"] else "DIFFER"
+            print(
+                f"{name:24}{row['macs']:12,}{row['cycles']:12,}{row['macs_per_cycle']:11.1f}"
+                f"{row['bound_macs_per_cycle']:8.1f}{row['offload_macs']:9.1%}{verdict:>8}"
+                f"{row['compile_seconds']:8.1f}s{row['run_seconds']:7.1f}s",
+                flush=True,
+            )
+    if options.json:
+        print(json.dumps({"hw": options.hw, "on": options.on, "networks": rows}, indent=2))
+    return int(any(row["different_bytes"] for row in rows))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

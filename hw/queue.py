@@ -1,0 +1,48 @@
+"""Queues between stream stages."""
+
+from __future__ import annotations
+
+from amaranth import *
+from amaranth.lib import fifo, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+
+class Queue(wiring.Component):
+    """Holds up to ``depth`` values of a stream; one in and one out a cycle.
+
+    A value is at ``o`` in the cycle after it was taken at ``i``. No path leads from ``o.ready`` to
+    ``i.ready`` nor from ``i`` to ``o``, so that two entries are enough to cut a stream's wires
+    without losing a cycle.
+
+    Members
+    -------
+    i, o : stream of ``shape``
+        The values, in order.
+    level : :py:`Out(range(depth + 1))`
+        Values held.
+    """
+
+    def __init__(self, shape, depth: int):
+        self._depth = depth
+        super().__init__(
+            {
+                "i": In(stream.Signature(shape)),
+                "o": Out(stream.Signature(shape)),
+                "level": Out(range(depth + 1)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        width = Shape.cast(self.i.payload.shape()).width
+        m.submodules.fifo = entries = fifo.SyncFIFO(width=width, depth=self._depth)
+        m.d.comb += [
+            entries.w_data.eq(self.i.payload),
+            entries.w_en.eq(self.i.valid),
+            self.i.ready.eq(entries.w_rdy),
+            Value.cast(self.o.payload).eq(entries.r_data),
+            self.o.valid.eq(entries.r_rdy),
+            entries.r_en.eq(self.o.ready),
+            self.level.eq(entries.level),
+        ]
+        return m
