@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from itertools import product as crossed
 
 from amaranth import *
@@ -30,10 +31,12 @@ from ..isa.nest import (
     Index,
     Load,
     Nest,
+    Node,
     Select,
     Store,
     Sum,
     promote,
+    rewrite,
     substitute,
     walk,
 )
@@ -83,7 +86,7 @@ class Lowering:
 
     def __init__(self, leaf: Leaf):
         self._leaf = leaf
-        self._terms: dict[Expr, Term] = {}
+        self._terms: dict[int, Term] = {}
 
     def __call__(self, e: Expr) -> Value:
         """``e``'s value, exact; its shape is just wide enough for every value it can take.
@@ -97,9 +100,12 @@ class Lowering:
 
     def term(self, e: Expr) -> Term:
         """``e`` with its range."""
-        if e not in self._terms:
-            self._terms[e] = self._build(e)
-        return self._terms[e]
+        return self._term(_interned(e))
+
+    def _term(self, e: Expr) -> Term:
+        if id(e) not in self._terms:
+            self._terms[id(e)] = self._build(e)
+        return self._terms[id(e)]
 
     def _build(self, e: Expr) -> Term:
         match e:
@@ -111,11 +117,11 @@ class Lowering:
             case Load():
                 return _given(self._leaf(e))
             case Cast(dtype, a) if dtype.kind != "f":
-                return _wrap(self.term(a), dtype)
+                return _wrap(self._term(a), dtype)
             case Select(cond, a, b):
-                return self._select(self.term(cond), self.term(a), self.term(b))
+                return self._select(self._term(cond), self._term(a), self._term(b))
             case Binary(op, a, b):
-                return self._binary(op, self.term(a), self.term(b))
+                return self._binary(op, self._term(a), self._term(b))
             case Sum(axes, body):
                 return self._sum(axes, body)
         raise UnsupportedError(f"hardware computes on integers, not {e!r}")
@@ -172,6 +178,13 @@ class Lowering:
         Whoever decides in which cycle an operation happens overrides this.
         """
         return Term(_fit(build(*(t.value for t in operands)), low, high), low, high, dtype)
+
+
+@lru_cache(maxsize=4096)
+def _interned(e: Expr) -> Expr:
+    """``e`` with one object for all of its subexpressions that are equal, kept for good."""
+    table: dict[Node, Node] = {}
+    return rewrite(e, lambda node: table.setdefault(node, node))
 
 
 def named(values: Mapping[str, ValueLike]) -> Leaf:

@@ -57,12 +57,17 @@ class Pipelining(Lowering):
         Gives the loads and names.
     advance : Value
         The registers move on when it is 1.
+    stage_depth : int
+        How much logic a stage takes.
     """
 
-    def __init__(self, m: Module | None, leaf: Leaf, advance: ValueLike = 1):
+    def __init__(
+        self, m: Module | None, leaf: Leaf, advance: ValueLike = 1, stage_depth: int = STAGE_DEPTH
+    ):
         super().__init__(leaf)
         self._m = m
         self._advance = advance
+        self._stage_depth = stage_depth
         self._delayed: dict[tuple[int, int], Term] = {}
         self._kept: list[Value] = []
 
@@ -88,7 +93,7 @@ class Pipelining(Lowering):
         stage = max((t.stage for t in operands if not t.constant), default=0)
         depth = max((t.depth for t in operands if not t.constant and t.stage == stage), default=0)
         multiplies = op == "mul" and not any(t.constant for t in operands)
-        if depth and (depth + cost > STAGE_DEPTH or multiplies):
+        if depth and (depth + cost > self._stage_depth or multiplies):
             stage, depth = stage + 1, 0
         operands = tuple(self._later(t, stage) for t in operands)
         term = super().combine(op, build, operands, low, high, dtype).at(stage, depth + cost)
