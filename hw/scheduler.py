@@ -119,10 +119,11 @@ class Scheduler(wiring.Component):
                 sequencer.activity_in.eq(body.activity),
                 getattr(self, f"{name}_done").eq(done),
                 getattr(self, f"{name}_activity").eq(sequencer.activity),
-                state.index.eq(sequencer.i.payload.index),
-                state.idle.eq(sequencer.idle),
+                state.there.eq(sequencer.i.valid),
                 state.empty.eq(sequencer.empty),
+                state.resting.eq(sequencer.resting),
                 state.waiting.eq(sequencer.waiting),
+                state.index.eq(sequencer.index),
             ]
 
         for pusher, towards, popper, back in ROUTES:
