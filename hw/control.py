@@ -75,7 +75,8 @@ class Control(wiring.Component):
         m = Module()
         m.submodules.registers = registers = RegisterBlock()
         wiring.connect(m, wiring.flipped(self.axil), registers.axil)
-        done, faulty = Signal(), Signal()
+        done = Signal()
+        faulty = Signal()
         fault = Signal(FAULT)
         waiting = Signal.like(self.waiting)
         values = {

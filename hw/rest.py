@@ -71,7 +71,9 @@ class Rest(wiring.Component):
         idle = {name: e.empty & ~e.there for name, e in engines.items()}
         resting = {name: idle[name] | e.resting for name, e in engines.items()}
         resting["compute"] |= self.compute.empty & self.finish_held
-        illegal, ended, stopped = Signal(), Signal(), Signal()
+        illegal = Signal()
+        ended = Signal()
+        stopped = Signal()
         m.d.comb += [
             illegal.eq(self.illegal.code != FaultCode.NONE),
             ended.eq(self.fetch_idle & self.dispatch_idle),

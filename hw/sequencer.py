@@ -91,7 +91,8 @@ class Sequencer(wiring.Component):
         m = Module()
         m.submodules.flying = flying = _Flying(len(self._sides))
         head = Signal(HEAD_STRUCT)
-        passes, lacks = Signal(), Signal(len(self._sides))
+        passes = Signal()
+        lacks = Signal(len(self._sides))
         last_index = Signal(INDEX_BITS)
         m.d.comb += head.eq(self.i.payload.word)
 
@@ -181,7 +182,8 @@ class _Flying(wiring.Component):
         m = Module()
         m.submodules.pushes = pushes = memory.Memory(shape=self._sides, depth=IN_FLIGHT, init=[])
         write, read = pushes.write_port(), pushes.read_port(domain="comb")
-        newest, oldest = Signal(range(IN_FLIGHT)), Signal(range(IN_FLIGHT))
+        newest = Signal(range(IN_FLIGHT))
+        oldest = Signal(range(IN_FLIGHT))
         count = Signal(range(IN_FLIGHT + 1))
         m.d.comb += [
             write.en.eq(self.start),

@@ -34,7 +34,7 @@ class Bench:
     async def process(self, ctx):
         dut = self.dut
         ctx.set(dut.count, self.count)
-        trigger = ctx.tick().sample(dut.finished, dut.rest, dut.waiting, dut.halt)
+        trigger = ctx.tick().sample(dut.finished, dut.fault, dut.waiting, dut.halt)
         async for _, _, finished, rest, waiting, halt in trigger:
             assert not (finished and rest["code"])
             if not halt:
