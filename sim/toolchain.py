@@ -87,7 +87,7 @@ class Compiler:
         except OSError:
             return ()
         flags = next((line.split() for line in lines if line.startswith("flags")), [])
-        return ("-march=x86-64-v3",) if V3 <= set(flags) else ()
+        return ("-march=x86-64-v3",) if set(flags) >= V3 else ()
 
     def builds(self, source: str, arguments: Sequence[str]) -> bool:
         """Whether that C++ program compiles and links."""
