@@ -23,7 +23,6 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import replace
 
 import numpy as np
 
@@ -49,7 +48,10 @@ class Programs:
         generator = np.random.default_rng(1)
         for address in (INP, WGT):
             device.write(address, generator.integers(0, 256, 1 << 20, np.uint8))
-        half = [depth // 2 for depth in self._depths()]
+        config = self.config
+        self.half = half = [
+            depth // 2 for depth in (config.acc_depth, config.inp_depth, config.wgt_depth)
+        ]
         layout = uop_layout(self.config)
         uops = [
             layout.encode({"dst": side * half[0], "src": side * half[1] + tap,
@@ -58,7 +60,6 @@ class Programs:
             for tap in range(TAPS)
         ]  # fmt: skip
         device.write(UOPS, np.array(uops, np.uint32))
-        self.half = half
 
     def tiles(self, count: int) -> int:
         """Write the program of ``count`` tiles, loads and stores beside GEMMs; its length."""
@@ -66,9 +67,9 @@ class Programs:
         for tile in range(count):
             side, first, last = tile % 2, tile < 2, tile >= count - 2
             words += [
-                self._load("inp", side * self.half[1], INP, ROWS + TAPS, pop_next=not first),
-                self._load("wgt", side * self.half[2], WGT, TAPS, push_next=True),
-                self._gemm(side, ROWS, 1, pop_prev=True, pop_next=not first,
+                self._move("load.inp", side * self.half[1], INP, ROWS + TAPS, pop_next=not first),
+                self._move("load.wgt", side * self.half[2], WGT, TAPS, push_next=True),
+                self._gemm(side, ROWS, 1, 1, pop_prev=True, pop_next=not first,
                            push_prev=not last, push_next=True),
                 self._move("store.out", side * self.half[0], OUT, ROWS,
                            pop_prev=True, push_prev=not last),
@@ -78,16 +79,10 @@ class Programs:
     def endless(self) -> int:
         """Write a program of one GEMM that outlasts every measurement; its length."""
         trips = (1 << 14) - 1
-        return self._write([self._load_uops(), self._gemm(0, 1, trips, repeat=trips)])
-
-    def _depths(self) -> tuple[int, int, int]:
-        return self.config.acc_depth, self.config.inp_depth, self.config.wgt_depth
+        return self._write([self._load_uops(), self._gemm(0, trips, trips, 0)])
 
     def _load_uops(self) -> Instruction:
         return self._move("load.uop", 0, UOPS, 2 * TAPS)
-
-    def _load(self, name: str, base: int, address: int, size: int, **flags: bool) -> Instruction:
-        return self._move(f"load.{name}", base, address, size, **flags)
 
     def _move(
         self, operation: str, base: int, address: int, size: int, **flags: bool
@@ -99,12 +94,10 @@ class Programs:
         return Instruction(operation, operands, **flags)
 
     def _gemm(
-        self, side: int, rows: int, trips: int, repeat: int = 1, **flags: bool
+        self, side: int, iter_out: int, iter_in: int, factor: int, **flags: bool
     ) -> Instruction:
-        operands = {"uop_bgn": side * TAPS, "uop_end": (side + 1) * TAPS,
-                    "iter_out": rows * repeat, "iter_in": trips}  # fmt: skip
-        if repeat == 1:
-            operands |= {"dst_factor_out": 1, "src_factor_out": 1}
+        operands = {"uop_bgn": side * TAPS, "uop_end": (side + 1) * TAPS, "iter_out": iter_out,
+                    "iter_in": iter_in, "dst_factor_out": factor, "src_factor_out": factor}  # fmt: skip
         return Instruction("gemm", operands, **flags)
 
     def _write(self, words: list[Instruction]) -> int:
@@ -199,7 +192,7 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="of which the median counts")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     options = parser.parse_args()
-    config = replace(AcceleratorConfig.preset(options.hw))
+    config = AcceleratorConfig.preset(options.hw)
     figures = cold_build(config) | warm_start(config)
     figures |= simulation(config, options.cycles, options.rounds)
     tools = {tool.name: tool.version for tool in find_tools()}
