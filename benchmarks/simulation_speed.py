@@ -43,16 +43,15 @@ class Programs:
 
     def __init__(self, device: RtlDevice):
         self.device = device
-        self.config = device.config
-        self.instructions = InstructionSet(self.config)
+        self.config = config = device.config
+        self.instructions = InstructionSet(config)
         generator = np.random.default_rng(1)
         for address in (INP, WGT):
             device.write(address, generator.integers(0, 256, 1 << 20, np.uint8))
-        config = self.config
         self.half = half = [
             depth // 2 for depth in (config.acc_depth, config.inp_depth, config.wgt_depth)
         ]
-        layout = uop_layout(self.config)
+        layout = uop_layout(config)
         uops = [
             layout.encode({"dst": side * half[0], "src": side * half[1] + tap,
                            "wgt": side * half[2] + tap})
@@ -96,8 +95,9 @@ class Programs:
     def _gemm(
         self, side: int, iter_out: int, iter_in: int, factor: int, **flags: bool
     ) -> Instruction:
-        operands = {"uop_bgn": side * TAPS, "uop_end": (side + 1) * TAPS, "iter_out": iter_out,
-                    "iter_in": iter_in, "dst_factor_out": factor, "src_factor_out": factor}  # fmt: skip
+        operands = {"uop_bgn": side * TAPS, "uop_end": (side + 1) * TAPS,
+                    "iter_out": iter_out, "iter_in": iter_in,
+                    "dst_factor_out": factor, "src_factor_out": factor}  # fmt: skip
         return Instruction("gemm", operands, **flags)
 
     def _write(self, words: list[Instruction]) -> int:
