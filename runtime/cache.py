@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ..compiler.artifact import CompiledModel
 from ..isa.config import AcceleratorConfig
@@ -40,6 +42,12 @@ def _compiler_hash() -> str:
     return digest.hexdigest()
 
 
+def store(path: Path, model: CompiledModel, extra: dict[str, Any]) -> None:
+    """Keep the model for the next time; a cache that cannot be written is no error."""
+    with suppress(PackageError):
+        package.save(model, path, extra)
+
+
 def load(path: Path, config: AcceleratorConfig) -> CompiledModel | None:
     """The cached model, or None if there is none or it is damaged."""
     if not path.exists():
@@ -47,5 +55,6 @@ def load(path: Path, config: AcceleratorConfig) -> CompiledModel | None:
     try:
         return package.load(path, config)[0]
     except PackageError:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
         return None

@@ -11,9 +11,9 @@ import numpy as np
 from ..compiler import layout
 from ..compiler.artifact import AcceleratorStep, CompiledModel, HostStep
 from ..compiler.host import HostCode, compile_nodes
-from ..isa.errors import DataError
+from ..isa.errors import DataError, DeviceError
 from ..isa.nest import DType
-from ..sim.device import Device
+from ..sim.device import Device, RunResult
 
 Progress = Callable[[int, int], None]
 
@@ -65,7 +65,13 @@ class Executor:
     def __call__(
         self, inputs: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], list[StepProfile]]:
-        """One inference: the graph's inputs by name to its outputs by name, and the profile."""
+        """One inference: the graph's inputs by name to its outputs by name, and the profile.
+
+        Raises
+        ------
+        DeviceError
+            If the device stops; the message begins with the step's name.
+        """
         values: dict[str, np.ndarray] = dict(inputs)
         in_dram: set[str] = set()
         profiles: list[StepProfile] = []
@@ -78,7 +84,7 @@ class Executor:
                     if name not in in_dram:
                         self._to_dram(name, values[name])
                         in_dram.add(name)
-                result = self.device.run(step.address, step.count)
+                result = self._launch(step)
                 profile.cycles, profile.counters = result.cycles, result.counters
                 for name in step.outputs:
                     values.pop(name, None)
@@ -95,6 +101,15 @@ class Executor:
             for name in self.model.graph.outputs
         }
         return outputs, profiles
+
+    def _launch(self, step: AcceleratorStep) -> RunResult:
+        """Run a step's program; what stops it says which step that was."""
+        assert self.device is not None
+        try:
+            return self.device.run(step.address, step.count)
+        except DeviceError as error:
+            error.args = (f"{step.name}: {error}", *error.args[1:])
+            raise
 
     def _to_dram(self, name: str, value: np.ndarray) -> None:
         assert self.device is not None
