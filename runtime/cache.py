@@ -16,16 +16,11 @@ from ..sim.paths import cache_directory
 from . import package
 
 
-def directory() -> Path:
-    """Where caches live: :func:`weft.sim.paths.cache_directory`."""
-    return cache_directory()
-
-
 def path_of(sha256: str, config: AcceleratorConfig, options: str) -> Path:
     """Where the network of that file hash, compiled so, is or would be kept."""
     text = "\n".join((sha256, spec_hash(config), options, _compiler_hash()))
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
-    return directory() / "networks" / f"{key}.weft"
+    return cache_directory() / "networks" / f"{key}.weft"
 
 
 @lru_cache(maxsize=1)

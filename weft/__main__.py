@@ -36,27 +36,31 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json = "--json" in argv
     try:
         return _run(argv)
-    except ModuleNotFoundError as error:
-        package = (error.name or "").partition(".")[0]
-        if package == __package__:
-            raise
-        line = f"the package {package!r} is missing: pip install {package}"
-        return _complain(line, "MissingToolError", as_json, MISSING_TOOL)
     except BrokenPipeError:  # the reader of our output has gone, for instance `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except MemoryError:
-        return _complain("out of memory", "MemoryError", as_json, BAD_INPUT)
     except KeyboardInterrupt:
         return _complain("interrupted", "KeyboardInterrupt", False, INTERRUPTED)
     except Exception as error:
-        from .isa.errors import WeftError
+        return _failed(error, as_json)
 
-        if isinstance(error, WeftError):
-            return _complain(str(error), type(error).__name__, as_json, error.exit_code)
-        traceback.print_exc()
-        line = f"a defect of Weft, please report it: {type(error).__name__}: {error}"
-        return _complain(line, type(error).__name__, as_json, DEFECT)
+
+def _failed(error: Exception, as_json: bool) -> int:
+    """Say in one line what went wrong; what nobody foresaw comes with its traceback."""
+    from .isa.errors import WeftError
+
+    kind = type(error).__name__
+    if isinstance(error, WeftError):
+        return _complain(str(error), kind, as_json, error.exit_code)
+    if isinstance(error, MemoryError):
+        return _complain("out of memory", kind, as_json, BAD_INPUT)
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package not in ("", __package__):
+        line = f"the package {package!r} is missing: pip install {package}"
+        return _complain(line, "MissingToolError", as_json, MISSING_TOOL)
+    traceback.print_exception(error)
+    line = f"a defect of Weft, please report it: {kind}: {error}"
+    return _complain(line, kind, as_json, DEFECT)
 
 
 def _run(argv: list[str]) -> int:
@@ -84,7 +88,7 @@ class _Parser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         line = f"{message} (see {self.prog} --help)"
-        sys.exit(_complain(line, "InputError", "--json" in sys.argv, BAD_INPUT))
+        sys.exit(_complain(line, "InputError", "--json" in sys.argv[1:], BAD_INPUT))
 
 
 def _complain(line: str, kind: str, as_json: bool, code: int) -> int:
