@@ -166,6 +166,8 @@ def _tensors(
         where = f"tensor {name!r}"
         if name not in graph.tensors or name in tensors:
             raise PackageError(f"{where}: the graph has none of that name, or it stands twice")
+        if graph.tensors[name].dtype.bits != 8:
+            raise PackageError(f"{where}: it is {graph.tensors[name].dtype}, not of a byte a lane")
         shape = row["shape"]
         if (
             not isinstance(shape, list)

@@ -21,7 +21,6 @@ import numpy as np
 
 from ..compiler.artifact import CompiledModel
 from ..compiler.graph_text import format_graph, parse_graph
-from ..compiler.verify import verify
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import PackageError, WeftError
 from ..isa.spec import spec_hash
@@ -69,12 +68,25 @@ def save(model: CompiledModel, path: str | Path, extra: dict[str, Any]) -> None:
 def load(
     path: str | Path, config: AcceleratorConfig | None = None
 ) -> tuple[CompiledModel, dict[str, Any]]:
-    """The model in a package, and what ``save`` was given as ``extra``.
+    """The model in the package of that path; see :func:`parse`."""
+    try:
+        data = Path(path).read_bytes()
+    except OSError as error:
+        raise PackageError(f"{path}: {error.strerror}") from None
+    return parse(data, str(path), config)
+
+
+def parse(
+    data: bytes, where: str, config: AcceleratorConfig | None = None
+) -> tuple[CompiledModel, dict[str, Any]]:
+    """The model in a package, and what :func:`save` was given as ``extra``.
 
     Parameters
     ----------
-    path : path
+    data : bytes
         The package.
+    where : str
+        Stands before a message: the file's name.
     config : AcceleratorConfig or None
         The hardware that it shall run on; None takes the package's own.
 
@@ -85,21 +97,17 @@ def load(
         instruction set other than this one.
     """
     try:
-        data = Path(path).read_bytes()
-    except OSError as error:
-        raise PackageError(f"{path}: {error.strerror}") from None
-    try:
-        return _load(data, config)
+        return _parse(data, config)
     except WeftError as error:
-        raise PackageError(f"{path}: {error}") from None
+        raise PackageError(f"{where}: {error}") from None
     except (
         zipfile.BadZipFile, struct.error, ValueError, KeyError, IndexError, EOFError, OSError,
         OverflowError, NotImplementedError, RuntimeError, RecursionError,
     ) as error:  # fmt: skip  # what zipfile and json raise for damaged data
-        raise PackageError(f"{path}: damaged package ({error})") from None
+        raise PackageError(f"{where}: damaged package ({error})") from None
 
 
-def _load(
+def _parse(
     data: bytes, config: AcceleratorConfig | None
 ) -> tuple[CompiledModel, dict[str, Any]]:  # fmt: skip
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
@@ -110,7 +118,6 @@ def _load(
         header = json.loads(archive.read(MANIFEST))
         own = _own_config(header, config)
         graph = parse_graph(archive.read(GRAPH).decode())
-        verify(graph)
         blob = np.frombuffer(archive.read(SEGMENTS), np.uint8)
     model = manifest.model_of(header, graph, own, blob)
     extra = header.get("extra")
