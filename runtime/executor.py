@@ -12,8 +12,9 @@ from ..compiler import layout
 from ..compiler.artifact import AcceleratorStep, CompiledModel, HostStep
 from ..compiler.host import HostCode, compile_nodes
 from ..isa.errors import DataError, DeviceError
-from ..isa.nest import DType
+from ..isa.storage import numpy_dtype
 from ..sim.device import Device, RunResult
+from ..sim.paths import cache_directory
 
 Progress = Callable[[int, int], None]
 
@@ -53,7 +54,9 @@ class Executor:
         self.device = device
         self._host: dict[str, HostCode] = {
             step.name: compile_nodes(
-                model.graph, tuple(n for n in model.graph.nodes if n.name in step.nodes)
+                model.graph,
+                tuple(n for n in model.graph.nodes if n.name in step.nodes),
+                cache_directory() / "host",
             )
             for step in model.steps
             if isinstance(step, HostStep)
@@ -123,11 +126,6 @@ class Executor:
         data = self.device.read(tensor.address, size)
         shape = self.model.graph.tensors[name].shape
         return layout.unpack(tensor, self.model.config, data).reshape(shape)
-
-
-def numpy_dtype(dtype: DType) -> np.dtype:
-    """The numpy type of a tensor's elements."""
-    return np.dtype(f"{dtype.kind}{dtype.bits // 8}")
 
 
 def check_sample(model: CompiledModel, name: str, value: np.ndarray) -> np.ndarray:

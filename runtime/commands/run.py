@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from ...isa.errors import ConfigError, DataError
+from ...isa.storage import numpy_dtype
 from .. import report
-from ..executor import numpy_dtype
 from ..jit import TARGETS, Run, jit
 from ..network import Network, load
 from .options import add_hardware, chosen_hardware, print_json, progress_bars
