@@ -120,12 +120,12 @@ class Run:
             self.network.name,
             self.network.sha256,
             self.on,
-            report.DRAM | {"latency": self._device_options.get("dram_latency", 40)},
+            report.dram(self._device_options),
             self._samples,
             sum(s for s, d in zip(seconds, on_device, strict=True) if not d),
             sum(s for s, d in zip(seconds, on_device, strict=True) if d),
         )
-        return Report(report.build(model, self._profiles, info))
+        return report.Report(report.build(model, self._profiles, info))
 
     def close(self) -> None:
         """Give the device back; another call connects again."""
@@ -211,18 +211,6 @@ def _sample(value: np.ndarray, i: int, count: int) -> np.ndarray:
     """Sample ``i`` of ``count`` equal parts of the first axis."""
     rows = len(value) // count
     return value[i * rows : (i + 1) * rows]
-
-
-class Report(dict[str, Any]):
-    """A report that prints as its table."""
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=140, no_color=True, highlight=False)
-        with console.capture() as capture:
-            console.print(report.table(self))
-        return capture.get()
 
 
 def jit(

@@ -9,14 +9,27 @@ from typing import Any
 from ..compiler.artifact import AcceleratorStep, CompiledModel
 from ..isa.registers import COUNTERS
 from ..isa.spec import spec_hash
+from ..sim.device import DEFAULT_DRAM_LATENCY
 from ..version import VERSION
 from .executor import StepProfile
 
-DRAM = {"latency": 40, "outstanding": 16, "write_response": 10, "beats_per_cycle": 1}
+DRAM = {
+    "latency": DEFAULT_DRAM_LATENCY, "outstanding": 16, "write_response": 10, "beats_per_cycle": 1,
+}  # fmt: skip
 """The memory model of every published figure."""
 
 STALL_GROUP = "compute"
 """The engine whose cycles a layer's ``stalls`` divide: the array's."""
+
+
+def dram(options: Mapping[str, Any]) -> dict[str, int]:
+    """The memory model under the options that a device was connected with."""
+    model = dict(DRAM)
+    if options.get("dram_latency") is not None:
+        model["latency"] = options["dram_latency"]
+    if options.get("stall_seed") is not None:
+        model["stall_seed"] = options["stall_seed"]
+    return model
 
 
 @dataclass(frozen=True)
@@ -33,7 +46,12 @@ class RunInfo:
 
 
 def build(model: CompiledModel, profiles: Sequence[StepProfile], info: RunInfo) -> dict[str, Any]:
-    """The report of the last sample's profile, as plain data for JSON."""
+    """The report of the last sample's profile, as plain data for JSON.
+
+    Cycles are those of the device; ``bound_cycles`` are the least that the array or the bus allow
+    for the layer. ``stalls`` divide a layer's cycles among what its array did, ``busy`` included;
+    a simulator without time has none.
+    """
     config = model.config
     layers = [
         _layer(model, step, profile) for step, profile in zip(model.steps, profiles, strict=True)
@@ -95,6 +113,18 @@ def _layer(model: CompiledModel, step: Any, profile: StepProfile) -> dict[str, A
         },
         "choices": dict(step.choices),
     }
+
+
+class Report(dict[str, Any]):
+    """A report that prints as its table."""
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=140, no_color=True, highlight=False)
+        with console.capture() as capture:
+            console.print(table(self))
+        return capture.get()
 
 
 def table(report: Mapping[str, Any]) -> Any:

@@ -54,6 +54,8 @@ def _failed(error: Exception, as_json: bool) -> int:
         return _complain(str(error), kind, as_json, error.exit_code)
     if isinstance(error, MemoryError):
         return _complain("out of memory", kind, as_json, BAD_INPUT)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return _complain(f"{error.filename}: {error.strerror}", kind, as_json, BAD_INPUT)
     package = (getattr(error, "name", None) or "").partition(".")[0]
     if isinstance(error, ModuleNotFoundError) and package not in ("", __package__):
         line = f"the package {package!r} is missing: pip install {package}"
