@@ -21,14 +21,13 @@ from pathlib import Path
 from ..isa.errors import DeviceError
 from .paths import cache_directory
 from .toolchain import (
-    WAVE_LIBRARIES,
     Compiler,
     Tool,
     Verilator,
-    check_waves,
     find_compiler,
     find_tools,
     find_verilator,
+    wave_flags,
 )
 
 Progress = Callable[[str, float], None]
@@ -37,6 +36,7 @@ Progress = Callable[[str, float], None]
 DRIVER = tuple(
     Path(__file__).parent / name for name in ("driver.cpp", "dram.h", "handshake.h")
 )  # fmt: skip
+PACKING = tuple(Path(__file__).parent / name for name in ("lz4.h", "zlib.h"))
 VERILATOR_FLAGS = (
     *("--cc", "--top-module", "weft", "--prefix", "Vweft", "-O3", "--noassert", "-Wno-fatal"),
     *("--x-assign", "fast", "--x-initial", "fast"),
@@ -67,7 +67,7 @@ def toolchain_key(*, trace: bool) -> str:
         verilator.identity,
         compiler.identity,
         repr((VERILATOR_FLAGS, COMMON_FLAGS, MODEL_FLAGS, RUNTIME_FLAGS, trace)),
-        *(path.read_text() for path in DRIVER),
+        *(path.read_text() for path in (*DRIVER, *PACKING)),
     )
 
 
@@ -91,14 +91,12 @@ def build(
     Raises
     ------
     MissingToolError
-        If there is no Verilator, no C++ compiler, or, with ``trace``, no zlib or lz4.
+        If there is no Verilator, no C++ compiler, or, with ``trace``, no zlib where it is needed.
     DeviceError
         If Verilator or the compiler refuse the design.
     """
     report = progress or (lambda phase, fraction: None)
     verilator, compiler = find_verilator(), find_compiler()
-    if trace:
-        check_waves(compiler)
     report("generate", 0.0)
     with _Runtime(verilator, compiler, trace=trace) as runtime:
         text = verilog if isinstance(verilog, str) else verilog()
@@ -156,7 +154,7 @@ def _compile(
             *compiler.command,
             *("-shared", "-Wl,-z,defs", "-pthread", "-o", str(work / "weft.so")),
             *map(str, [work / "whole.o", *objects]),
-            *(WAVE_LIBRARIES if trace else ()),
+            *runtime.libraries,
         ],
         stderr=subprocess.PIPE,
         text=True,
@@ -168,7 +166,13 @@ class _Runtime:
     """Verilator's runtime as object files, compiling in the background from the start."""
 
     def __init__(self, verilator: Verilator, compiler: Compiler, *, trace: bool):
-        key = _hash(verilator.identity, compiler.identity, repr((COMMON_FLAGS, RUNTIME_FLAGS)))
+        key = _hash(
+            verilator.identity,
+            compiler.identity,
+            repr((COMMON_FLAGS, RUNTIME_FLAGS)),
+            *(path.read_text() for path in PACKING),
+        )
+        compiling, self.libraries = wave_flags(verilator, compiler) if trace else ((), ())
         self._objects: list[Path] = []
         self._jobs: list[tuple[subprocess.Popen[str], Path, Path]] = []
         for name in (*RUNTIME, *WAVE_RUNTIME) if trace else RUNTIME:
@@ -177,7 +181,8 @@ class _Runtime:
             if not target.exists():
                 partial = target.with_suffix(f".{os.getpid()}-{threading.get_ident()}.o")
                 source = verilator.root / "include" / name
-                job = _start_compiler(verilator, compiler, source, partial, RUNTIME_FLAGS)
+                flags = (*RUNTIME_FLAGS, *compiling)
+                job = _start_compiler(verilator, compiler, source, partial, flags)
                 self._jobs.append((job, partial, target))
 
     def __enter__(self) -> _Runtime:
@@ -207,7 +212,7 @@ def _start_compiler(
         [
             *compiler.command,
             *(*COMMON_FLAGS, *compiler.machine_flags, *flags),
-            *(f"-I{include}", f"-I{include / 'vltstd'}", f"-I{DRIVER[0].parent}"),
+            *(f"-I{include}", f"-I{include / 'vltstd'}"),
             *("-c", str(source), "-o", str(target)),
         ],
         stderr=subprocess.PIPE,

@@ -6,14 +6,15 @@ import argparse
 import json
 import sys
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...isa.errors import DataError
+from ...isa.errors import ConfigError, DataError
+from ...isa.storage import numpy_dtype
 from .. import report
-from ..executor import numpy_dtype
 from ..jit import TARGETS, Run, jit
 from ..network import Network, load
 from .options import add_hardware, chosen_hardware, print_json, progress_bars
@@ -46,6 +47,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Run, print the table, write what was asked for."""
+    for path in (options.output, options.report):
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            raise DataError(f"{path}: there is no folder {Path(path).parent} to write it to")
     network = load(options.model)
     inputs, seeded = _inputs(network, options)
     device: dict[str, Any] = {}
@@ -56,6 +60,8 @@ def main(options: argparse.Namespace) -> int:
     if options.timeout is not None:
         device["timeout_cycles"] = options.timeout
     if options.wave is not None:
+        if options.on != "rtl":
+            raise ConfigError(f"--wave records the RTL's waves; there are none on {options.on}")
         device["wave"] = options.wave
     with progress_bars() as (build, samples):
         run = jit(
@@ -93,13 +99,13 @@ def _inputs(network: Network, options: argparse.Namespace) -> tuple[list[np.ndar
         raise DataError(f"--input serves one input; {network.name} has {', '.join(graph.inputs)}")
     tensor = graph.tensors[graph.inputs[0]]
     array = _read(Path(options.input), options.key)
-    if options.limit is not None:
-        array = array[: options.limit * (tensor.shape[0] if tensor.shape else 1)]
+    if options.limit is not None and array.ndim and tensor.shape:
+        array = array[: options.limit * tensor.shape[0]]
     return [array], False
 
 
 def _random(generator: np.random.Generator, tensor: Any, limit: int | None) -> np.ndarray:
-    shape = ((limit or 1) * tensor.shape[0], *tensor.shape[1:])
+    shape = ((limit or 1) * tensor.shape[0], *tensor.shape[1:]) if tensor.shape else ()
     dtype = numpy_dtype(tensor.dtype)
     if dtype.kind == "f":
         return generator.standard_normal(shape).astype(dtype)
@@ -122,7 +128,7 @@ def _read(path: Path, key: str | None) -> np.ndarray:
             return loaded[key]
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
         raise DataError(f"{path}: not a .npy or .npz file of plain arrays ({error})") from None
 
 

@@ -18,7 +18,6 @@ from weft.isa.errors import (
     DeviceError,
     DeviceFault,
     DeviceTimeout,
-    MissingToolError,
 )
 from weft.isa.faults import FaultCode
 from weft.isa.registers import COUNTERS
@@ -202,10 +201,7 @@ def test_a_wave_file_that_cannot_be_written_is_refused(connect: Connect, tmp_pat
 @pytest.mark.slow
 def test_waves_are_an_fst_file(connect: Connect, tmp_path: Path):
     wave = tmp_path / "waves.fst"
-    try:
-        device = connect(wave=wave)
-    except MissingToolError as error:
-        pytest.skip(str(error))
+    device = connect(wave=wave)
     result = run(device, dut.read(0x4000, 8), dut.write(0x9000, 8))
     device.close()
     content = wave.read_bytes()

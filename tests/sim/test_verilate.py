@@ -13,7 +13,7 @@ from tests.sim import dut
 from weft.isa.errors import DeviceError, MissingToolError
 from weft.sim import toolchain, verilate
 from weft.sim.paths import cache_directory
-from weft.sim.toolchain import Compiler
+from weft.sim.toolchain import Compiler, Verilator
 from weft.sim.verilate import build, find_tools
 
 
@@ -120,10 +120,13 @@ def test_a_design_that_the_compiler_refuses_is_an_error(library: Path):
     assert not list(verilate.folder().glob(".build-*"))
 
 
-def test_waves_without_their_libraries_name_the_packages(monkeypatch: pytest.MonkeyPatch):
+def test_an_old_verilator_needs_zlib_for_waves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
+    old = Verilator(Path("verilator"), tmp_path)
+    compiler = toolchain.find_compiler()
     monkeypatch.setattr(Compiler, "builds", lambda *a: False)
-    with pytest.raises(MissingToolError, match="zlib1g-dev liblz4-dev"):
-        build(dut.verilog(16), trace=True)
+    with pytest.raises(MissingToolError, match=r"need zlib with its headers: .*zlib1g-dev"):
+        toolchain.wave_flags(old, compiler)
+    assert toolchain.wave_flags(toolchain.find_verilator(), compiler)[1] == ()
 
 
 @pytest.mark.slow
