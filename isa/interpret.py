@@ -298,10 +298,18 @@ class _Planner:
 
     def __init__(self, buffers: Mapping[str, Buffer], checked: bool):
         self.buffers, self.checked = buffers, checked
+        self._done: dict[int, tuple[Evaluate, DType]] = {}
 
     # --- expressions
 
     def expr(self, e: Expr) -> tuple[Evaluate, DType]:
+        """An expression's closure and type; each node is planned once, however deep it lies."""
+        done = self._done.get(id(e))
+        if done is None:
+            done = self._done[id(e)] = self._expr(e)
+        return done
+
+    def _expr(self, e: Expr) -> tuple[Evaluate, DType]:
         match e:
             case Const(value, dtype):
                 if dtype.kind == "f":
