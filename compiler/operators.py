@@ -81,6 +81,8 @@ from .graph import (
 )
 from .scales import LEFT_LIMIT, Rescale, clamp_range, filter_factors
 
+CONSTANTS = ("bias", "multiplier", "left", "right")
+"""What a convolution's lowering makes, one element a channel each."""
 ADD_LEFT = 20
 """By how much the operands of an addition are shifted left before they are rescaled."""
 
@@ -138,6 +140,9 @@ def reason_against(graph: Graph, node: Node) -> str | None:
             reason = use.other_type((I8,))
     if reason is not None:
         return reason
+    made = {f"{node.name}.{suffix}" for suffix in (*CONSTANTS, *softmax.SCRATCH)}
+    for name in made.intersection((*node.inputs[:2], *node.outputs)):
+        return f"its tensor {name!r} is called like an array that Weft makes for it"
     match node.op:
         case Conv2D() | DepthwiseConv2D() | FullyConnected():
             return _reason_against_filter(use)
@@ -233,13 +238,13 @@ def _filter_constants(use: _Use) -> dict[str, np.ndarray]:
         assert bias.data is not None
         folded += bias.data.reshape(-1)
     scales = _filter_scales(use)
-    columns = {
-        "bias": folded.astype(np.int32),  # keeps the low bits, as the accumulator does
-        "multiplier": np.array([s.multiplier for s in scales], np.int32),
-        "left": np.array([s.left for s in scales], np.int32),
-        "right": np.array([s.right for s in scales], np.int32),
-    }
-    return {f"{use.node.name}.{name}": column for name, column in columns.items()}
+    columns = (
+        folded.astype(np.int32),  # keeps the low bits, as the accumulator does
+        np.array([s.multiplier for s in scales], np.int32),
+        np.array([s.left for s in scales], np.int32),
+        np.array([s.right for s in scales], np.int32),
+    )
+    return {f"{use.node.name}.{name}": c for name, c in zip(CONSTANTS, columns, strict=True)}
 
 
 def _filter(use: _Use, loops: tuple[str, ...], x: Buffer, out: Buffer, total: Expr) -> Operator:

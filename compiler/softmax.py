@@ -43,6 +43,8 @@ SUM_INTEGER_BITS = 12
 ONE = (1 << 31) - 1
 """The largest Q0.31, which stands for 1."""
 
+SCRATCH = ("peak", "exp")
+"""What the nest keeps: the maximum of each row and the exponential of each element."""
 WIDTH_TO_SHIFT = 3
 """A sum of ``width`` bits exceeds one by ``width - 20``, and a byte is 23 bits less than Q0.31."""
 
@@ -106,8 +108,11 @@ def nest(
         Its scratch buffers: the maximum of each row and the exponential of each element.
     """
     rows, classes = x.shape
-    peaks = Buffer(f"{name}.peak", I32, (rows,))
-    exponentials = Buffer(f"{name}.exp", I32, (rows, classes))
+    shapes = ((rows,), (rows, classes))
+    peaks, exponentials = (
+        Buffer(f"{name}.{suffix}", I32, shape)
+        for suffix, shape in zip(SCRATCH, shapes, strict=True)
+    )
     n, c = Index("n"), Index("c")
     peak, element = Load(peaks.name, (n,)), Load(x.name, (n, c))
     power = Load(exponentials.name, (n, c))

@@ -159,8 +159,8 @@ def _operands(parts: list[_Part], depth: int) -> list[str]:
     for part in parts:
         before, e = "  " * depth + part.before, part.expr
         flat = f"{before}{_flat(e, part.least)}{part.after}"
-        infix = isinstance(e, Binary) and e.op in _INFIX and not part.before
-        if infix and len(flat) > WIDTH and _INFIX[e.op][1] >= part.least:
+        level = _INFIX[e.op][1] if isinstance(e, Binary) and e.op in _INFIX else -1
+        if len(flat) > WIDTH and not part.before and level >= part.least:
             _, inner, _ = _split(e)
             inner[-1] = replace(inner[-1], after=part.after)
             lines += _operands(inner, depth)

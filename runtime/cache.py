@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 from functools import lru_cache
 from pathlib import Path
 
@@ -11,15 +10,13 @@ from ..compiler.artifact import CompiledModel
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import PackageError
 from ..isa.spec import spec_hash
+from ..sim.paths import cache_directory
 from . import package
 
 
 def directory() -> Path:
-    """Where caches live: ``WEFT_CACHE``, else ``weft`` under the user's cache directory."""
-    chosen = os.environ.get("WEFT_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weft"
+    """Where caches live: :func:`weft.sim.paths.cache_directory`."""
+    return cache_directory()
 
 
 def path_of(sha256: str, config: AcceleratorConfig, options: str) -> Path:

@@ -1,0 +1,246 @@
+"""What a step writes into an accumulator: the lanes of GEMM's addition and of the ALU.
+
+The functions come from the meanings of the instruction set's operations. Those that multiply
+take several cycles (:class:`SlowLanes`); the others and GEMM's addition take the cycle between
+reading and writing the accumulator (:class:`Lanes`), so that the next step sees their result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ..isa import formats
+from ..isa.config import AcceleratorConfig
+from ..isa.formats import Format
+from ..isa.instructions import AluOpcode, InstructionSet
+from ..isa.nest import Binary, Expr, Load, Node, Select, Sum, rewrite, walk
+from ..isa.nest import Const as Literal
+from . import pipeline
+from .form import Form
+from .lower import Lowering, low_bits, named, stored
+from .matrix import sum_bits
+from .operation import OPERATION
+from .requantizer import acc_lane, qnt_records
+
+
+def alu_values(config: AcceleratorConfig) -> dict[AluOpcode, Expr]:
+    """What each ALU operation makes of ``acc[dst]`` and its second operand, loaded as ``second``.
+
+    The form with an immediate differs from that with a register only in that operand.
+    """
+    instructions = InstructionSet(config)
+
+    def with_second(node: Node) -> Node | None:
+        match node:
+            case Load("acc", (first, *_)) if getattr(first, "name", None) == "src":
+                return Load("second", ())
+        return None
+
+    return {
+        AluOpcode(o.fixed["alu_opcode"]): rewrite(stored(instructions.meaning(o.name)).value, with_second)
+        for o in instructions.operations.values()
+        if o.format is formats.ALU and not o.fixed["use_imm"]
+    }  # fmt: skip
+
+
+def multiplies(e: Expr) -> bool:
+    """Whether a product of two values that are not constants is in it."""
+    return any(
+        isinstance(node, Binary)
+        and node.op == "mul"
+        and not isinstance(node.a, Literal)
+        and not isinstance(node.b, Literal)
+        for node in walk(e)
+    )
+
+
+def slow_values(config: AcceleratorConfig) -> dict[AluOpcode, Expr]:
+    """The ALU operations that multiply."""
+    return {opcode: e for opcode, e in alu_values(config).items() if multiplies(e)}
+
+
+def is_slow(config: AcceleratorConfig, operation) -> Value:
+    """Whether an :data:`OPERATION` is an ALU operation that multiplies."""
+    return operation.alu & _among(operation.alu_opcode, slow_values(config))
+
+
+def reads_qnt(config: AcceleratorConfig, alu_opcode: Value) -> Value:
+    """Whether the source of that ALU operation is an index of QNT."""
+    return _among(
+        alu_opcode,
+        [
+            opcode
+            for opcode, e in alu_values(config).items()
+            if any(isinstance(node, Load) and node.buffer.startswith("qnt.") for node in walk(e))
+        ],
+    )
+
+
+def _among(alu_opcode: Value, opcodes) -> Value:
+    return Cat(alu_opcode == opcode for opcode in opcodes).any()
+
+
+def slow_latency(config: AcceleratorConfig) -> int:
+    """Cycles from operands to results of :class:`SlowLanes`, at least 1."""
+    operands = {
+        "acc": Signal(signed(32)),
+        "second": Signal(signed(32)),
+        "alu_opcode": Signal(3),
+        **qnt_records(C(0, 8 * config.qnt_element_bytes), 0),
+    }
+    return max(1, pipeline.latency(named(operands), _by_opcode(slow_values(config))))
+
+
+class SlowLanes(wiring.Component):
+    """The ALU operations that multiply: an element a cycle, ``latency`` cycles, never stalls.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Number of lanes, extensions.
+    form : Form
+        How it is built.
+    latency : int
+        Cycles from operands to ``o``, at least :func:`slow_latency`.
+
+    Members
+    -------
+    operation : :py:`In(OPERATION)`
+        One of them; anything else gives an arbitrary ``o``.
+    dst, src : :py:`In`
+        ``acc[dst]`` and ``acc[src]``.
+    qnt : :py:`In`
+        ``qnt[src]``; no bits without ``requantize``.
+    o : :py:`Out`
+        The element for ``acc[dst]``.
+    """
+
+    def __init__(self, config: AcceleratorConfig, form: Form, latency: int):
+        self.config = config
+        self.form = form
+        self.latency = latency
+        element = 8 * config.acc_element_bytes
+        super().__init__(
+            {
+                "operation": In(OPERATION),
+                "dst": In(element),
+                "src": In(element),
+                "qnt": In(8 * config.qnt_element_bytes if config.requantize else 0),
+                "o": Out(element),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        leaves = []
+        for lane in range(config.batch * config.block):
+            operands = _operands(config, self.operation, self.dst, self.src, lane)
+            if config.requantize:
+                operands |= qnt_records(self.qnt, lane % config.block)
+            leaves.append(named(operands))
+        e = _by_opcode(slow_values(config))
+        results = pipeline.lanes(m, self.form, leaves, e, config.acc_width, self.latency)
+        m.d.comb += self.o.eq(results)
+        return m
+
+
+class Lanes(wiring.Component):
+    """The last cycle of every step; combinational.
+
+    Members
+    -------
+    operation : :py:`In(OPERATION)`
+        What is done.
+    dst, src : :py:`In`
+        ``acc[dst]`` and ``acc[src]``.
+    sum : :py:`In`
+        The matrix unit's sums.
+    slow : :py:`In`
+        Results of :class:`SlowLanes`.
+    o : :py:`Out`
+        The element for ``acc[dst]``.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        element = 8 * config.acc_element_bytes
+        super().__init__(
+            {
+                "operation": In(OPERATION),
+                "dst": In(element),
+                "src": In(element),
+                "sum": In(config.batch * config.block * sum_bits(config)),
+                "slow": In(element),
+                "o": Out(element),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        e, config = _last_cycle(self.config), self.config
+        for lane in range(config.batch * config.block):
+            operands = _operands(config, self.operation, self.dst, self.src, lane) | {
+                "sum": self.sum.word_select(lane, sum_bits(config)).as_signed(),
+                "slow_result": acc_lane(self.slow, lane, config),
+                "slow": is_slow(config, self.operation),
+                "alu": self.operation.alu,
+                "multiply": self.operation.multiply,
+                "accumulate": self.operation.accumulate,
+            }
+            result = low_bits(Lowering(named(operands))(e), config.acc_width)
+            m.d.comb += self.o.word_select(lane, config.acc_width).eq(result)
+        return m
+
+
+def _operands(
+    config: AcceleratorConfig, operation, dst: Value, src: Value, lane: int
+) -> dict[str, Value]:
+    second = Mux(operation.use_imm, operation.imm, acc_lane(src, lane, config))
+    return {
+        "acc": acc_lane(dst, lane, config),
+        "second": low_bits(second, config.acc_width).as_signed(),
+        "alu_opcode": operation.alu_opcode,
+    }
+
+
+def _by_opcode(values: Mapping[AluOpcode, Expr]) -> Expr:
+    (_, chosen), *others = values.items()
+    for opcode, e in others:
+        chosen = Select(Binary("eq", _flag("alu_opcode"), Literal(int(opcode))), e, chosen)
+    return chosen
+
+
+def _last_cycle(config: AcceleratorConfig) -> Expr:
+    """The value of a lane, with the matrix unit's sum and the slow lanes' result at hand."""
+    slow = slow_values(config)
+    quick = {opcode: e for opcode, e in alu_values(config).items() if opcode not in slow}
+    alu = Select(_flag("slow"), Load("slow_result", ()), _by_opcode(quick))
+    summed = _matrix_value(config, formats.GEMM, 0)
+    if config.overwrite:
+        overwritten = _matrix_value(config, formats.MATMUL, 0)
+        summed = Select(_flag("accumulate"), summed, overwritten)
+    matrix = Select(_flag("multiply"), summed, _matrix_value(config, formats.GEMM, 1))
+    return Select(_flag("alu"), alu, matrix)
+
+
+def _flag(name: str) -> Expr:
+    return Load(name, ())
+
+
+def _matrix_value(config: AcceleratorConfig, format: Format, selector: int) -> Expr:
+    """What an operation of the matrix unit stores, its sum of products loaded as ``sum``."""
+    instructions = InstructionSet(config)
+    (name,) = (
+        o.name
+        for o in instructions.operations.values()
+        if o.format is format and list(o.fixed.values()) == [selector]
+    )
+    value = stored(instructions.meaning(name)).value
+    result = rewrite(value, lambda node: Load("sum", ()) if isinstance(node, Sum) else None)
+    assert isinstance(result, Expr)
+    return result

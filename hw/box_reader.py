@@ -1,0 +1,110 @@
+"""Boxes from DRAM into scratchpads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from amaranth import *
+from amaranth.lib import stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from ..isa.config import AcceleratorConfig
+from ..isa.memories import Memory
+from .arrival import write_signatures
+from .axi import read_client_signature
+from .boxes import Rows
+from .interfaces import BOX, Fault
+from .placer import Placer
+from .queue import Queue
+
+BOXES = 16
+"""Boxes whose data may be under way: as many as the read port's bursts."""
+
+
+class BoxReader(wiring.Component):
+    """Reads boxes from DRAM into scratchpads, in order, with padding around.
+
+    Rows are requested one a cycle and each by itself, those of the next boxes while data of the
+    earlier ones come. Writing takes a cycle for an element of padding, for a beat, or for each
+    element of a beat that holds several; between boxes there is no gap. An empty box, too, takes
+    a cycle. From ``i`` to ``bus.request`` it is one cycle, from ``bus.beat`` to a write none.
+
+    An index beyond the scratchpad or an error of the bus is a fault, in the order of the boxes;
+    until reset nothing goes on after it.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Decides the sizes.
+    memories : sequence of Memory
+        The memory types that boxes may name, from :data:`weft.isa.memories.MEMORIES`.
+
+    Members
+    -------
+    i : :py:`In(stream.Signature(BOX))`
+        The boxes.
+    bus : :py:`Out(read_client_signature(config))`
+        DRAM.
+    inp, wgt, uop, acc, qnt : :py:`Out(write_signature(...))`
+        The scratchpads that ``memories`` fill. Elements as they are kept: sub-byte lanes packed,
+        ACC8's bytes as accumulators.
+    done : :py:`Out(1)`
+        A box is complete, in order; its last element is written in this cycle.
+    fault : :py:`Out(Fault)`
+        SRAM_RANGE or BUS_READ, held.
+    writing, waiting : :py:`Out(1)`
+        Something is written in this cycle; a box is there but nothing is written.
+    idle : :py:`Out(1)`
+        No box is there.
+    """
+
+    def __init__(self, config: AcceleratorConfig, memories: Sequence[Memory]):
+        self._config, self._memories = config, tuple(memories)
+        self._scratchpads = write_signatures(config, memories)
+        super().__init__(
+            {
+                "i": In(stream.Signature(BOX)),
+                "bus": Out(read_client_signature(config)),
+                **{name: Out(port) for name, port in self._scratchpads.items()},
+                "done": Out(1),
+                "fault": Out(Fault),
+                "writing": Out(1),
+                "waiting": Out(1),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.rows = rows = Rows(self._config, self._memories)
+        m.submodules.boxes = boxes = Queue(BOX, BOXES)
+        m.submodules.placer = placer = Placer(self._config, self._memories)
+
+        m.d.comb += [
+            self.i.ready.eq(rows.i.ready & boxes.i.ready & ~self.fault.valid),
+            rows.i.payload.eq(self.i.payload),
+            rows.i.valid.eq(self.i.valid & self.i.ready),
+            boxes.i.payload.eq(self.i.payload),
+            boxes.i.valid.eq(self.i.valid & self.i.ready),
+        ]
+        beat_bits = exact_log2(self._config.bus_bytes)
+        request = self.bus.request
+        m.d.comb += [
+            request.valid.eq(rows.o.valid),
+            request.p.address.eq(rows.o.p.address & -(1 << beat_bits)),
+            request.p.beats.eq(rows.o.p.beats),
+            rows.o.ready.eq(request.ready),
+        ]
+        wiring.connect(m, boxes.o, placer.i)
+        wiring.connect(m, wiring.flipped(self.bus.beat), placer.beat)
+        wiring.connect(m, wiring.flipped(self.fault), placer.fault)
+        for name in self._scratchpads:
+            wiring.connect(m, wiring.flipped(getattr(self, name)), getattr(placer, name))
+        m.d.comb += [
+            self.done.eq(placer.done),
+            self.writing.eq(placer.writing),
+            self.waiting.eq(~self.idle & ~self.writing),
+            self.idle.eq(placer.idle & ~boxes.o.valid),
+        ]
+        return m

@@ -1,0 +1,90 @@
+"""The counters of :data:`weft.isa.registers.COUNTERS`."""
+
+from __future__ import annotations
+
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ..isa.config import AcceleratorConfig
+from ..isa.memories import Engine
+from ..isa.registers import COUNTERS
+from .interfaces import Activity
+
+COUNTER_BITS = 64
+
+Counts = wiring.Signature({counter.name: Out(COUNTER_BITS) for counter in COUNTERS})
+"""All values, from the side of the counters."""
+
+
+class Counters(wiring.Component):
+    """Counts while ``run`` is 1 and holds afterwards.
+
+    The count of written bytes follows its beats by a cycle; a write's response, without which no
+    program ends, comes later than that.
+
+    Members
+    -------
+    clear : :py:`In(1)`
+        All to 0.
+    run : :py:`In(1)`
+        A program runs in this cycle.
+    load, compute, store : :py:`In(Activity)`
+        What each engine does; one of the states that it has a counter for.
+    load_done, compute_done, store_done : :py:`In(1)`
+        An instruction completes.
+    gemm_step, alu_step, read_beat, write_beat : :py:`In(1)`
+        One happens.
+    write_strobe : :py:`In(bus_bytes)`
+        Of the beat.
+    counts : :py:`Out(Counts)`
+        The values.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
+        engines = {e.value: In(Activity) for e in Engine}
+        completions = {f"{e.value}_done": In(1) for e in Engine}
+        super().__init__(
+            {
+                "clear": In(1),
+                "run": In(1),
+                **engines,
+                **completions,
+                "gemm_step": In(1),
+                "alu_step": In(1),
+                "read_beat": In(1),
+                "write_beat": In(1),
+                "write_strobe": In(config.bus_bytes),
+                "counts": Out(Counts),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        written = Signal(range(self._config.bus_bytes + 1))
+        with m.If(self.write_beat):
+            m.d.sync += written.eq(sum(self.write_strobe))
+        with m.Else():
+            m.d.sync += written.eq(0)
+        completed = sum(getattr(self, f"{e.value}_done") for e in Engine)
+        events = {
+            "cycles": (Const(1), 1),
+            "instructions": (completed.any(), completed),
+            "gemm_steps": (self.gemm_step, 1),
+            "alu_steps": (self.alu_step, 1),
+            "read_bytes": (self.read_beat, self._config.bus_bytes),
+            "write_bytes": (written.any(), written),
+        }
+        for counter in COUNTERS:
+            if counter.partition:
+                state = Activity[counter.name.removeprefix(f"{counter.group}_").upper()]
+                event, amount = getattr(self, counter.group) == state, 1
+            else:
+                event, amount = events[counter.name]
+            value = getattr(self.counts, counter.name)
+            with m.If(self.clear):
+                m.d.sync += value.eq(0)
+            with m.Elif(self.run & event):
+                m.d.sync += value.eq(value + amount)
+        return m

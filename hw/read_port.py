@@ -1,0 +1,148 @@
+"""The machine's reads: several clients on one pair of AXI4 channels."""
+
+from __future__ import annotations
+
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from ..isa.config import AcceleratorConfig
+from .axi import (
+    BURST_BEATS,
+    BURST_INCR,
+    CACHE,
+    ID_BITS,
+    axi4_read_signature,
+    read_client_signature,
+)
+from .bursts import Bursts
+from .queue import Queue
+
+OUTSTANDING = 16
+"""Bursts under way at once, those of all clients together."""
+BUFFER_BEATS = 128
+"""Beats under way or held for a client; at a beat a cycle, the latency that can be hidden."""
+
+
+class ReadPort(wiring.Component):
+    """Reads for several clients, a burst a cycle out and a beat a cycle in.
+
+    Each client has a queue, and a burst is asked for only when its beats have a place there.
+    So ``rready`` is always 1 and no client, however slow, holds up another. Clients take turns,
+    burst by burst; ``arid`` is the client's number, so that the beats of different clients may
+    come in any order.
+
+    A request takes two cycles to ``arvalid``; a beat takes one from ``rvalid`` to its client.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Decides the width of the bus.
+    clients : int
+        How many, at most one for each AXI id.
+
+    Members
+    -------
+    client : array of :py:`In(read_client_signature(config))`
+        Who reads.
+    axi : :py:`Out(axi4_read_signature(config))`
+        AR and R.
+    beat : :py:`Out(1)`
+        A beat arrives in this cycle; for the counters.
+    """
+
+    def __init__(self, config: AcceleratorConfig, clients: int):
+        assert 1 <= clients <= 1 << ID_BITS
+        self._config = config
+        super().__init__(
+            {
+                "client": In(read_client_signature(config)).array(clients),
+                "axi": Out(axi4_read_signature(config)),
+                "beat": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        axi, clients = self.axi, self.client
+
+        outstanding = Signal(range(OUTSTANDING + 1))
+        take = Signal()  # a burst goes into the registers of AR
+        ended = axi.rvalid & axi.rlast
+        m.d.comb += take.eq((~axi.arvalid | axi.arready) & (outstanding != OUTSTANDING))
+        m.d.comb += [axi.rready.eq(1), self.beat.eq(axi.rvalid)]
+        m.d.comb += [
+            axi.arsize.eq(exact_log2(self._config.bus_bytes)),
+            axi.arburst.eq(BURST_INCR),
+            axi.arcache.eq(CACHE),
+        ]
+        with m.If(axi.arready):
+            m.d.sync += axi.arvalid.eq(0)
+
+        asks = Signal(len(clients))
+        m.submodules.turns = turns = Turns(len(clients))
+        m.d.comb += [turns.asks.eq(asks), turns.take.eq(take)]
+        started = take & asks.any()
+        m.d.sync += outstanding.eq(outstanding + started - ended)
+
+        for number, client in enumerate(clients):
+            m.submodules[f"bursts_{number}"] = bursts = Bursts(self._config)
+            m.submodules[f"queue_{number}"] = queue = Queue(
+                client.beat.payload.shape(), BUFFER_BEATS
+            )
+            wiring.connect(m, wiring.flipped(client.request), bursts.i)
+            wiring.connect(m, queue.o, wiring.flipped(client.beat))
+
+            promised = Signal(range(BUFFER_BEATS + 1))
+            granted = take & turns.grant[number]
+            leaves = client.beat.valid & client.beat.ready
+            m.d.comb += [
+                asks[number].eq(bursts.o.valid & (promised <= BUFFER_BEATS - BURST_BEATS)),
+                bursts.o.ready.eq(granted),
+                queue.i.valid.eq(axi.rvalid & (axi.rid == number)),
+                queue.i.p.data.eq(axi.rdata),
+                queue.i.p.error.eq(axi.rresp[1]),
+            ]
+            m.d.sync += promised.eq(promised + Mux(granted, bursts.o.p.beats, 0) - leaves)
+            with m.If(granted):
+                m.d.sync += [
+                    axi.arvalid.eq(1),
+                    axi.araddr.eq(bursts.o.p.address),
+                    axi.arlen.eq(bursts.o.p.len),
+                    axi.arid.eq(number),
+                ]
+        return m
+
+
+class Turns(wiring.Component):
+    """Round robin: who has been served last comes last.
+
+    Members
+    -------
+    asks : :py:`In(count)`
+        Who wants to be served.
+    take : :py:`In(1)`
+        The one granted is served in this cycle.
+    grant : :py:`Out(count)`
+        At most one bit, of one who asks; combinational.
+    """
+
+    def __init__(self, count: int):
+        self._count = count
+        super().__init__({"asks": In(count), "take": In(1), "grant": Out(count)})
+
+    def elaborate(self, platform):
+        m = Module()
+        last = Signal(range(self._count))
+        with m.Switch(last):
+            for served in range(self._count):
+                with m.Case(served):
+                    order = [(served + 1 + i) % self._count for i in range(self._count)]
+                    for place, number in enumerate(order):
+                        before = Cat(self.asks[earlier] for earlier in order[:place]).any()
+                        m.d.comb += self.grant[number].eq(self.asks[number] & ~before)
+        for number in range(self._count):
+            with m.If(self.take & self.grant[number]):
+                m.d.sync += last.eq(number)
+        return m

@@ -1,0 +1,305 @@
+"""From GEMM, MATMUL and ALU instructions to their steps, one a cycle."""
+
+from __future__ import annotations
+
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..isa import formats
+from ..isa.config import AcceleratorConfig
+from ..isa.formats import LOOP_BITS, Format
+from .alu import reads_qnt
+from .interfaces import INDEX_BITS, Issue, format_struct, read_signature, uop_struct
+from .operation import OPERATION
+
+OPERANDS = ("dst", "src", "wgt")
+
+
+def step_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """A step on its way.
+
+    ``step`` is 0 for the mere end of an instruction without steps, ``last`` is 1 for the last of
+    its instruction, ``fault`` says that an index is out of range: then nothing may be done.
+    """
+    return data.StructLayout(
+        {
+            "step": 1,
+            "last": 1,
+            "fault": 1,
+            "operation": OPERATION,
+            "dst": config.acc_index_bits,
+            "src": max(config.acc_index_bits, config.inp_index_bits, config.qnt_index_bits),
+            "wgt": config.wgt_index_bits,
+        }
+    )
+
+
+def _factor_bits(config: AcceleratorConfig) -> dict[str, int]:
+    return {
+        "dst": config.acc_index_bits,
+        "src": max(config.acc_index_bits, config.inp_index_bits),
+        "wgt": config.wgt_index_bits,
+    }
+
+
+def _offset_layout(config: AcceleratorConfig) -> dict[str, int]:
+    """Per operand the bits of what both loops add: each makes at most 2**LOOP_BITS - 2 steps."""
+    most = 2 * ((1 << LOOP_BITS) - 2)
+    return {
+        name: (most * ((1 << bits) - 1)).bit_length() for name, bits in _factor_bits(config).items()
+    }
+
+
+def nest_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """An instruction's two loops, whatever its format; counts are one less than the trips."""
+    factors = {
+        f"{name}_factor_{loop}": bits
+        for name, bits in _factor_bits(config).items()
+        for loop in ("out", "in")
+    }
+    return data.StructLayout(
+        {
+            "empty": 1,
+            "operation": OPERATION,
+            "index": INDEX_BITS,
+            "uop_bgn": config.uop_index_bits,
+            "uop_last": config.uop_index_bits + 1,
+            "last_out": LOOP_BITS,
+            "last_in": LOOP_BITS,
+            **factors,
+        }
+    )
+
+
+def place_layout(config: AcceleratorConfig) -> data.StructLayout:
+    """Where in its loops a step stands; an operand's name has its offset."""
+    return data.StructLayout(
+        {
+            "step": 1,
+            "last": 1,
+            "operation": OPERATION,
+            "index": INDEX_BITS,
+            "uop": config.uop_index_bits + 1,
+            **_offset_layout(config),
+        }
+    )
+
+
+class Decode(wiring.Component):
+    """Brings the three formats with loops into one shape; an instruction a cycle, registered.
+
+    Members
+    -------
+    i : :py:`In(Issue)`
+        GEMM, MATMUL and ALU.
+    o : :py:`Out(stream)`
+        The loops and the operation.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        super().__init__({"i": In(Issue), "o": Out(stream.Signature(nest_layout(config)))})
+
+    def elaborate(self, platform):
+        m = Module()
+        o = self.o.payload
+        m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
+        with m.If(self.i.ready):
+            m.d.sync += self.o.valid.eq(self.i.valid)
+        with m.If(self.i.ready & self.i.valid):
+            m.d.sync += [o.eq(0), o.index.eq(self.i.payload.index)]
+            with m.Switch(self.i.payload.word[:3]):
+                for format in (formats.GEMM, formats.ALU, formats.MATMUL):
+                    if format in formats.enabled(self.config):
+                        with m.Case(format.opcode):
+                            m.d.sync += self._decoded(format)
+        return m
+
+    def _decoded(self, format: Format):
+        word = data.View(format_struct(self.config, format.opcode), self.i.payload.word)
+        o = self.o.payload
+        yield from (
+            o.empty.eq((word.uop_bgn >= word.uop_end) | (word.iter_out == 0) | (word.iter_in == 0)),
+            o.uop_bgn.eq(word.uop_bgn),
+            o.uop_last.eq(word.uop_end - 1),
+            o.last_out.eq(word.iter_out - 1),
+            o.last_in.eq(word.iter_in - 1),
+        )
+        fields = {field.name for field in format.fields}
+        for name in (f"{operand}_factor_{loop}" for operand in OPERANDS for loop in ("out", "in")):
+            if name in fields:
+                yield o[name].eq(word[name])
+        does = o.operation
+        if format is formats.ALU:
+            yield does.alu.eq(1)
+            yield from (does[name].eq(word[name]) for name in ("alu_opcode", "use_imm", "imm"))
+        elif format is formats.GEMM:
+            yield from (does.multiply.eq(~word.reset), does.accumulate.eq(~word.reset))
+        else:
+            yield does.multiply.eq(1)
+
+
+class Steps(wiring.Component):
+    """Issues the steps of instructions in order: a step a cycle, none lost between instructions.
+
+    An instruction without steps takes one cycle. From ``i`` to the first of ``o`` are four
+    cycles. An operand's index is its micro-op's field plus the loops' offsets, as wide as the
+    sum can become; the indices that the operation accesses are compared with the depths. Nothing
+    follows a step that has ``fault``, until reset.
+
+    Members
+    -------
+    i : :py:`In(Issue)`
+        GEMM, MATMUL and ALU, statically legal.
+    uop : :py:`Out(read_signature(...))`
+        Micro-ops.
+    o : :py:`Out(stream.Signature(step_layout(config)))`
+        The steps.
+    fault_index : :py:`Out(32)`
+        The instruction of the step that has ``fault``.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        super().__init__(
+            {
+                "i": In(Issue),
+                "uop": Out(read_signature(config.uop_index_bits, formats.UOP_BITS)),
+                "o": Out(stream.Signature(step_layout(config))),
+                "fault_index": Out(INDEX_BITS),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.decode = decode = Decode(self.config)
+        m.submodules.loops = loops = _Loops(self.config)
+        m.submodules.indices = indices = _Indices(self.config)
+        wiring.connect(m, wiring.flipped(self.i), decode.i)
+        wiring.connect(m, decode.o, loops.i)
+        wiring.connect(m, loops.o, indices.i)
+        wiring.connect(m, indices.uop, wiring.flipped(self.uop))
+        wiring.connect(m, indices.o, wiring.flipped(self.o))
+        m.d.comb += self.fault_index.eq(indices.fault_index)
+        return m
+
+
+class _Loops(wiring.Component):
+    """Counts through the loops; offsets are running sums. A place a cycle, from registers."""
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        super().__init__(
+            {
+                "i": In(stream.Signature(nest_layout(config))),
+                "o": Out(stream.Signature(place_layout(config))),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        now = Signal(nest_layout(self.config))
+        busy = Signal()
+        left_out, left_in = Signal(LOOP_BITS), Signal(LOOP_BITS)
+        place = self.o.payload
+        uop = Signal.like(now.uop_last)
+        last_uop, last_in = uop == now.uop_last, left_in == 0
+        last = now.empty | (last_uop & last_in & (left_out == 0))
+        m.d.comb += [
+            self.o.valid.eq(busy),
+            place.step.eq(~now.empty),
+            place.last.eq(last),
+            place.operation.eq(now.operation),
+            place.index.eq(now.index),
+            place.uop.eq(uop),
+            self.i.ready.eq(~busy | (self.o.ready & last)),
+        ]
+        with m.If(self.o.ready):
+            m.d.sync += uop.eq(Mux(last_uop, now.uop_bgn, uop + 1))
+            with m.If(last_uop):
+                m.d.sync += left_in.eq(Mux(last_in, now.last_in, left_in - 1))
+                with m.If(last_in):
+                    m.d.sync += left_out.eq(left_out - 1)
+        for name, bits in _offset_layout(self.config).items():
+            outer, offset = Signal(bits, name=f"{name}_outer"), Signal(bits, name=name)
+            m.d.comb += place[name].eq(offset)
+            next_outer = outer + now[f"{name}_factor_out"]
+            with m.If(self.o.ready & last_uop):
+                with m.If(last_in):
+                    m.d.sync += [outer.eq(next_outer), offset.eq(next_outer)]
+                with m.Else():
+                    m.d.sync += offset.eq(offset + now[f"{name}_factor_in"])
+            with m.If(self.i.ready):
+                m.d.sync += [outer.eq(0), offset.eq(0)]
+        with m.If(self.i.ready):
+            m.d.sync += [
+                busy.eq(self.i.valid),
+                now.eq(self.i.payload),
+                uop.eq(self.i.payload.uop_bgn),
+                left_out.eq(self.i.payload.last_out),
+                left_in.eq(self.i.payload.last_in),
+            ]
+        return m
+
+
+class _Indices(wiring.Component):
+    """Reads a place's micro-op, adds the offsets, checks the ranges: two cycles, one a cycle."""
+
+    def __init__(self, config: AcceleratorConfig):
+        self.config = config
+        super().__init__(
+            {
+                "i": In(stream.Signature(place_layout(config))),
+                "uop": Out(read_signature(config.uop_index_bits, formats.UOP_BITS)),
+                "o": Out(stream.Signature(step_layout(config))),
+                "fault_index": Out(INDEX_BITS),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config, step = self.config, self.o.payload
+        place = Signal(place_layout(config))
+        held, stopped = Signal(), Signal()
+        advance = ~self.o.valid | self.o.ready
+        m.d.comb += [
+            self.i.ready.eq(advance),
+            self.uop.enable.eq(advance & self.i.valid),
+            self.uop.address.eq(self.i.payload.uop),
+        ]
+        uop = data.View(uop_struct(config), self.uop.data)
+        index = {name: uop[name] + place[name] for name in OPERANDS}
+        does = place.operation
+        beyond = Signal()
+        depths = {"acc": config.acc_depth, "inp": config.inp_depth, "wgt": config.wgt_depth}
+        outside = lambda name, memory: index[name][_bits(depths[memory]) :].any()  # noqa: E731
+        second = outside("src", "acc")
+        if config.requantize:
+            depths["qnt"] = config.qnt_depth
+            second = Mux(reads_qnt(config, does.alu_opcode), outside("src", "qnt"), second)
+        m.d.comb += beyond.eq(
+            place.uop[config.uop_index_bits :].any()
+            | outside("dst", "acc")
+            | (does.multiply & (outside("wgt", "wgt") | outside("src", "inp")))
+            | (does.alu & ~does.use_imm & second)
+        )
+        with m.If(advance):
+            m.d.sync += [
+                held.eq(self.i.valid),
+                place.eq(self.i.payload),
+                self.o.valid.eq(held & ~stopped),
+                step.step.eq(place.step),
+                step.last.eq(place.last),
+                step.fault.eq(place.step & beyond),
+                step.operation.eq(does),
+                *(step[name].eq(index[name]) for name in OPERANDS),
+            ]
+            with m.If(held & ~stopped & place.step & beyond):
+                m.d.sync += [stopped.eq(1), self.fault_index.eq(place.index)]
+        return m
+
+
+def _bits(depth: int) -> int:
+    """Of an index; depths are powers of two."""
+    return (depth - 1).bit_length()

@@ -1,0 +1,121 @@
+"""The machine's writes: one client on three AXI4 channels."""
+
+from __future__ import annotations
+
+from amaranth import *
+from amaranth.lib import data, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from ..isa.config import AcceleratorConfig
+from .axi import BURST_BITS, BURST_INCR, CACHE, axi4_write_signature, write_client_signature
+from .bursts import Bursts
+from .queue import Queue
+
+OUTSTANDING = 16
+"""Bursts whose response has not come."""
+
+
+class WritePort(wiring.Component):
+    """Writes for one client, a burst and a beat a cycle.
+
+    Addresses go out as requests come, at most ``OUTSTANDING`` bursts ahead of the responses,
+    whether their data are there or not. Data follow their address by a cycle at the earliest.
+    ``bready`` is 1 unless two responses wait for the client.
+
+    Members
+    -------
+    client : :py:`In(write_client_signature(config))`
+        Who writes.
+    axi : :py:`Out(axi4_write_signature(config))`
+        AW, W and B.
+    written : :py:`Out(range(bus_bytes + 1))`
+        Bytes that leave in this cycle, by their strobes; for the counters.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
+        super().__init__(
+            {
+                "client": In(write_client_signature(config)),
+                "axi": Out(axi4_write_signature(config)),
+                "written": Out(range(config.bus_bytes + 1)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        lengths = self._addresses(m)
+        self._data(m, lengths)
+        return m
+
+    def _addresses(self, m: Module) -> Queue:
+        """AW, and B, which ends what AW began; the queue holds the bursts whose data are due."""
+        axi, client = self.axi, self.client
+        m.submodules.bursts = bursts = Bursts(self._config)
+        m.submodules.lengths = lengths = Queue(BURST_BITS, OUTSTANDING)
+        m.submodules.under_way = under_way = Queue(data.StructLayout({"last": 1}), OUTSTANDING)
+        wiring.connect(m, wiring.flipped(client.request), bursts.i)
+
+        # ``lengths`` never holds more than ``under_way``: the data of a burst precede its response.
+        take = Signal()
+        m.d.comb += [
+            take.eq(bursts.o.valid & (~axi.awvalid | axi.awready) & under_way.i.ready),
+            bursts.o.ready.eq(take),
+            lengths.i.valid.eq(take),
+            lengths.i.payload.eq(bursts.o.p.len),
+            under_way.i.valid.eq(take),
+            under_way.i.p.last.eq(bursts.o.p.last),
+            axi.awid.eq(0),
+            axi.awsize.eq(exact_log2(self._config.bus_bytes)),
+            axi.awburst.eq(BURST_INCR),
+            axi.awcache.eq(CACHE),
+        ]
+        with m.If(axi.awready):
+            m.d.sync += axi.awvalid.eq(0)
+        with m.If(take):
+            m.d.sync += [
+                axi.awvalid.eq(1),
+                axi.awaddr.eq(bursts.o.p.address),
+                axi.awlen.eq(bursts.o.p.len),
+            ]
+
+        m.submodules.responses = responses = Queue(data.StructLayout({"error": 1}), 2)
+        failed = Signal()  # an earlier burst of the same request
+        m.d.comb += [
+            responses.i.valid.eq(axi.bvalid),
+            responses.i.p.error.eq(axi.bresp[1]),
+            axi.bready.eq(responses.i.ready),
+            client.response.valid.eq(responses.o.valid & under_way.o.p.last),
+            client.response.p.error.eq(responses.o.p.error | failed),
+            responses.o.ready.eq(client.response.ready | ~under_way.o.p.last),
+            under_way.o.ready.eq(responses.o.valid & responses.o.ready),
+        ]
+        with m.If(under_way.o.ready):
+            m.d.sync += failed.eq(~under_way.o.p.last & client.response.p.error)
+        return lengths
+
+    def _data(self, m: Module, lengths: Queue) -> None:
+        """W: the client's beats, cut by the bursts' lengths."""
+        axi, beat = self.axi, self.client.data
+        layout = data.StructLayout({**beat.payload.shape().members, "last": 1})
+        m.submodules.beats = beats = Queue(layout, 2)
+        at = Signal(BURST_BITS)
+        last = at == lengths.o.payload
+        moves = beats.i.valid & beats.i.ready
+        m.d.comb += [
+            beats.i.valid.eq(beat.valid & lengths.o.valid),
+            beats.i.p.data.eq(beat.p.data),
+            beats.i.p.strobe.eq(beat.p.strobe),
+            beats.i.p.last.eq(last),
+            beat.ready.eq(beats.i.ready & lengths.o.valid),
+            lengths.o.ready.eq(moves & last),
+            axi.wvalid.eq(beats.o.valid),
+            axi.wdata.eq(beats.o.p.data),
+            axi.wstrb.eq(beats.o.p.strobe),
+            axi.wlast.eq(beats.o.p.last),
+            beats.o.ready.eq(axi.wready),
+            self.written.eq(Mux(moves, sum(beat.p.strobe), 0)),
+        ]
+        with m.If(moves):
+            m.d.sync += at.eq(Mux(last, 0, at + 1))

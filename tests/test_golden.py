@@ -1,0 +1,39 @@
+"""Generated networks answer what TensorFlow Lite Micro answers, wherever they run."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests import golden
+from weft.compiler import tflite
+from weft.compiler.graph import Graph
+
+jit = pytest.importorskip("weft.runtime.jit").jit
+Network = pytest.importorskip("weft.runtime.network").Network
+
+
+def check(graph: Graph, name: str, hw: str, on: str) -> None:
+    """Every inference of a recorded network, bit for bit."""
+    given, expected = golden.inputs(name), golden.outputs(name)
+    with jit(Network(name, graph, f"golden {name}"), hw, on) as run:
+        for i in range(len(given[0])):
+            results = run(*(value[i] for value in given))
+            results = results if isinstance(results, tuple) else (results,)
+            for output, result, all_expected in zip(graph.outputs, results, expected, strict=True):
+                np.testing.assert_array_equal(result, all_expected[i], err_msg=output)
+
+
+@pytest.mark.parametrize("name", golden.NETWORKS)
+def test_the_host_answers_as_tflm_does(name: str, tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("WEFT_CACHE", str(tmp_path))
+    check(tflite.read(golden.model_file(name), name), name, "base", "cpu")
+
+
+@pytest.mark.parametrize("hw", ["tiny", "base"])
+@pytest.mark.parametrize("name", golden.NETWORKS)
+def test_the_accelerator_answers_as_tflm_does(
+    name: str, hw: str, tmp_path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WEFT_CACHE", str(tmp_path))
+    check(tflite.read(golden.model_file(name), name), name, hw, "functional")
