@@ -7,7 +7,6 @@ nest sees an activation as a matrix, its loops are split until they count those 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 
@@ -315,8 +314,6 @@ def _four(
     """An access of ``shape`` as one of ``four`` axes."""
     if len(indices) == DRAM_RANK:
         return indices
-    if math.prod(shape) != math.prod(four):
-        raise Refusal(f"{list(shape)} over a tensor that is {list(four)} in DRAM")
     names = [is_index(i) for i in indices]
     if len(indices) == 2 and any(name in axes for name in names):
         parts = [
@@ -326,6 +323,8 @@ def _four(
         flat = [index for part in parts for index in part]
         if len(flat) == DRAM_RANK:
             return tuple(flat)
+        raise Refusal(f"{list(shape)} over a tensor that is {list(four)} in DRAM")
+    if dram_shape(shape) != four:
         raise Refusal(f"{list(shape)} over a tensor that is {list(four)} in DRAM")
     if len(indices) == 1:
         return (expr(0), expr(0), expr(0), *indices)

@@ -301,9 +301,9 @@ class _Matcher:
 
     def _load_of(self, scratchpad: str) -> str:
         for pattern in self.patterns:
-            if pattern.target.buffer == scratchpad:
+            if pattern.target.buffer == scratchpad and I8 in pattern.source_types:
                 return pattern.operation.name
-        raise Refusal(f"no instruction loads {scratchpad}")
+        raise Refusal(f"no instruction loads 8-bit elements into {scratchpad}")
 
     # --- elementwise ---------------------------------------------------------------------------
 

@@ -81,6 +81,11 @@ class Pattern:
         """Whether it writes to DRAM."""
         return self.target.buffer.startswith("dram.")
 
+    @property
+    def source_types(self) -> set[DType]:
+        """Of what it reads in DRAM."""
+        return {t for name, t in self.types.items() if name.startswith("dram.")}
+
     def is_hole(self, e: Expr) -> bool:
         """Whether ``e`` stands for a value from outside."""
         return isinstance(e, Load) or (isinstance(e, Index) and e.name in self.params)
