@@ -24,8 +24,6 @@ from weft.compiler.artifact import AcceleratorStep, Segment
 from weft.compiler.tflite.write import write
 from weft.isa import Instruction, InstructionSet
 from weft.isa.errors import DataError
-
-pytest.importorskip("weft.compiler.pipeline")
 from weft.runtime import package
 from weft.runtime.commands.run import _read as read_array
 
@@ -319,15 +317,12 @@ def stopping(*program: Instruction) -> None:
 
 
 def test_a_deadlock_is_exit_code_4_and_names_layer_and_engine(fails):
-    pytest.importorskip("weft.sim.functional")
-    waiting = Instruction("finish", {"pop_prev": 1})
-    stopping(waiting)
+    stopping(Instruction("finish", pop_prev=True))
     fails(STOPPED, "conv_0: ", "run", "stop.weft", "--on", "functional")
 
 
 def test_a_program_without_end_is_exit_code_4(fails):
-    pytest.importorskip("weft.sim.functional")
-    stopping(Instruction("gemm", {"reset": 1, "uop_begin": 0, "uop_end": 1}))
+    stopping(Instruction("gemm", {"uop_bgn": 0, "uop_end": 1}))
     fails(STOPPED, "conv_0: ", "run", "stop.weft", "--on", "functional")
 
 

@@ -15,12 +15,10 @@ from weft.compiler import tflite
 from weft.compiler.graph import Graph
 from weft.isa import AcceleratorConfig
 from weft.isa.errors import ConfigError, DataError, DeviceTimeout, PackageError
-from weft.sim import Device, RunResult
-
-pytest.importorskip("weft.compiler.pipeline")
 from weft.runtime import jit as jit_module
 from weft.runtime.jit import Run, jit
 from weft.runtime.network import Network
+from weft.sim import Device, RunResult
 
 
 @pytest.fixture(autouse=True)
