@@ -9,13 +9,12 @@ from tests import golden
 from weft.compiler import tflite
 from weft.compiler.graph import Graph
 from weft.compiler.host import compile_nodes
+from weft.runtime.jit import jit
+from weft.runtime.network import Network
 
 
 def check(graph: Graph, name: str, hw: str, on: str) -> None:
     """Every inference of a recorded network, bit for bit."""
-    jit = pytest.importorskip("weft.runtime.jit").jit
-    from weft.runtime.network import Network
-
     given, expected = golden.inputs(name), golden.outputs(name)
     with jit(Network(name, graph, f"golden {name}"), hw, on) as run:
         for i in range(len(given[0])):
@@ -36,7 +35,7 @@ def test_host_code_answers_as_tflm_does(name: str):
             np.testing.assert_array_equal(results[output], all_expected[i], err_msg=output)
 
 
-@pytest.mark.parametrize(("number", "name"), enumerate(golden.NETWORKS))
+@pytest.mark.parametrize(("number", "name"), list(enumerate(golden.NETWORKS)))
 def test_the_accelerator_answers_as_tflm_does(
     number: int, name: str, tmp_path, monkeypatch: pytest.MonkeyPatch
 ):
