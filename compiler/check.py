@@ -113,9 +113,7 @@ class _Checker:
                 yield other
 
     def _ready(self, engine: int, instruction: Instruction) -> bool:
-        pops = all(
-            self.tokens[o, engine] for o in self._flags(engine, instruction, "pop")
-        )
+        pops = all(self.tokens[o, engine] for o in self._flags(engine, instruction, "pop"))
         room = all(
             len(self.tokens[engine, o]) < self.config.token_depth
             for o in self._flags(engine, instruction, "push")
@@ -245,9 +243,7 @@ class _Reach:
         writes = {"acc": self._walk(words, "dst", operands)}
         return reads, writes
 
-    def _walk(
-        self, words: np.ndarray, operand: str, operands: Mapping[str, int]
-    ) -> np.ndarray:
+    def _walk(self, words: np.ndarray, operand: str, operands: Mapping[str, int]) -> np.ndarray:
         """Indices that an operand takes over micro-ops and both loops, each once."""
         slot = self.slots[operand]
         found = np.unique((words.astype(np.int64) >> slot.lsb) & ((1 << slot.width) - 1))

@@ -198,6 +198,4 @@ def pack_records(
 
 def varies(record: Mapping[str, Expr], loop: str) -> bool:
     """Whether any parameter depends on ``loop``."""
-    return any(
-        node == Index(loop) for e in record.values() for node in walk(e)
-    )
+    return any(node == Index(loop) for e in record.values() for node in walk(e))

@@ -194,9 +194,7 @@ class ElementwiseSchedule:
         p, work = self.plan, self.plan.work
         stage = Stage()
         slot, _ = self.slots.take((planes, rows, columns))
-        regions = {
-            region: part(slot, start, p.size(region)) for region, start in p.regions.items()
-        }
+        regions = {region: part(slot, start, p.size(region)) for region, start in p.regions.items()}
         for region, image in p.images.items():
             need = Extents(*p.box, False, planes.count, 0, 0, 0, 0)
             numbers = range(planes.start, planes.start + planes.count)

@@ -35,9 +35,7 @@ class Span:
 
     def overlaps(self, other: Span) -> bool:
         """Whether they share an element."""
-        return (
-            self.memory == other.memory and self.start < other.stop and other.start < self.stop
-        )
+        return self.memory == other.memory and self.start < other.stop and other.start < self.stop
 
 
 @dataclass(frozen=True)
@@ -90,9 +88,7 @@ def finish(actions: Sequence[Action], config: AcceleratorConfig, uop_address: in
     placed, words = _place_uops(actions, config, uop_address)
     instructions = _synchronized(placed, config)
     layout = uop_layout(config)
-    encoded = [
-        layout.encode({"dst": dst, "src": src, "wgt": wgt}) for dst, src, wgt in words
-    ]
+    encoded = [layout.encode({"dst": dst, "src": src, "wgt": wgt}) for dst, src, wgt in words]
     return Stream((*instructions, Instruction("finish")), np.array(encoded, np.uint32))
 
 

@@ -110,4 +110,3 @@ def _tabulated(value: Expr, low: int, high: int) -> np.ndarray:
     body = For("i", expr(0), expr(len(out)), store, parallel=True)
     interpret(Nest("table", (), (Buffer("out", I32, out.shape),), body), {}, {"out": out})
     return out
-

@@ -123,9 +123,7 @@ def image_of(where: Where, e: Expr, scratchpad: str, patterns: tuple[Pattern, ..
         raise Refusal("a channel that moves with the window")
     padded = any(w.before or w.after for w in (rows, columns))
     operation = _load(patterns, scratchpad, pad if padded else None)
-    return Image(
-        load.buffer, shape, rows, columns, batch, channel, operation, pad if padded else 0
-    )
+    return Image(load.buffer, shape, rows, columns, batch, channel, operation, pad if padded else 0)
 
 
 def _walk(where: Where, e: Expr, position: Expr, extent: int, positions: int) -> Walk:
@@ -199,4 +197,3 @@ def _load(patterns: tuple[Pattern, ...], scratchpad: str, pad: int | None) -> st
     if pad is None:
         raise Refusal(f"no instruction loads 8-bit elements into {scratchpad}")
     raise Refusal(f"no instruction pads {scratchpad} with {pad}")
-

@@ -151,9 +151,7 @@ def kernel_of(
     if reduction is not None:
         init, _, loops, update = reduction
         body = Reduction(resolved(init), loops, resolved(update))
-    kernel = Kernel(
-        store.buffer, store.indices, axes, resolved(store.value), body, four, constants
-    )
+    kernel = Kernel(store.buffer, store.indices, axes, resolved(store.value), body, four, constants)
     return _in_four(kernel, {b.name: b.shape for b in nest.buffers})
 
 
@@ -330,4 +328,3 @@ def _four(
         return (expr(0), expr(0), expr(0), *indices)
     zeros = (expr(0),) * (DRAM_RANK - len(indices))
     return (indices[0], *zeros, *indices[1:])
-

@@ -77,4 +77,3 @@ def unpack(tensor: DramTensor, config: AcceleratorConfig, data: np.ndarray) -> n
     outer_n, batch, _, _, outer_c, block = lanes.shape
     full = lanes.reshape(outer_n * batch, h, w, outer_c * block)
     return np.ascontiguousarray(full[:n, :, :, :c])
-

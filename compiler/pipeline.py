@@ -83,9 +83,7 @@ def compile_graph(
     assert module.tensors is not None
     assert module.constants is not None
     segments = tuple(module.constants.segments)
-    return CompiledModel(
-        graph, config, module.steps, module.tensors, segments, module.constants.at
-    )
+    return CompiledModel(graph, config, module.steps, module.tensors, segments, module.constants.at)
 
 
 # --- the passes ----------------------------------------------------------------------------------
@@ -112,9 +110,7 @@ def allocate(module: Module) -> Module:
     """Every activation that the accelerator touches has an address."""
     config, graph = module.config, module.graph
     touched = [(*_ends(graph, group), group[0].job is not None) for group in module.groups]
-    names = dict.fromkeys(
-        name for reads, writes, on in touched if on for name in (*reads, *writes)
-    )
+    names = dict.fromkeys(name for reads, writes, on in touched if on for name in (*reads, *writes))
     tensors: dict[str, DramTensor] = {}
     for name in names:
         tensor = graph.tensors[name]
@@ -162,9 +158,7 @@ PASSES: tuple[tuple[str, Pass], ...] = (
 # --- steps ---------------------------------------------------------------------------------------
 
 
-def _ends(
-    graph: Graph, group: tuple[Placement, ...]
-) -> tuple[tuple[str, ...], tuple[str, ...]]:
+def _ends(graph: Graph, group: tuple[Placement, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """Activations that a step reads from outside, and those that it writes."""
     if group[0].job is not None:
         return group[0].job.inputs, (group[0].job.output,)

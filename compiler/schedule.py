@@ -181,8 +181,10 @@ class Mover:
         """
         _, height, width, _ = image.shape
         step = image.rows.stride if need.skips_rows else 1
-        count = rows.count if need.skips_rows else (
-            (rows.count - 1) * image.rows.stride + (taps.count - 1) * image.rows.dilation + 1
+        count = (
+            rows.count
+            if need.skips_rows
+            else ((rows.count - 1) * image.rows.stride + (taps.count - 1) * image.rows.dilation + 1)
         )
         first = rows.start * image.rows.stride + taps.start * image.rows.dilation
         top, size_y, bottom, y = _clip(first + image.rows.origin, count, step, height)
@@ -196,7 +198,11 @@ class Mover:
         stride = step * width
         whole = size_x == width and not any(pads) and stride == width
         together = whole and size_y * width == pitch and len(planes) > 1
-        if together and _consecutive(planes) and height * width <= self.limit(image.load, "x_stride"):
+        if (
+            together
+            and _consecutive(planes)
+            and height * width <= self.limit(image.load, "x_stride")
+        ):
             source = plane + planes[0] * height * width + y * width
             size = (len(planes), pitch)
             filled = part(slot, 0, len(planes) * pitch)

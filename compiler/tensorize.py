@@ -245,9 +245,7 @@ class _Matcher:
             for match in self._matches(pattern, subject):
                 yield match, subject
 
-    def _placed(
-        self, pattern: Pattern, match: Match, total: Sum, ending: Ending
-    ) -> Contraction:
+    def _placed(self, pattern: Pattern, match: Match, total: Sum, ending: Ending) -> Contraction:
         kernel = self.kernel
         holes = {h.buffer: (h, v) for h, v in match.holes.items() if isinstance(h, Load)}
         (x_hole, x), (w_hole, weights) = holes["inp"], holes["wgt"]
@@ -511,9 +509,11 @@ def _with_one_hot(kernel: Kernel) -> Kernel | None:
             return None
         spread = rewrite(
             pixel,
-            lambda n: Load(n.buffer, (*n.indices[:3], Index(depth)))
-            if isinstance(n, Load) and n == load
-            else None,
+            lambda n: (
+                Load(n.buffer, (*n.indices[:3], Index(depth)))
+                if isinstance(n, Load) and n == load
+                else None
+            ),
         )
         assert isinstance(spread, Expr)
         hot = Select(Binary("eq", Index(depth), load.indices[3]), weight, Const(0))
@@ -548,4 +548,3 @@ def _picked(weights: Expr, depth: str) -> Expr | None:
         case Select(Binary("eq", Index(name), picked), _, Const(value=0)) if name == depth:
             return picked
     return None
-

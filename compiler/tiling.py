@@ -99,9 +99,7 @@ def extents(layer: Layer, tile: Tile) -> Extents:
     rows, columns = layer.rows, layer.columns
     skips = tile.taps == 1 and rows.stride > 1
     box_rows = (
-        tile.rows
-        if skips
-        else (tile.rows - 1) * rows.stride + (tile.taps - 1) * rows.dilation + 1
+        tile.rows if skips else (tile.rows - 1) * rows.stride + (tile.taps - 1) * rows.dilation + 1
     )
     box_columns = (tile.columns - 1) * columns.stride + columns.reach
     if tile.columns == columns.positions and not columns.before and not columns.after:
@@ -251,9 +249,7 @@ def _estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int | None
     return math.ceil(first + middle + last)
 
 
-def _loads(
-    distinct: int, slots: int, chunks: int, variety: int, repeats: int, outer: bool
-) -> int:
+def _loads(distinct: int, slots: int, chunks: int, variety: int, repeats: int, outer: bool) -> int:
     """How many times a tile is loaded, given ``repeats`` visits of each.
 
     ``outer`` says that the visits of one tile are far apart: all the others come between.

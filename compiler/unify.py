@@ -154,9 +154,7 @@ class Match:
         return replace(self, holes={**self.holes, hole: value})
 
 
-def unify(
-    pattern: Pattern, subject: Expr, range_of: Range, admits: Admits
-) -> Iterator[Match]:
+def unify(pattern: Pattern, subject: Expr, range_of: Range, admits: Admits) -> Iterator[Match]:
     """Every way to fill the holes of ``pattern`` so that it equals ``subject``.
 
     Parameters
