@@ -49,7 +49,8 @@ T = TypeVar("T")
 def format_graph(graph: Graph) -> str:
     """``graph`` as text that :func:`parse_graph` reads back, floats and constants exactly.
 
-    The order of the constants is that of their first use; two equal graphs have equal texts.
+    Tensors stand where they get their value, constants in the order of their first use, whatever
+    their order in ``graph.tensors``.
     """
     return "\n".join(_lines(graph)) + "\n"
 
@@ -87,7 +88,9 @@ def _tensor(tensor: Tensor) -> str:
     if quant is None:
         return text
     zeros = quant.zero_point[:1] if len(set(quant.zero_point)) == 1 else quant.zero_point
-    text += f" scale {', '.join(map(repr, quant.scale))} zero {', '.join(map(str, zeros))}"
+    text += (
+        f" scale {', '.join(repr(float(s)) for s in quant.scale)} zero {', '.join(map(str, zeros))}"
+    )
     return text if quant.axis is None else f"{text} along {quant.axis}"
 
 
@@ -225,6 +228,8 @@ class _Parser:
 
     def graph(self) -> Graph:
         head = self.line()
+        if head.indented:
+            head.fail("expected 'graph' at the start of the line")
         head.expect("graph")
         name = head.name()
         head.expect("")

@@ -12,6 +12,7 @@ from ..isa.errors import DataError
 from ..isa.native import NativeCode
 from ..isa.storage import numpy_dtype
 from .graph import Graph, Node
+from .hoist import hoist
 from .operators import nest_of, reason_against
 
 __all__ = ["HostCode", "compile_nodes", "reason_against"]
@@ -38,7 +39,7 @@ class HostCode:
     def __init__(self, graph: Graph, nodes: Sequence[Node], cache: Path | None = None):
         operators = [nest_of(graph, node) for node in nodes]
         # A function's name is its position: a node's name may hold anything.
-        nests = [replace(o.nest, name=f"node{i}") for i, o in enumerate(operators)]
+        nests = [replace(hoist(o.nest), name=f"node{i}") for i, o in enumerate(operators)]
         self.code = NativeCode(nests, cache=cache)
         written = [name for node in nodes for name in node.outputs]
         read = dict.fromkeys(name for node in nodes for name in node.inputs if name)

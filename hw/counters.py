@@ -20,8 +20,7 @@ Counts = wiring.Signature({counter.name: Out(COUNTER_BITS) for counter in COUNTE
 class Counters(wiring.Component):
     """Counts while ``run`` is 1 and holds afterwards.
 
-    The count of written bytes follows its beats by a cycle; a write's response, without which no
-    program ends, comes later than that.
+    Written bytes count a cycle later; no program ends before the response to its writes.
 
     Members
     -------
@@ -33,10 +32,10 @@ class Counters(wiring.Component):
         What each engine does; one of the states that it has a counter for.
     load_done, compute_done, store_done : :py:`In(1)`
         An instruction completes.
-    gemm_step, alu_step, read_beat, write_beat : :py:`In(1)`
+    gemm_step, alu_step, read_beat : :py:`In(1)`
         One happens.
-    write_strobe : :py:`In(bus_bytes)`
-        Of the beat.
+    written : :py:`In(range(bus_bytes + 1))`
+        Bytes that are written.
     counts : :py:`Out(Counts)`
         The values.
     """
@@ -54,19 +53,15 @@ class Counters(wiring.Component):
                 "gemm_step": In(1),
                 "alu_step": In(1),
                 "read_beat": In(1),
-                "write_beat": In(1),
-                "write_strobe": In(config.bus_bytes),
+                "written": In(range(config.bus_bytes + 1)),
                 "counts": Out(Counts),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        written = Signal(range(self._config.bus_bytes + 1))
-        with m.If(self.write_beat):
-            m.d.sync += written.eq(sum(self.write_strobe))
-        with m.Else():
-            m.d.sync += written.eq(0)
+        written = Signal.like(self.written)
+        m.d.sync += written.eq(self.written)
         completed = sum(getattr(self, f"{e.value}_done") for e in Engine)
         events = {
             "cycles": (Const(1), 1),

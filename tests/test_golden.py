@@ -8,9 +8,9 @@ import pytest
 from tests import golden
 from weft.compiler import tflite
 from weft.compiler.graph import Graph
-
-jit = pytest.importorskip("weft.runtime.jit").jit
-Network = pytest.importorskip("weft.runtime.network").Network
+from weft.compiler.host import compile_nodes
+from weft.runtime.jit import jit
+from weft.runtime.network import Network
 
 
 def check(graph: Graph, name: str, hw: str, on: str) -> None:
@@ -25,15 +25,24 @@ def check(graph: Graph, name: str, hw: str, on: str) -> None:
 
 
 @pytest.mark.parametrize("name", golden.NETWORKS)
-def test_the_host_answers_as_tflm_does(name: str, tmp_path, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setenv("WEFT_CACHE", str(tmp_path))
-    check(tflite.read(golden.model_file(name), name), name, "base", "cpu")
+def test_host_code_answers_as_tflm_does(name: str):
+    graph = tflite.read(golden.model_file(name), name)
+    code = compile_nodes(graph, graph.nodes)
+    given, expected = golden.inputs(name), golden.outputs(name)
+    for i in range(len(given[0])):
+        results = code.run({n: value[i] for n, value in zip(graph.inputs, given, strict=True)})
+        for output, all_expected in zip(graph.outputs, expected, strict=True):
+            np.testing.assert_array_equal(results[output], all_expected[i], err_msg=output)
 
 
-@pytest.mark.parametrize("hw", ["tiny", "base"])
-@pytest.mark.parametrize("name", golden.NETWORKS)
+@pytest.mark.parametrize(("number", "name"), list(enumerate(golden.NETWORKS)))
 def test_the_accelerator_answers_as_tflm_does(
-    name: str, hw: str, tmp_path, monkeypatch: pytest.MonkeyPatch
+    number: int, name: str, tmp_path, monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("WEFT_CACHE", str(tmp_path))
+    hw = HARDWARE[number % len(HARDWARE)]
     check(tflite.read(golden.model_file(name), name), name, hw, "functional")
+
+
+HARDWARE = ("tiny", "base", "edge")
+"""Presets that the recorded networks take in turn."""
