@@ -23,7 +23,7 @@ AveragePool2D, MaxPool2D
 Reshape
     for i: ``out[i] = x[i]``, both flat.
 Softmax
-    See :mod:`.softmax`.
+    See :mod:`.nests.softmax`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,6 @@ from collections.abc import Callable, Mapping
 
 from ..isa.errors import UnsupportedError
 from ..isa.nest import F32, I8, I32
-from . import elementwise, filters, pools, softmax
 from .graph import (
     Add,
     AveragePool2D,
@@ -48,7 +47,8 @@ from .graph import (
     Reshape,
     Softmax,
 )
-from .lowering import Operator, Use, buffer_of
+from .nests import elementwise, filters, pools, softmax
+from .nests.common import Operator, Use, buffer_of
 
 __all__ = ["Operator", "nest_of", "reason_against"]
 

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ..isa.nest import Buffer, DType, Expr, For, Index, Nest, Stmt, expr, maximum, minimum
-from .graph import Activation, Graph, Node, Quant, Tensor, Window
-from .scales import clamp_range
+from ...isa.nest import Buffer, DType, Expr, For, Index, Nest, Stmt, expr, maximum, minimum
+from ..graph import Activation, Graph, Node, Quant, Tensor, Window
+from ..scales import clamp_range
 
 LOOPS = ("n", "y", "x", "c")
 """The indices of an activation; of one of lower rank, the last ones."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..isa.nest import (
+from ...isa.nest import (
     Block,
     Const,
     Expr,
@@ -21,8 +21,8 @@ from ..isa.nest import (
     maximum,
     minimum,
 )
-from .graph import AveragePool2D, MaxPool2D, Window
-from .lowering import LOOPS, Operator, Use, buffer_of, clamped, inside, parallel, position, taps_of
+from ..graph import AveragePool2D, MaxPool2D, Window
+from .common import LOOPS, Operator, Use, buffer_of, clamped, inside, parallel, position, taps_of
 
 
 def average_pool(use: Use) -> Operator:

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from ..isa.nest import (
+from ...isa.nest import (
     I32,
     Buffer,
     Const,
@@ -19,10 +19,10 @@ from ..isa.nest import (
     Sum,
     expr,
 )
-from ..isa.requantize import requantize
-from .graph import Conv2D, DepthwiseConv2D, FullyConnected, Window
-from .lowering import Operator, Use, buffer_of, inside, parallel, position, taps_of
-from .scales import LEFT_LIMIT, Rescale, filter_factors
+from ...isa.requantize import requantize
+from ..graph import Conv2D, DepthwiseConv2D, FullyConnected, Window
+from ..scales import LEFT_LIMIT, Rescale, filter_factors
+from .common import Operator, Use, buffer_of, inside, parallel, position, taps_of
 
 CONSTANTS = ("bias", "multiplier", "left", "right")
 """What a lowering makes, one element a channel each."""

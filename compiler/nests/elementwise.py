@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from ..isa.nest import Expr, Index, Load, Nest, Store, expr
-from ..isa.requantize import requantize, rescale
-from .graph import Tensor
-from .lowering import LOOPS, Operator, Use, buffer_of, parallel
-from .scales import Rescale
+from ...isa.nest import Expr, Index, Load, Nest, Store, expr
+from ...isa.requantize import requantize, rescale
+from ..graph import Tensor
+from ..scales import Rescale
+from .common import LOOPS, Operator, Use, buffer_of, parallel
 
 ADD_LEFT = 20
 """By how much the operands of an addition are shifted left before they are rescaled."""
