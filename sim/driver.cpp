@@ -154,6 +154,8 @@ public:
 #if VM_TRACE_FST
         trace_ = std::make_unique<VerilatedFstC>();
         top_->trace(trace_.get(), 99);
+        trace_->set_time_unit("1ns");
+        trace_->set_time_resolution("1ns");
         trace_->open(path);
 #else
         throw Violation("this library was built without waves, asked for " + std::string(path));
@@ -188,7 +190,7 @@ private:
         top_->clk = clk;
         top_->eval();
 #if VM_TRACE_FST
-        if (trace_) trace_->dump(2 * cycle_ + clk);
+        if (trace_) trace_->dump(10 * cycle_ + 5 * clk);  // as at 100 MHz, in ns
 #endif
     }
 

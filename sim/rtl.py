@@ -67,7 +67,7 @@ class RtlDevice(Device):
     DataError
         If ``wave`` cannot be written.
     MissingToolError
-        If Verilator, a C++ compiler or, for ``wave``, a library is missing.
+        If Verilator or a C++ compiler is missing.
     DeviceError
         If the build fails, or the library simulates something else than ``config``; from every
         method, if the device breaks a rule of AXI.

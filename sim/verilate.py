@@ -10,9 +10,9 @@ import fcntl
 import hashlib
 import math
 import os
-import shutil
 import subprocess
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -21,14 +21,13 @@ from pathlib import Path
 from ..isa.errors import DeviceError
 from .paths import cache_directory
 from .toolchain import (
-    WAVE_LIBRARIES,
     Compiler,
     Tool,
     Verilator,
-    check_waves,
     find_compiler,
     find_tools,
     find_verilator,
+    wave_flags,
 )
 
 Progress = Callable[[str, float], None]
@@ -37,6 +36,7 @@ Progress = Callable[[str, float], None]
 DRIVER = tuple(
     Path(__file__).parent / name for name in ("driver.cpp", "dram.h", "handshake.h")
 )  # fmt: skip
+PACKING = tuple(Path(__file__).parent / name for name in ("lz4.h", "zlib.h"))
 VERILATOR_FLAGS = (
     *("--cc", "--top-module", "weft", "--prefix", "Vweft", "-O3", "--noassert", "-Wno-fatal"),
     *("--x-assign", "fast", "--x-initial", "fast"),
@@ -67,7 +67,7 @@ def toolchain_key(*, trace: bool) -> str:
         verilator.identity,
         compiler.identity,
         repr((VERILATOR_FLAGS, COMMON_FLAGS, MODEL_FLAGS, RUNTIME_FLAGS, trace)),
-        *(path.read_text() for path in DRIVER),
+        *(path.read_text() for path in (*DRIVER, *PACKING)),
     )
 
 
@@ -91,14 +91,12 @@ def build(
     Raises
     ------
     MissingToolError
-        If there is no Verilator, no C++ compiler, or, with ``trace``, no zlib or lz4.
+        If there is no Verilator, no C++ compiler, or, with ``trace``, no zlib where it is needed.
     DeviceError
         If Verilator or the compiler refuse the design.
     """
     report = progress or (lambda phase, fraction: None)
     verilator, compiler = find_verilator(), find_compiler()
-    if trace:
-        check_waves(compiler)
     report("generate", 0.0)
     with _Runtime(verilator, compiler, trace=trace) as runtime:
         text = verilog if isinstance(verilog, str) else verilog()
@@ -147,9 +145,8 @@ def _compile(
     sources = [*sorted(work.glob("Vweft*.cpp")), DRIVER[0]]
     whole = work / "whole.cpp"
     whole.write_text("".join(f'#include "{path}"\n' for path in sources))
-    model = _start_compiler(
-        verilator, compiler, whole, work / "whole.o", (*MODEL_FLAGS, f"-I{work}"), trace=trace
-    )
+    flags = (*MODEL_FLAGS, f"-I{work}", f"-DVM_TRACE={trace:d}", f"-DVM_TRACE_FST={trace:d}")
+    model = _start_compiler(verilator, compiler, whole, work / "whole.o", flags)
     _wait(model, tick)
     objects = runtime.objects(tick)
     link = subprocess.Popen(
@@ -157,7 +154,7 @@ def _compile(
             *compiler.command,
             *("-shared", "-Wl,-z,defs", "-pthread", "-o", str(work / "weft.so")),
             *map(str, [work / "whole.o", *objects]),
-            *(WAVE_LIBRARIES if trace else ()),
+            *runtime.libraries,
         ],
         stderr=subprocess.PIPE,
         text=True,
@@ -169,64 +166,53 @@ class _Runtime:
     """Verilator's runtime as object files, compiling in the background from the start."""
 
     def __init__(self, verilator: Verilator, compiler: Compiler, *, trace: bool):
-        names = (*RUNTIME, *WAVE_RUNTIME) if trace else RUNTIME
-        sources = [verilator.root / "include" / name for name in names]
         key = _hash(
-            verilator.identity, compiler.identity, repr((COMMON_FLAGS, RUNTIME_FLAGS, trace))
+            verilator.identity,
+            compiler.identity,
+            repr((COMMON_FLAGS, RUNTIME_FLAGS)),
+            *(path.read_text() for path in PACKING),
         )
-        self._folder = folder() / f"runtime-{key}"
-        self._names = [source.with_suffix(".o").name for source in sources]
-        self._jobs: list[subprocess.Popen[str]] = []
-        self._work: Path | None = None
-        if not self._folder.exists():
-            self._work = Path(tempfile.mkdtemp(prefix=".build-", dir=folder()))
-            self._jobs = [
-                _start_compiler(
-                    verilator, compiler, source, self._work / name, RUNTIME_FLAGS, trace=trace
-                )
-                for source, name in zip(sources, self._names, strict=True)
-            ]
+        compiling, self.libraries = wave_flags(verilator, compiler) if trace else ((), ())
+        self._objects: list[Path] = []
+        self._jobs: list[tuple[subprocess.Popen[str], Path, Path]] = []
+        for name in (*RUNTIME, *WAVE_RUNTIME) if trace else RUNTIME:
+            target = folder() / f"{key}-{name}.o"
+            self._objects.append(target)
+            if not target.exists():
+                partial = target.with_suffix(f".{os.getpid()}-{threading.get_ident()}.o")
+                source = verilator.root / "include" / name
+                flags = (*RUNTIME_FLAGS, *compiling)
+                job = _start_compiler(verilator, compiler, source, partial, flags)
+                self._jobs.append((job, partial, target))
 
     def __enter__(self) -> _Runtime:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for job in self._jobs:
+        for job, partial, _ in self._jobs:
             job.kill()
             job.communicate()
-        if self._work is not None:
-            shutil.rmtree(self._work, ignore_errors=True)
+            partial.unlink(missing_ok=True)
 
     def objects(self, tick: Callable[[], None]) -> list[Path]:
         """The object files, once they are there."""
-        for job in self._jobs:
+        while self._jobs:
+            job, partial, target = self._jobs[0]
             _wait(job, tick)
-        self._jobs = []
-        if self._work is not None:
-            try:
-                os.rename(self._work, self._folder)
-            except OSError:  # another process was faster
-                if not self._folder.exists():
-                    raise
-        return [self._folder / name for name in self._names]
+            os.replace(partial, target)
+            self._jobs.pop(0)
+        return self._objects
 
 
 def _start_compiler(
-    verilator: Verilator,
-    compiler: Compiler,
-    source: Path,
-    target: Path,
-    flags: tuple[str, ...],
-    *,
-    trace: bool,
+    verilator: Verilator, compiler: Compiler, source: Path, target: Path, flags: tuple[str, ...]
 ) -> subprocess.Popen[str]:
     include = verilator.root / "include"
     return subprocess.Popen(
         [
             *compiler.command,
             *(*COMMON_FLAGS, *compiler.machine_flags, *flags),
-            *(f"-DVM_TRACE={trace:d}", f"-DVM_TRACE_FST={trace:d}", "-DVM_COVERAGE=0"),
-            *(f"-I{include}", f"-I{include / 'vltstd'}", f"-I{DRIVER[0].parent}"),
+            *(f"-I{include}", f"-I{include / 'vltstd'}"),
             *("-c", str(source), "-o", str(target)),
         ],
         stderr=subprocess.PIPE,

@@ -22,8 +22,8 @@ from weft.runtime import report
 from weft.runtime.commands.options import progress_bars
 
 HERE = Path(__file__).parent
-SHOWN = 8
-"""How many digits are shown as pictures."""
+SHOWN, SHOWN_WRONG = 8, 2
+"""How many digits are shown as pictures, and how many of these are mistakes at most."""
 INK = 16
 """The brightest pixel of scikit-learn's digits."""
 
@@ -47,6 +47,13 @@ def plain_picture(image: np.ndarray) -> Text:
         "".join(shades[min(int(v) * 10 // (INK + 1), 9)] * 2 for v in row) for row in image[..., 0]
     ]
     return Text("\n".join(lines) + "\n")
+
+
+def verdict(predicted: int, label: int) -> Text:
+    """What stands below a picture."""
+    if predicted == label:
+        return Text(f"{predicted}", style="bold green", justify="center")
+    return Text(f"says {predicted}, is {label}", style="bold red", justify="center")
 
 
 def _grey(value: int) -> str:
@@ -79,9 +86,11 @@ def main() -> int:
     predicted = scores.argmax(axis=1)
 
     draw = picture if console.is_terminal and not console.no_color else plain_picture
+    wrong = np.flatnonzero(predicted != labels)
+    first = np.flatnonzero(predicted == labels)[: SHOWN - len(wrong[:SHOWN_WRONG])]
     shown = [
-        Group(draw(images[i]), Text(f"it says {predicted[i]}, it is {labels[i]}", style="bold"))
-        for i in range(min(SHOWN, len(x)))
+        Group(draw(images[i]), verdict(int(predicted[i]), int(labels[i])))
+        for i in (*first, *wrong[:SHOWN_WRONG])
     ]
     console.print(Columns(shown, padding=(1, 3)))
     right = int((predicted == labels).sum())

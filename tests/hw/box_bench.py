@@ -51,7 +51,7 @@ def lanes_to_bytes(lanes: np.ndarray, bits: int) -> np.ndarray:
     if bits == 4:
         pairs = (lanes & 15).astype(np.uint8).reshape(-1, 2)
         return pairs[:, 0] | pairs[:, 1] << 4
-    return lanes.astype(f"<i{bits // 8}").view(np.uint8)
+    return lanes.reshape(-1).astype(f"<i{bits // 8}").view(np.uint8)
 
 
 def element_address(config: AcceleratorConfig, memory: Memory, box, y: int, x: int) -> int:
