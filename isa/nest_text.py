@@ -26,6 +26,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
+from textwrap import wrap
 
 from .errors import ProgramError
 from .nest import (
@@ -78,7 +79,11 @@ _WORDS = frozenset((
 
 def format_nest(nest: Nest) -> str:
     """``nest`` as text, every line ended; :func:`parse_nest` reads it back exactly."""
-    lines = [f"nest {_name(nest.name)}({', '.join(map(_name, nest.params))})"]
+    params = ", ".join(map(_name, nest.params))
+    lines = [f"nest {_name(nest.name)}({params})"]
+    if len(lines[0]) > WIDTH:
+        wrapped = wrap(params, WIDTH - 4, break_long_words=False, break_on_hyphens=False)
+        lines = [f"nest {_name(nest.name)}(", *(f"    {line}" for line in wrapped), "  )"]
     for buffer in nest.buffers:
         shape = ", ".join("*" if not n else str(n) for n in buffer.shape)
         strides = f" strides [{', '.join(map(str, buffer.strides))}]" if buffer.strides else ""

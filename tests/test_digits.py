@@ -56,7 +56,6 @@ def test_the_recorded_scores_reach_the_stated_accuracy(data: dict[str, np.ndarra
 def test_the_shipped_network_scores_as_tflm_does(
     on: str, data: dict[str, np.ndarray], tmp_path, monkeypatch: pytest.MonkeyPatch
 ):
-    pytest.importorskip("weft.compiler.pipeline")
     monkeypatch.setenv("WEFT_CACHE", str(tmp_path))
     import weft
 
@@ -97,7 +96,6 @@ def test_gradients_equal_differences_of_the_loss(example):
 @pytest.mark.slow
 def test_training_makes_the_shipped_network_again(tmp_path, data: dict[str, np.ndarray]):
     """Byte for byte where floating point rounds as where it was made; else as good."""
-    pytest.importorskip("weft.compiler.pipeline")
     pytest.importorskip("sklearn", reason="training needs scikit-learn, from weft[train]")
     result = subprocess.run(
         [sys.executable, EXAMPLE / "train.py", "-o", tmp_path],

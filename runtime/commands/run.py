@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import argparse
 import json
+import struct
 import sys
+import tokenize
 import zipfile
 import zlib
 from pathlib import Path
@@ -21,6 +23,13 @@ from .options import add_hardware, chosen_hardware, print_json, progress_bars
 
 SEED = 0
 """Of the data that is made when none is given."""
+
+DAMAGED = (
+    ValueError, TypeError, KeyError, IndexError, EOFError, MemoryError, OverflowError, SyntaxError,
+    NotImplementedError, RuntimeError, tokenize.TokenError, struct.error, zlib.error,
+    zipfile.BadZipFile,
+)  # fmt: skip
+"""What numpy's readers raise for files that are no arrays."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,22 +123,22 @@ def _random(generator: np.random.Generator, tensor: Any, limit: int | None) -> n
 
 def _read(path: Path, key: str | None) -> np.ndarray:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            if key is not None:
-                raise DataError(f"{path}: --key is for .npz files")
-            return loaded
-        with loaded:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                if key is not None:
+                    raise DataError(f"{path}: --key is for .npz files")
+                return loaded
             keys = list(loaded)
             if key is None and len(keys) == 1:
                 key = keys[0]
             if key is None or key not in keys:
                 raise DataError(f"{path}: choose one of its arrays with --key: {', '.join(keys)}")
-            return loaded[key]
+            return np.asarray(loaded[key])
+    except DAMAGED as error:
+        raise DataError(f"{path}: not a .npy or .npz file of plain arrays ({error})") from None
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, EOFError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
-        raise DataError(f"{path}: not a .npy or .npz file of plain arrays ({error})") from None
 
 
 def _write_outputs(run: Run, outputs: Any, path: str) -> None:

@@ -9,8 +9,6 @@ import pytest
 
 from tests.runtime.models import hand_made
 from weft.isa import AcceleratorConfig
-
-pytest.importorskip("weft.compiler.layout")
 from weft.runtime import cache
 
 TINY, BASE = AcceleratorConfig.preset("tiny"), AcceleratorConfig.preset("base")

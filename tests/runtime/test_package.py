@@ -19,8 +19,6 @@ from weft.compiler.artifact import CompiledModel
 from weft.isa import AcceleratorConfig
 from weft.isa.errors import PackageError
 from weft.isa.spec import spec_hash
-
-pytest.importorskip("weft.compiler.layout")
 from weft.runtime import package
 
 EXTRA = {"name": "hand_made", "sha256": "ab" * 32}

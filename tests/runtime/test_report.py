@@ -10,11 +10,9 @@ import pytest
 from tests.runtime.models import hand_made
 from weft.isa.registers import COUNTERS
 from weft.isa.spec import spec_hash
-from weft.version import VERSION
-
-pytest.importorskip("weft.compiler.layout")
 from weft.runtime import report
 from weft.runtime.executor import StepProfile
+from weft.version import VERSION
 
 FIELDS = {
     "weft", "spec_hash", "model", "hw", "on", "dram", "samples", "totals", "layers",
