@@ -220,7 +220,7 @@ class _Reach:
         for segment in self.segments:
             first = address - segment.address
             last = first + len(elements) * UOP_BYTES
-            if 0 <= first and last <= segment.data.nbytes:
+            if first >= 0 and last <= segment.data.nbytes:
                 self.uops[elements] = segment.data[first:last].view(np.uint32)
                 return
         raise ProgramError(f"instruction {position} loads micro-ops from where there are none")

@@ -95,6 +95,9 @@ def plan(work: Elementwise, config: AcceleratorConfig) -> tuple[Plan, int]:
     Refusal
         If even the smallest tile does not fit.
     """
+    count = len(records_of(work, None))
+    if count > config.qnt_depth:
+        raise Refusal(f"it needs {count} elements of qnt; this hardware has {config.qnt_depth}")
     n, height, width, channels = work.kernel.shapes[work.kernel.output]
     planes = blocks_of(n, config.batch) * blocks_of(channels, config.block)
     images = work.images

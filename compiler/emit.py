@@ -153,47 +153,93 @@ def _place_uops(
             first = pad.resident[action.uops]
             bgn, end = action.part
             operands = {**action.operands, "uop_bgn": first + bgn, "uop_end": first + end}
-            action = replace(action, operands=operands)
-        placed.append(action)
+            placed.append(replace(action, operands=operands))
+        else:
+            placed.append(action)
     return placed, words
 
 
 # --- tokens --------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class _Token:
+    """Sent by one action when it is complete, taken by a later one before it starts."""
+
+    sender: int
+    taker: int
+    route: tuple[Engine, Engine]
+
+
 def _synchronized(actions: Sequence[Action], config: AcceleratorConfig) -> list[Instruction]:
     operations = InstructionSet(config).operations
-    depths = {name: getattr(config, f"{name}_depth") for name in ("inp", "wgt", "acc", "qnt")}
-    # For each engine and element, the youngest action that wrote or read it.
-    written = {e: {m: np.full(d, -1) for m, d in depths.items()} for e in ORDER}
-    read = {e: {m: np.full(d, -1) for m, d in depths.items()} for e in ORDER}
-    waited: dict[tuple[Engine, Engine], int] = {}
-    flags: list[set[str]] = [set() for _ in actions]
-    for i, action in enumerate(actions):
-        engine = operations[action.operation].engine
-        for other in ORDER:
-            if other is engine:
-                continue
-            newest = -1
-            for span in action.reads:
-                newest = max(newest, _newest(written[other], span))
-            for span in action.writes:
-                newest = max(newest, _newest(written[other], span), _newest(read[other], span))
-            if newest > waited.get((other, engine), -1):
-                waited[other, engine] = newest
-                after = ORDER.index(other) < ORDER.index(engine)
-                assert abs(ORDER.index(other) - ORDER.index(engine)) == 1
-                flags[newest].add("push_next" if after else "push_prev")
-                flags[i].add("pop_prev" if after else "pop_next")
-        for span in action.reads:
-            read[engine][span.memory][span.start : span.stop] = i
-        for span in action.writes:
-            written[engine][span.memory][span.start : span.stop] = i
+    engines = [operations[action.operation].engine for action in actions]
+    tokens = _tokens(actions, engines, config, early=True)
+    if _most_at_once(tokens) > config.token_depth:
+        tokens = _tokens(actions, engines, config, early=False)
+    flags: list[dict[str, bool]] = [{} for _ in actions]
+    for token in tokens:
+        sender, taker = (ORDER.index(engine) for engine in token.route)
+        assert abs(sender - taker) == 1
+        flags[token.sender]["push_next" if sender < taker else "push_prev"] = True
+        flags[token.taker]["pop_prev" if sender < taker else "pop_next"] = True
     return [
-        Instruction(action.operation, dict(action.operands), **dict.fromkeys(flag, True))
+        Instruction(action.operation, dict(action.operands), **flag)
         for action, flag in zip(actions, flags, strict=True)
     ]
 
 
+def _tokens(
+    actions: Sequence[Action], engines: Sequence[Engine], config: AcceleratorConfig, early: bool
+) -> list[_Token]:
+    """The tokens that keep every action behind those of other engines that it depends on.
+
+    With ``early`` a token is sent by the action that matters. Without, by the last one of its
+    engine that stands before the taker; then there is never more than one on its way while the
+    actions run in order, so that queues of any depth hold them.
+    """
+    depths = {name: getattr(config, f"{name}_depth") for name in ("inp", "wgt", "acc", "qnt")}
+    # For each engine and element, the youngest action that wrote or read it.
+    written = {e: {m: np.full(d, -1) for m, d in depths.items()} for e in ORDER}
+    read = {e: {m: np.full(d, -1) for m, d in depths.items()} for e in ORDER}
+    waited = {(a, b): -1 for a in ORDER for b in ORDER}
+    last = dict.fromkeys(ORDER, -1)
+    tokens: list[_Token] = []
+    for i, (action, engine) in enumerate(zip(actions, engines, strict=True)):
+        for other in ORDER:
+            if other is engine:
+                continue
+            ages = [_newest(written[other], s) for s in (*action.reads, *action.writes)]
+            ages += [_newest(read[other], span) for span in action.writes]
+            needed = max(ages, default=-1)
+            if needed > waited[other, engine]:
+                sender = needed if early else last[other]
+                waited[other, engine] = sender
+                tokens.append(_Token(sender, i, (other, engine)))
+        for span in action.reads:
+            read[engine][span.memory][span.start : span.stop] = i
+        for span in action.writes:
+            written[engine][span.memory][span.start : span.stop] = i
+        last[engine] = i
+    return tokens
+
+
 def _newest(ages: Mapping[str, np.ndarray], span: Span) -> int:
     return int(ages[span.memory][span.start : span.stop].max(initial=-1))
+
+
+def _most_at_once(tokens: Sequence[_Token]) -> int:
+    """The most tokens in one queue while the actions run in order.
+
+    If the queues hold them then, they hold them in every other execution: an engine that waits
+    for room waits for a taker that comes before its own next action in the order.
+    """
+    events = [(t.route, t.sender, 1) for t in tokens] + [(t.route, t.taker, -1) for t in tokens]
+    most = 0
+    for route in {route for route, _, _ in events}:
+        steps = sorted((at, change) for r, at, change in events if r == route)
+        level = 0
+        for _, change in steps:
+            level += change
+            most = max(most, level)
+    return most

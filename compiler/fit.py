@@ -29,7 +29,7 @@ from ..isa.nest import (
     walk,
 )
 from ..isa.requantize import requantize
-from .kernel import RUNNING, Kernel
+from .kernel import RUNNING, Kernel, Refusal
 from .unify import normal
 
 VALUES_LIMIT = 1 << 22
@@ -41,22 +41,29 @@ def fitted(kernel: Kernel) -> Kernel | None:
 
     The kernel's value must depend on nothing but one sum of 8-bit elements (each at most once) or
     its running value.
+
+    Raises
+    ------
+    Refusal
+        If the kernel ends in such a value, but in no requantization of it.
     """
     core, count = _core(kernel)
-    if core is None or count * I8.max > VALUES_LIMIT:
+    if core is None:
         return None
+    if count * I8.max > VALUES_LIMIT:
+        raise Refusal(f"a sum of {count} elements; too many values to prove its scaling for")
     value = rewrite(kernel.value, lambda n: Index("core") if n == core else None)
-    if any(isinstance(n, Load) or (isinstance(n, Index) and n.name != "core") for n in walk(value)):
-        return None
     assert isinstance(value, Expr)
+    if any(isinstance(n, Load) for n in walk(value)):
+        return None
+    if any(isinstance(n, Index) and n.name != "core" for n in walk(value)):
+        raise Refusal("a mean over fewer elements at the edges: its divisor varies")
     low, high = I8.min * count, I8.max * count
     expected = _tabulated(value, low, high)
-    if expected.min() < I8.min or expected.max() > I8.max:
-        return None
     for candidate in _candidates(1 / count, high - low, expected):
         if np.array_equal(_tabulated(candidate(Index("core")), low, high), expected):
             return replace(kernel, value=normal(candidate(core)))
-    return None
+    raise Refusal("no requantization equals its last step for every possible value")
 
 
 def _core(kernel: Kernel) -> tuple[Expr | None, int]:

@@ -62,12 +62,12 @@ class ContractionJob(Job):
         packed = pack_weights(work, config)
         record = work.ending.record
         channel = work.channel if varies(record, work.channel) else None
-        n, h, w, c = kernel.shapes[kernel.output]
+        n, _, _, c = kernel.shapes[kernel.output]
         self.work, self.config = work, config
         self.inputs, self.output = (work.image.tensor,), kernel.output
         self.weights = packed.data
         self.records = pack_records(kernel, record, channel, config)
-        self.layer = Layer(work.image, packed, blocks(n, config.batch), blocks(c, config.block))
+        self.layer = Layer(work.image, packed, blocks(n, config.batch), blocks(c, config.block), len(self.records))
         self.tile, cycles = choose(self.layer, config)
         tile = self.tile
         self.choices = {

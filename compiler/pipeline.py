@@ -15,7 +15,7 @@ from .allocate import Constants, lives_of, share
 from .artifact import AcceleratorStep, CompiledModel, DramTensor, HostStep, Step
 from .check import check
 from .emit import finish
-from .graph import Graph, Node
+from .graph import Graph
 from .kernel import dram_shape
 from .layout import packed_bytes
 from .partition import Placement, compulsory_bytes, macs, place

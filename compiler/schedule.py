@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 
 from ..isa.config import AcceleratorConfig
 from ..isa.instructions import InstructionSet
 from .emit import Action, Span, Uops
 from .image import Image
-from .tensorize import Contraction, Elementwise
+from .tensorize import Contraction
 from .tiling import Extents, Layer, Tile, blocks_of, extents
 
 
@@ -291,7 +292,7 @@ def _clip(first: int, count: int, step: int, extent: int) -> tuple[int, int, int
 
 
 def _consecutive(numbers: Sequence[int]) -> bool:
-    return all(b == a + 1 for a, b in zip(numbers, numbers[1:], strict=False))
+    return all(b == a + 1 for a, b in pairwise(numbers))
 
 
 # --- contractions --------------------------------------------------------------------------------
@@ -568,4 +569,4 @@ def _product(numbers: Sequence[int]) -> int:
     return total
 
 
-__all__ = ["Bases", "ContractionSchedule", "Elementwise", "Mover", "Range", "Slots", "Stage"]
+

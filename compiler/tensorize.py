@@ -173,6 +173,9 @@ class _Matcher:
         self._check_ends()
         reason = "no instruction stores such a value"
         for kernel in _forms(self.kernel):
+            if isinstance(kernel, Refusal):
+                reason = str(kernel)
+                continue
             self.kernel, reasons = kernel, list[str]()
             for ending, total in self._endings():
                 try:
@@ -204,7 +207,7 @@ class _Matcher:
                 return int(data.min()), int(data.max())
         return None
 
-    def _admits(self, pattern: Pattern) -> "_Admission":
+    def _admits(self, pattern: Pattern) -> _Admission:
         return _Admission(self, pattern)
 
     def _matches(self, pattern: Pattern, subject: Expr) -> Iterator[Match]:
@@ -370,6 +373,8 @@ class _Code:
                 continue
             for match in self.matcher._matches(pattern, e):
                 return self._act(pattern, match)
+        if isinstance(e, Load):
+            raise Refusal("an operand is a constant")
         raise Refusal(f"no instruction computes {_shape_of(e)} on accumulators")
 
     def _region(self) -> int:
@@ -483,10 +488,15 @@ def _shape_of(e: Expr) -> str:
 # --- rewrites ------------------------------------------------------------------------------------
 
 
-def _forms(kernel: Kernel) -> Iterator[Kernel]:
-    """``kernel``, and what equals it."""
+def _forms(kernel: Kernel) -> Iterator[Kernel | Refusal]:
+    """``kernel``, and what equals it, or why nothing does."""
     yield kernel
-    ended = fitted(kernel)
+    ended = None
+    try:
+        ended = fitted(kernel)
+    except Refusal as refusal:
+        yield refusal
+        return
     if ended is not None:
         yield ended
     for form in (kernel, ended):

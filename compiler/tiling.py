@@ -11,9 +11,9 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 from ..isa.config import AcceleratorConfig
-from ..isa.instructions import InstructionSet
 from .constants import Weights
 from .image import Image, Walk
 from .kernel import Refusal
@@ -36,6 +36,8 @@ class Layer:
     weights: Weights
     batches: int
     outputs: int
+    records: int
+    """Elements of parameters: one an output block, or 1 for all."""
 
     @property
     def rows(self) -> Walk:
@@ -52,7 +54,13 @@ class Layer:
         """Input blocks that an output block reads."""
         return len(self.weights.inputs[0])
 
-    @property
+    def most_inputs(self, outputs: int) -> int:
+        """The most input blocks that a tile of so many output blocks reads in all."""
+        inputs = self.weights.inputs
+        tiles = (inputs[first : first + outputs] for first in range(0, self.outputs, outputs))
+        return max(len({block for row in tile for block in row}) for tile in tiles)
+
+    @cached_property
     def dense(self) -> bool:
         """Whether every output block reads the same input blocks."""
         return len(set(self.weights.inputs)) == 1
@@ -104,11 +112,7 @@ def extents(layer: Layer, tile: Tile) -> Extents:
     box_columns = (tile.columns - 1) * columns.stride + columns.reach
     if tile.columns == columns.positions and not columns.before and not columns.after:
         box_columns = columns.extent  # whole rows follow one another in DRAM
-    blocks = max(
-        len({b for o in range(first, min(first + tile.outputs, layer.outputs))
-             for b in layer.weights.inputs[o][: tile.depth]})
-        for first in range(0, layer.outputs, tile.outputs)
-    )  # fmt: skip
+    blocks = tile.depth if layer.dense else layer.most_inputs(tile.outputs)
     shape = layer.weights.data.shape
     wgt = (
         min(tile.outputs, shape[0])
@@ -202,6 +206,7 @@ def _estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int | None
         or need.wgt > config.wgt_depth
         or need.acc > config.acc_depth
         or need.uops > config.uop_depth
+        or (layer.records > config.qnt_depth < tile.outputs)
         or max(tile.rows, tile.columns) >= trips
     ):
         return None

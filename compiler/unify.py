@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
 
 from ..isa.config import AcceleratorConfig
 from ..isa.instructions import InstructionSet, Operation
@@ -71,7 +72,7 @@ class Pattern:
     types: Mapping[str, DType]
     """Of the buffers."""
 
-    @property
+    @cached_property
     def size(self) -> int:
         """Nodes of ``value``; the larger of two that match does more at once."""
         return sum(1 for _ in walk(self.value))
@@ -119,6 +120,7 @@ def pattern_of(operation: Operation, config: AcceleratorConfig) -> Pattern | Non
     )
 
 
+@lru_cache(maxsize=256)
 def patterns(config: AcceleratorConfig) -> tuple[Pattern, ...]:
     """Every operation that can be matched, the largest first."""
     found = (pattern_of(o, config) for o in InstructionSet(config).operations.values())

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 
 from weft.isa import AcceleratorConfig, Engine, Instruction, InstructionSet, MemoryType
 from weft.isa.assembly import disassemble
+from weft.isa.config import QNT_LANE_BYTES
 from weft.isa.formats import UOP_BYTES, uop_layout
 from weft.isa.memories import MEMORIES, QNT_LANE
 
@@ -25,12 +26,15 @@ STREAM = 0x1000
 TABLES = 0x4000
 """Of micro-ops, which no store touches."""
 TABLE_UOPS = 512
+ZERO_UOP = TABLES + (TABLE_UOPS - 1) * UOP_BYTES
 DATA, DATA_END = 0x5000, 0x14000
 """What loads read; the upper half is also what stores write."""
 STORED = 0xC000
 DRAM_BYTES = 0x18000
 NOPS = {Engine.LOAD: "load.inp", Engine.COMPUTE: "load.uop", Engine.STORE: "store.nop"}
-LARGE_BOX = 6
+ROWS, COLUMNS = (1, 2, 3, 4, 0), (1, 2, 3, 4, 5, 6, 0)
+TRIPS = (1, 2, 3, 4, 5, 0)
+"""Zero is possible everywhere, and rare."""
 
 
 @dataclass(frozen=True)
@@ -185,8 +189,12 @@ def _conflict(a: _Planned, b: _Planned) -> bool:
 def programs(draw: st.DrawFn, config: AcceleratorConfig, most: int = 16) -> Program:
     """A legal program of up to ``most`` instructions, not counting those that only wait."""
     maker = _Maker(config, draw)
+    if draw(st.booleans()):
+        maker.fill()
     for _ in range(draw(st.integers(1, most))):
         maker.step()
+    if draw(st.booleans()):
+        maker.reveal()
     return maker.program()
 
 
@@ -228,6 +236,46 @@ class _Maker:
             elif self.sync.pending[first, then]:
                 self.sync.pop(first, then)
 
+    def fill(self) -> None:
+        """Put something into the beginning of every scratchpad."""
+        for name in ("load.uop", "load.inp", "load.wgt", "load.acc", "load.qnt"):
+            if name in self.kinds:
+                memory = next(m for m in MEMORIES.values() if m.name == name.split(".")[1])
+                size = memory.element_bytes(self.config)
+                start = TABLES if name == "load.uop" else DATA
+                count = min(memory.depth(self.config), 16, (STORED - DATA) // size)
+                box = {"x_size": count, "y_size": 1, "x_stride": count, "sram_base": 0}
+                box["dram_base"] = -(-start // size)
+                if name == "load.uop":
+                    self.track_uops(box)
+                touched = self.touched(box, memory.scratchpad, size, reads_dram=True)
+                self.sync.add(_Planned(memory.engine, Instruction(name, box), touched))
+
+    def reveal(self) -> None:
+        """Store all bits of the first accumulators, not only the low ones."""
+        size, count = self.config.out_element_bytes, min(8, self.config.acc_depth)
+        box = {
+            "sram_base": 0,
+            "dram_base": ZERO_UOP // UOP_BYTES,
+            "y_size": 1,
+            "x_size": 1,
+            "x_stride": 0,
+        }
+        self.track_uops(box)
+        touched = self.touched(box, "uop", UOP_BYTES, reads_dram=True)
+        self.sync.add(_Planned(Engine.COMPUTE, Instruction("load.uop", box), touched))
+        shift = {"uop_end": 1, "iter_out": count, "iter_in": 1, "dst_factor_out": 1}
+        shift["imm"] = self.config.out_width
+        for part in range(32 // self.config.out_width):
+            box = {"sram_base": 0, "y_size": 1, "x_size": count, "x_stride": 0}
+            box["dram_base"] = -(-STORED // size) + part * count
+            if (box["dram_base"] + count) * size > DATA_END:
+                return
+            touched = self.touched(box, "acc", size, reads_dram=False)
+            self.sync.add(_Planned(Engine.STORE, Instruction("store.out", box), touched))
+            touched = [("uop", 0, 1, False), ("acc", 0, count, True)]
+            self.sync.add(_Planned(Engine.COMPUTE, Instruction("alu.shr.imm", shift), touched))
+
     def program(self) -> Program:
         self.sync.fold()
         streams = {e: deque(p.instruction for p in s) for e, s in self.sync.streams.items()}
@@ -242,8 +290,8 @@ class _Maker:
     # --- kinds of instructions
 
     def box(self, name: str, element: int, depth: int, pads: bool) -> dict[str, int]:
-        rows, columns = self.integer(0, 4), self.integer(0, LARGE_BOX)
-        box = {"y_size": rows, "x_size": columns, "x_stride": self.integer(0, 2 * LARGE_BOX)}
+        rows, columns = self.draw(st.sampled_from(ROWS)), self.draw(st.sampled_from(COLUMNS))
+        box = {"y_size": rows, "x_size": columns, "x_stride": self.integer(0, 12)}
         if pads and self.integer(0, 2) == 0:
             for pad in ("y_pad_0", "y_pad_1", "x_pad_0", "x_pad_1"):
                 box[pad] = self.integer(0, 2)
@@ -268,6 +316,8 @@ class _Maker:
         start, end = DATA, DATA_END
         if memory.type is MemoryType.UOP:
             start, end = TABLES, TABLES + TABLE_UOPS * UOP_BYTES
+        if memory.type is MemoryType.QNT:
+            end = STORED  # what stores write need not be legal parameters
         box = self.placed(box, size, start, end)
         if name.startswith("loadx"):
             box["pad_value"] = self.integer(-(1 << (self.config.inp_width - 1)), 7)
@@ -325,8 +375,8 @@ class _Maker:
     def nest(self, name: str) -> _Planned | None:
         layout = uop_layout(self.config)
         first = self.draw(st.integers(0, 12) | st.integers(0, self.config.uop_depth - 1))
-        count = min(self.integer(0, 4), self.config.uop_depth - first)
-        trips = self.integer(0, 3), self.integer(0, 4)
+        count = min(self.draw(st.sampled_from((1, 2, 3, 4, 0))), self.config.uop_depth - first)
+        trips = self.draw(st.sampled_from(TRIPS)), self.draw(st.sampled_from(TRIPS))
         operands = {
             "uop_bgn": first, "uop_end": first + count, "iter_out": trips[0], "iter_in": trips[1],
         }  # fmt: skip
@@ -390,8 +440,8 @@ def image_for(config: AcceleratorConfig, seed: int) -> np.ndarray:
         word = layout.encode(fields).to_bytes(UOP_BYTES, "little")
         at = TABLES + UOP_BYTES * i
         image[at : at + UOP_BYTES] = np.frombuffer(word, np.uint8)
-    lane = QNT_LANE[1]
-    size = 16
-    records = image[DATA:STORED].reshape(-1, size)
-    records[:, lane.offset + 3] &= 0x7F  # multipliers are not negative
+    image[ZERO_UOP : ZERO_UOP + UOP_BYTES] = 0
+    records = image[DATA:DATA_END].reshape(-1, QNT_LANE_BYTES)
+    multiplier = next(record for record in QNT_LANE if record.name == "multiplier")
+    records[:, multiplier.offset + 3] &= 0x7F  # they are not negative
     return image

@@ -7,15 +7,22 @@ import pytest
 
 from tests.shared import needs_shared
 from tests.sim.conformance import COUNT, IMAGE_ADDRESS, program
-from weft.sim import connect
+
+DRAM_BYTES = 1 << 17
 
 
 @needs_shared
 @pytest.mark.parametrize("index", range(COUNT))
-def test_functional(index: int):
+def test_a_vta_program_leaves_the_memory_that_vta_leaves(index: int, devices):
     p = program(index)
-    with connect("functional", p.config, dram_bytes=1 << 20) as device:
-        device.write(IMAGE_ADDRESS, p.before)
-        result = device.run(p.address, p.count)
-        assert np.array_equal(device.read(IMAGE_ADDRESS, p.before.size), p.after)
-        assert result.counters["instructions"] == p.count
+    device = devices(p.config, DRAM_BYTES)
+    device.reset()
+    device.write(0, np.zeros(DRAM_BYTES, np.uint8))
+    device.write(IMAGE_ADDRESS, p.before)
+    result = device.run(p.address, p.count)
+    memory = device.read(0, DRAM_BYTES)
+    image = slice(IMAGE_ADDRESS, IMAGE_ADDRESS + p.before.size)
+    assert np.array_equal(memory[image], p.after)
+    assert not memory[: image.start].any()
+    assert not memory[image.stop :].any()
+    assert result.counters["instructions"] == p.count

@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from tests.programs import DRAM_BYTES, programs
 from tests.sim.executors import assert_same, golden, on_device
 from weft.isa import PRESETS, AcceleratorConfig
-from weft.sim import connect
 
 TINY = PRESETS["tiny"]
 CONFIGS = {
@@ -25,17 +24,17 @@ CONFIGS = {
 
 
 @pytest.mark.parametrize("name", CONFIGS)
-def test_a_random_program_does_the_same_on_the_functional_simulator(name: str):
+def test_a_random_program_does_the_same_everywhere(name: str, devices):
     config = CONFIGS[name]
-    with connect("functional", config, dram_bytes=DRAM_BYTES) as device:
+    device = devices(config, DRAM_BYTES)
 
-        @settings(max_examples=25, deadline=None)
-        @given(programs(config), st.integers(0, 1 << 16))
-        def agrees(program, seed):
-            note(program.text)
-            wanted = golden(program)
-            assert wanted.fault is None
-            assert_same(golden(program, seed), wanted)
-            assert_same(on_device(program, device), wanted)
+    @settings(max_examples=15, deadline=None)
+    @given(programs(config), st.integers(0, 1 << 16))
+    def agrees(program, seed):
+        note(program.text)
+        wanted = golden(program)
+        assert wanted.fault is None
+        assert_same(golden(program, seed), wanted)
+        assert_same(on_device(program, device), wanted)
 
-        agrees()
+    agrees()
