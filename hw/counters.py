@@ -28,7 +28,7 @@ class Counters(wiring.Component):
         All to 0.
     run : :py:`In(1)`
         A program runs in this cycle.
-    load, compute, store : :py:`In(Activity)`
+    load_activity, compute_activity, store_activity : :py:`In(Activity)`
         What each engine does; one of the states that it has a counter for.
     load_done, compute_done, store_done : :py:`In(1)`
         An instruction completes.
@@ -42,7 +42,7 @@ class Counters(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        engines = {e.value: In(Activity) for e in Engine}
+        engines = {f"{e.value}_activity": In(Activity) for e in Engine}
         completions = {f"{e.value}_done": In(1) for e in Engine}
         super().__init__(
             {
@@ -74,7 +74,7 @@ class Counters(wiring.Component):
         for counter in COUNTERS:
             if counter.partition:
                 state = Activity[counter.name.removeprefix(f"{counter.group}_").upper()]
-                event, amount = getattr(self, counter.group) == state, 1
+                event, amount = getattr(self, f"{counter.group}_activity") == state, 1
             else:
                 event, amount = events[counter.name]
             value = getattr(self.counts, counter.name)

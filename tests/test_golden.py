@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,23 @@ from weft.compiler.graph import Graph
 from weft.compiler.host import compile_nodes
 from weft.runtime.jit import jit
 from weft.runtime.network import Network
+
+FIRST = 10
+"""So many of the recorded networks always run; the others are marked as slow."""
+NETWORKS = [
+    *golden.NETWORKS[:FIRST],
+    *(pytest.param(name, marks=pytest.mark.slow) for name in golden.NETWORKS[FIRST:]),
+]
+HARDWARE = ("tiny", "base", "edge")
+"""Presets that the recorded networks take in turn."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """One for the whole module, so that the simulator's code is compiled once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WEFT_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
 
 
 def check(graph: Graph, name: str, hw: str, on: str) -> None:
@@ -24,7 +43,7 @@ def check(graph: Graph, name: str, hw: str, on: str) -> None:
                 np.testing.assert_array_equal(result, all_expected[i], err_msg=output)
 
 
-@pytest.mark.parametrize("name", golden.NETWORKS)
+@pytest.mark.parametrize("name", NETWORKS)
 def test_host_code_answers_as_tflm_does(name: str):
     graph = tflite.read(golden.model_file(name), name)
     code = compile_nodes(graph, graph.nodes)
@@ -35,14 +54,7 @@ def test_host_code_answers_as_tflm_does(name: str):
             np.testing.assert_array_equal(results[output], all_expected[i], err_msg=output)
 
 
-@pytest.mark.parametrize(("number", "name"), list(enumerate(golden.NETWORKS)))
-def test_the_accelerator_answers_as_tflm_does(
-    number: int, name: str, tmp_path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.setenv("WEFT_CACHE", str(tmp_path))
-    hw = HARDWARE[number % len(HARDWARE)]
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_accelerator_answers_as_tflm_does(name: str):
+    hw = HARDWARE[golden.NETWORKS.index(name) % len(HARDWARE)]
     check(tflite.read(golden.model_file(name), name), name, hw, "functional")
-
-
-HARDWARE = ("tiny", "base", "edge")
-"""Presets that the recorded networks take in turn."""

@@ -34,7 +34,7 @@ async def cycle(ctx, dut, model, random, run, quiet=False):
     for e in Engine:
         activity = Activity.IDLE if quiet else random.choice(ACTIVITIES[e])
         done = 0 if quiet else random.getrandbits(1)
-        ctx.set(getattr(dut, e.value), activity)
+        ctx.set(getattr(dut, f"{e.value}_activity"), activity)
         ctx.set(getattr(dut, f"{e.value}_done"), done)
         model[f"{e.value}_{activity.name.lower()}"] += run
         model["instructions"] += run * done
