@@ -351,7 +351,6 @@ def test_explain_says_where_every_node_runs(weft):
 
 
 def test_disasm_prints_every_program(weft):
-    pytest.importorskip("weft.isa.assembly")
     package.save(hand_made(), "model.weft", {})
     code, out, _ = weft("disasm", "model.weft")
     assert code == OK
@@ -362,7 +361,6 @@ def test_disasm_prints_every_program(weft):
 
 
 def test_disasm_of_a_layer_that_does_not_exist_is_refused(fails):
-    pytest.importorskip("weft.isa.assembly")
     package.save(hand_made(), "model.weft", {})
     fails(
         BAD_INPUT,
