@@ -6,13 +6,14 @@ and stores the last one. An operator without a window sees its tensors as one lo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..isa.config import AcceleratorConfig
 from ..isa.nest import Expr
 from .constants import varies
-from .emit import Action, Span, Uops
+from .emit import Action, Span
 from .image import Image, Walk
 from .kernel import Refusal
 from .schedule import Bases, Mover, Range, Slots, Stage, in_order, part
@@ -29,14 +30,16 @@ class Plan:
 
     Attributes
     ----------
+    work : Elementwise
+        The operator.
+    images : mapping
+        What is loaded, by region; one long row each where there is no window.
     planes : int
         Channel blocks of all batches, one image each.
     positions : (int, int)
         Rows and columns of the output.
-    tile : (int, int)
-        Planes and rows of a tile, or planes and columns where there is one row.
-    region : int
-        Elements of an image's region; the others take those of the output's tile.
+    tile : (int, int, int)
+        Planes, rows and columns of a tile.
     """
 
     work: Elementwise
@@ -106,22 +109,15 @@ def plan(work: Elementwise, config: AcceleratorConfig) -> tuple[Plan, int]:
             raise Refusal("padding of more than 15 rows or columns; a load has up to 15")
     if all(_is_plain(image) for image in images.values()):
         long = planes * height * width
-        flat = {region: _flat(image, long) for region, image in images.items()}
-        options = [
-            Plan(work, flat, 1, (1, long), (1, 1, size))
-            for size in {min(size, TRIPS, config.acc_depth) for size in parts(long)}
-        ]
-    else:
-        options = [
-            Plan(work, images, planes, (height, width), (count, rows, width))
-            for count in parts(planes)
-            for rows in parts(height)
-        ]
-    fitting = [
-        p
-        for p in options
-        if p.total <= config.acc_depth and p.tile[0] * p.tile[1] * p.tile[2] <= TRIPS
+        images = {region: _flat(image, long) for region, image in images.items()}
+        planes, height, width = 1, 1, long
+    options = [
+        Plan(work, images, planes, (height, width), (count, rows, columns))
+        for columns in parts(width)
+        for rows in (parts(height) if columns == width else [1])
+        for count in (parts(planes) if columns == width else [1])
     ]
+    fitting = [p for p in options if p.total <= config.acc_depth and math.prod(p.tile) <= TRIPS]
     if not fitting:
         least = min(p.total for p in options)
         raise Refusal(
@@ -308,6 +304,3 @@ def _grouped(acts: Sequence[Act]) -> list[list[Act]]:
                 continue
         groups.append([act])
     return groups
-
-
-__all__ = ["ElementwiseSchedule", "Plan", "Uops", "plan", "records_of"]

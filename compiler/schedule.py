@@ -367,6 +367,8 @@ class ContractionSchedule:
         self.mover = Mover(config)
         self.need = extents(layer, tile)
         chunks = list(_chunks(layer, tile))
+        self._channel_tiles = len({c.blocks for c in chunks})
+        self._image_tiles = len({(c.batch, c.rows, c.columns) for c in chunks})
         self.slots = {
             "inp": Slots("inp", config.inp_depth, self.need.inp,
                          self._wanted("inp", {self._inp_key(c) for c in chunks})),
@@ -391,7 +393,9 @@ class ContractionSchedule:
         """All that there are if they fit, else two: what is visited again stays or is reloaded."""
         size = getattr(self.need, memory)
         depth = getattr(self.config, f"{memory}_depth")
-        visited_again = memory != ("wgt" if self.tile.weights_outer else "inp")
+        others = self._channel_tiles if memory == "inp" else self._image_tiles
+        far_apart = self.tile.weights_outer == (memory == "inp")
+        visited_again = others > 1 and far_apart
         if len(keys) * size <= depth and visited_again:
             return len(keys)
         reductions = blocks_of(self.layer.depth, self.tile.depth) * blocks_of(
@@ -567,6 +571,3 @@ def _product(numbers: Sequence[int]) -> int:
     for number in numbers:
         total *= number
     return total
-
-
-
