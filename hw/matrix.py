@@ -70,30 +70,19 @@ class MatrixUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         if self.form == "simulation":
-            sums = Cat(
-                Lowering(self._leaf(self.inp, self.wgt))(lane)[: sum_bits(self.config)]
-                for lane in self._lanes()
-            )
-            m.d.comb += self.sum.eq(delayed(m, sums, self.latency))
+            sums = [self._plain_sum(b, o) for b, o in self._lanes()]
+            m.d.comb += self.sum.eq(delayed(m, Cat(sums), self.latency))
         else:
-            leaf = self._leaf(
-                *(delayed(m, operand, OPERAND_STAGES) for operand in (self.inp, self.wgt))
-            )
-            cycles = self.latency - OPERAND_STAGES
-            sums = [
-                pipeline.Pipelining(m, leaf, stage_depth=1).at(lane, cycles)
-                for lane in self._lanes()
-            ]
-            m.d.comb += self.sum.eq(Cat(sums))
+            operands = (delayed(m, operand, OPERAND_STAGES) for operand in (self.inp, self.wgt))
+            leaf = self._leaf(*operands)
+            stages = pipeline.Pipelining(m, leaf, stage_depth=1)
+            e, cycles = product_sum(self.config), self.latency - OPERAND_STAGES
+            lanes = (substitute(e, {"b": Literal(b), "o": Literal(o)}) for b, o in self._lanes())
+            m.d.comb += self.sum.eq(Cat(stages.at(lane, cycles) for lane in lanes))
         return m
 
-    def _lanes(self) -> list[Expr]:
-        e = product_sum(self.config)
-        return [
-            substitute(e, {"b": Literal(b), "o": Literal(o)})
-            for b in range(self.config.batch)
-            for o in range(self.config.block)
-        ]
+    def _lanes(self) -> list[tuple[int, int]]:
+        return [(b, o) for b in range(self.config.batch) for o in range(self.config.block)]
 
     def _leaf(self, inp: Value, wgt: Value) -> Leaf:
         """``inp[src, b, c]`` and ``wgt[wgt, o, c]`` of the elements at hand."""
@@ -106,3 +95,20 @@ class MatrixUnit(wiring.Component):
             return element.word_select(row * config.block + column, bits).as_signed()
 
         return leaf
+
+    def _plain_sum(self, b: int, o: int) -> Value:
+        """The same sum without a negative value in it, for a simulator, which would extend the
+        sign of each: operands are offset by half their range, and the sum is put right."""
+        config = self.config
+        x = _offset_row(self.inp, b, config.block, config.inp_width)
+        w = _offset_row(self.wgt, o, config.block, config.wgt_width)
+        half_x, half_w = 1 << (config.inp_width - 1), 1 << (config.wgt_width - 1)
+        products = sum(p * q for p, q in zip(x, w, strict=True))
+        constant = config.block * half_x * half_w
+        value = products + constant - (sum(x) * half_w + sum(w) * half_x)
+        return value[: sum_bits(config)]
+
+
+def _offset_row(element: Value, row: int, block: int, bits: int) -> list[Value]:
+    words = [element.word_select(row * block + n, bits) for n in range(block)]
+    return [word ^ (1 << (bits - 1)) for word in words]

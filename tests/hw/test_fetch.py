@@ -5,7 +5,7 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 
 from tests.hw.axi_bench import Dram, ReadChannels
-from tests.hw.stream_bench import Pulses, Sink, Source, simulate
+from tests.hw.stream_bench import Monitor, Pulses, Sink, Source, simulate
 from weft.hw.fetch import Fetch
 from weft.hw.read_port import BUFFER_BEATS, ReadPort
 from weft.isa import AcceleratorConfig
@@ -43,7 +43,14 @@ class Bench:
     def run(self, *actors, **options) -> int:
         options = {"until": lambda: len(self.sink.values) == len(self.expected()), **options}
         return simulate(
-            self.top, self.channels, self.source, self.sink, self.idle, *actors, **options
+            self.top,
+            Monitor(self.fetch.bus.request, "request"),
+            self.channels,
+            self.source,
+            self.sink,
+            self.idle,
+            *actors,
+            **options,
         )
 
 
