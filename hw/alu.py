@@ -41,10 +41,10 @@ def alu_values(config: AcceleratorConfig) -> dict[AluOpcode, Expr]:
         return None
 
     return {
-        AluOpcode(o.fixed["alu_opcode"]): rewrite(stored(instructions.meaning(o.name)).value, with_second)
+        AluOpcode(o.fixed["alu_opcode"]): rewrite(stored(o.meaning(config)).value, with_second)
         for o in instructions.operations.values()
         if o.format is formats.ALU and not o.fixed["use_imm"]
-    }  # fmt: skip
+    }
 
 
 def multiplies(e: Expr) -> bool:

@@ -1,7 +1,7 @@
 """Starts a program, sees its end, and stops the machine at a fault."""
 
 from amaranth import *
-from amaranth.lib import data, stream, wiring
+from amaranth.lib import stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa.config import AcceleratorConfig
@@ -11,12 +11,10 @@ from ..isa.registers import IDENTITY, REGISTERS, VERSION
 from ..isa.spec import spec_hash
 from .axi import axi4lite_signature
 from .counters import Counts
-from .interfaces import ADDRESS_BITS, INDEX_BITS, Fault
+from .fetch import PROGRAM
+from .interfaces import INDEX_BITS, Fault
 from .registers import RegisterBlock
 from .rest import FAULT
-
-STREAM = data.StructLayout({"address": ADDRESS_BITS, "count": INDEX_BITS})
-"""Where a program lies, and how many instructions it has."""
 
 
 class Control(wiring.Component):
@@ -35,7 +33,7 @@ class Control(wiring.Component):
         Done or fault, until cleared.
     launch : :py:`Out(1)`
         A program starts: for a cycle, before anything of it moves.
-    start : :py:`Out(stream of STREAM)`
+    start : :py:`Out(stream of PROGRAM)`
         The program, for fetch.
     running : :py:`Out(1)`
         In the cycles from the one after the launch to that of the end.
@@ -56,7 +54,7 @@ class Control(wiring.Component):
     axil: In(axi4lite_signature())
     irq: Out(1)
     launch: Out(1)
-    start: Out(stream.Signature(STREAM))
+    start: Out(stream.Signature(PROGRAM))
     running: Out(1)
     halt: Out(1)
     finished: In(1)
@@ -77,7 +75,8 @@ class Control(wiring.Component):
         m = Module()
         m.submodules.registers = registers = RegisterBlock()
         wiring.connect(m, wiring.flipped(self.axil), registers.axil)
-        done, faulty = Signal(), Signal()
+        done = Signal()
+        faulty = Signal()
         fault = Signal(FAULT)
         waiting = Signal.like(self.waiting)
         values = {

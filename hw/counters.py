@@ -20,8 +20,7 @@ Counts = wiring.Signature({counter.name: Out(COUNTER_BITS) for counter in COUNTE
 class Counters(wiring.Component):
     """Counts while ``run`` is 1 and holds afterwards.
 
-    The count of written bytes follows its beats by a cycle; a write's response, without which no
-    program ends, comes later than that.
+    Written bytes count a cycle later; no program ends before the response to its writes.
 
     Members
     -------
@@ -29,21 +28,21 @@ class Counters(wiring.Component):
         All to 0.
     run : :py:`In(1)`
         A program runs in this cycle.
-    load, compute, store : :py:`In(Activity)`
+    load_activity, compute_activity, store_activity : :py:`In(Activity)`
         What each engine does; one of the states that it has a counter for.
     load_done, compute_done, store_done : :py:`In(1)`
         An instruction completes.
-    gemm_step, alu_step, read_beat, write_beat : :py:`In(1)`
+    gemm_step, alu_step, read_beat : :py:`In(1)`
         One happens.
-    write_strobe : :py:`In(bus_bytes)`
-        Of the beat.
+    written : :py:`In(range(bus_bytes + 1))`
+        Bytes that are written.
     counts : :py:`Out(Counts)`
         The values.
     """
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        engines = {e.value: In(Activity) for e in Engine}
+        engines = {f"{e.value}_activity": In(Activity) for e in Engine}
         completions = {f"{e.value}_done": In(1) for e in Engine}
         super().__init__(
             {
@@ -54,19 +53,15 @@ class Counters(wiring.Component):
                 "gemm_step": In(1),
                 "alu_step": In(1),
                 "read_beat": In(1),
-                "write_beat": In(1),
-                "write_strobe": In(config.bus_bytes),
+                "written": In(range(config.bus_bytes + 1)),
                 "counts": Out(Counts),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        written = Signal(range(self._config.bus_bytes + 1))
-        with m.If(self.write_beat):
-            m.d.sync += written.eq(sum(self.write_strobe))
-        with m.Else():
-            m.d.sync += written.eq(0)
+        written = Signal.like(self.written)
+        m.d.sync += written.eq(self.written)
         completed = sum(getattr(self, f"{e.value}_done") for e in Engine)
         events = {
             "cycles": (Const(1), 1),
@@ -79,7 +74,7 @@ class Counters(wiring.Component):
         for counter in COUNTERS:
             if counter.partition:
                 state = Activity[counter.name.removeprefix(f"{counter.group}_").upper()]
-                event, amount = getattr(self, counter.group) == state, 1
+                event, amount = getattr(self, f"{counter.group}_activity") == state, 1
             else:
                 event, amount = events[counter.name]
             value = getattr(self.counts, counter.name)

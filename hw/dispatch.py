@@ -122,7 +122,8 @@ class Dispatch(wiring.Component):
         ]
 
         upcoming = decoded.o.payload
-        legal, ended = Signal(), Signal()
+        legal = Signal()
+        ended = Signal()
         m.d.comb += [
             legal.eq(upcoming.code == FaultCode.NONE),
             self.idle.eq(~decoded.o.valid),

@@ -61,8 +61,11 @@ class RegisterBlock(wiring.Component):
 
     def _writes(self, m):
         bus = self.axil
-        address, data, strobe = map(Signal.like, (bus.awaddr, bus.wdata, bus.wstrb))
-        has_address, has_data = Signal(), Signal()
+        address = Signal.like(bus.awaddr)
+        data = Signal.like(bus.wdata)
+        strobe = Signal.like(bus.wstrb)
+        has_address = Signal()
+        has_data = Signal()
         write = Signal()
         m.d.comb += [
             bus.awready.eq(~has_address),

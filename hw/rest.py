@@ -11,13 +11,14 @@ from .interfaces import INDEX_BITS
 
 EngineState = wiring.Signature(
     {
-        "index": Out(INDEX_BITS),
-        "idle": Out(1),
+        "there": Out(1),
         "empty": Out(1),
+        "resting": Out(1),
         "waiting": Out(len(WAITS)),
+        "index": Out(INDEX_BITS),
     }
 )
-"""What control sees of a sequencer: its next instruction's position, and three of its outputs."""
+"""What can be seen of an engine: whether its sequencer has an instruction, and its outputs."""
 
 FAULT = data.StructLayout({"code": 8, "engine": ENGINE_BITS, "index": INDEX_BITS})
 
@@ -67,20 +68,23 @@ class Rest(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         engines = {e.value: getattr(self, e.value) for e in Engine}
-        illegal, ended, stopped = Signal(), Signal(), Signal()
+        idle = {name: e.empty & ~e.there for name, e in engines.items()}
+        resting = {name: idle[name] | e.resting for name, e in engines.items()}
+        resting["compute"] |= self.compute.empty & self.finish_held
+        illegal = Signal()
+        ended = Signal()
+        stopped = Signal()
         m.d.comb += [
             illegal.eq(self.illegal.code != FaultCode.NONE),
             ended.eq(self.fetch_idle & self.dispatch_idle),
-            self.quiet.eq(ended & self.load.idle & self.store.idle & self.compute.empty),
+            self.quiet.eq(ended & idle["load"] & idle["store"] & self.compute.empty),
             self.waiting.eq(self.load.waiting | self.compute.waiting | self.store.waiting),
+            stopped.eq(
+                (ended | self.dispatch_blocked | illegal)
+                & Cat(resting.values()).all()
+                & ~(self.quiet & self.finish_held)
+            ),
         ]
-        resting = [e.idle | (e.empty & e.waiting.any()) for e in engines.values()]
-        resting[list(engines).index("compute")] |= self.compute.empty & self.finish_held
-        m.d.comb += stopped.eq(
-            (ended | self.dispatch_blocked | illegal)
-            & Cat(resting).all()
-            & ~(self.quiet & self.finish_held)
-        )
         with m.If(stopped):
             with m.If(illegal):
                 m.d.comb += self.fault.eq(self.illegal)

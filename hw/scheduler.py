@@ -49,7 +49,7 @@ class Scheduler(wiring.Component):
         Its instructions.
     finished : :py:`Out(1)`
         FINISH completes.
-    rest : :py:`Out(FAULT)`, waiting : :py:`Out(len(WAITS))`
+    fault : :py:`Out(FAULT)`, waiting : :py:`Out(len(WAITS))`
         Why nothing moves any more; see :class:`weft.hw.rest.Rest`.
     load_done, compute_done, store_done : :py:`Out(1)`
         An instruction completes, FINISH included.
@@ -68,7 +68,7 @@ class Scheduler(wiring.Component):
                 "fetch_idle": In(1),
                 "count": In(INDEX_BITS),
                 "finished": Out(1),
-                "rest": Out(FAULT),
+                "fault": Out(FAULT),
                 "waiting": Out(len(WAITS)),
                 **{f"{e.value}_done": Out(1) for e in Engine},
                 **{f"{e.value}_activity": Out(Activity) for e in Engine},
@@ -93,7 +93,7 @@ class Scheduler(wiring.Component):
             rest.count.eq(self.count),
             finish.quiet.eq(rest.quiet),
             self.finished.eq(finish.finished),
-            self.rest.eq(rest.fault),
+            self.fault.eq(rest.fault),
             self.waiting.eq(rest.waiting),
         ]
 
@@ -119,10 +119,11 @@ class Scheduler(wiring.Component):
                 sequencer.activity_in.eq(body.activity),
                 getattr(self, f"{name}_done").eq(done),
                 getattr(self, f"{name}_activity").eq(sequencer.activity),
-                state.index.eq(sequencer.i.payload.index),
-                state.idle.eq(sequencer.idle),
+                state.there.eq(sequencer.i.valid),
                 state.empty.eq(sequencer.empty),
+                state.resting.eq(sequencer.resting),
                 state.waiting.eq(sequencer.waiting),
+                state.index.eq(sequencer.index),
             ]
 
         for pusher, towards, popper, back in ROUTES:

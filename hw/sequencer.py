@@ -7,7 +7,7 @@ from amaranth.lib.wiring import In, Out
 from ..isa.faults import WAITS
 from ..isa.formats import FINISH
 from ..isa.memories import Engine
-from .interfaces import HEAD_STRUCT, Activity, Issue, Token
+from .interfaces import HEAD_STRUCT, INDEX_BITS, Activity, Issue, Token
 
 IN_FLIGHT = 64
 """Instructions that an engine may have started and not completed."""
@@ -27,9 +27,14 @@ class Sequencer(wiring.Component):
     """Lets an engine's instructions start in program order when their tokens are there.
 
     For the instruction at ``i`` it takes the tokens that its flags name, each as soon as it is
-    there, then a place for each token that it will send; after that the instruction passes to
-    ``o``, in the same cycle if nothing was missing. On each ``done`` it sends the tokens of the
-    oldest instruction that passed and was not done. An instruction a cycle; no latency.
+    there; then the instruction passes to ``o``, in the same cycle if nothing was missing. On each
+    ``done`` it sends the tokens of the oldest instruction that passed and was not done. An
+    instruction a cycle; no latency.
+
+    Instructions overlap in the engine, but to the token queues it is as if each were complete
+    before the next begins: an instruction takes its places in the queues as it passes, and while
+    one is missing the next instruction takes no token. Only that youngest instruction can
+    complete without its places; its tokens then go as soon as there is room.
 
     Members
     -------
@@ -43,18 +48,21 @@ class Sequencer(wiring.Component):
     halt : :py:`In(1)`
         Nothing passes any more (the one case in which ``o.valid`` is withdrawn).
     clear : :py:`In(1)`
-        Forgets the tokens taken for an instruction that did not pass; only while idle.
+        Forgets tokens and places; only while no instruction is there.
     pop_SIDE, place_SIDE, push_SIDE : :py:`In(Token)`, :py:`Out(Token)`, :py:`Out(1)`
         The neighbours' queues, for each of the engine's ``NEIGHBOURS``.
     waiting : :py:`Out(len(WAITS))`
-        The bits of :data:`weft.isa.faults.WAITS` that say what the instruction at ``i`` lacks.
-    idle : :py:`Out(1)`
-        There is no instruction, neither at ``i`` nor in the engine.
+        What is missing, by the bits of :data:`weft.isa.faults.WAITS`: tokens for the instruction
+        at ``i``, or places for the one before it.
+    index : :py:`Out(32)`
+        The position of the instruction that ``waiting`` means.
     empty : :py:`Out(1)`
-        The engine has none; there may be one at ``i``.
+        Every instruction that passed has completed, its tokens sent.
+    resting : :py:`Out(1)`
+        Every instruction that passed has completed, and something is missing.
     activity_in, activity : :py:`In(Activity)`, :py:`Out(Activity)`
         The engine's own, and that with the waiting for tokens: an idle engine with an instruction
-        before it is in ``WAIT_TOKEN``.
+        before it, or tokens to send, is in ``WAIT_TOKEN``.
     """
 
     def __init__(self, engine: Engine):
@@ -67,8 +75,9 @@ class Sequencer(wiring.Component):
             "halt": In(1),
             "clear": In(1),
             "waiting": Out(len(WAITS)),
-            "idle": Out(1),
+            "index": Out(INDEX_BITS),
             "empty": Out(1),
+            "resting": Out(1),
             "activity_in": In(Activity),
             "activity": Out(Activity),
         }
@@ -82,71 +91,77 @@ class Sequencer(wiring.Component):
         m = Module()
         m.submodules.flying = flying = _Flying(len(self._sides))
         head = Signal(HEAD_STRUCT)
+        passes = Signal()
+        lacks = Signal(len(self._sides))
+        last_index = Signal(INDEX_BITS)
         m.d.comb += head.eq(self.i.payload.word)
 
-        def taken(token, wanted, name):
-            """Whether ``token`` has passed, once, for the instruction at ``i``."""
-            held = Signal(name=f"held_{name}")
-            m.d.comb += passes[name].eq(wanted & ~held)
-            with m.If(self.clear | (self.o.valid & self.o.ready)):
-                m.d.sync += held.eq(0)
-            with m.Elif(passes[name] & token):
-                m.d.sync += held.eq(1)
-            return ~wanted | held | token
-
-        passes = {
-            f"{what}_{side}": Signal(name=f"passes_{what}_{side}")
-            for what in ("pop", "place")
-            for side in self._sides
-        }
-        started = self.i.valid & ~self.halt
-        pops, places = Signal(), Signal()
-        pop_taken, place_taken = [], []
-        for side in self._sides:
-            pop, place = getattr(self, f"pop_{side}"), getattr(self, f"place_{side}")
-            pop_taken.append(taken(pop.valid, started & head[f"pop_{side}"], f"pop_{side}"))
-            wanted = started & head[f"push_{side}"] & pops
-            place_taken.append(taken(place.ready, wanted, f"place_{side}"))
-            m.d.comb += [
-                pop.ready.eq(passes[f"pop_{side}"]),
-                place.valid.eq(passes[f"place_{side}"]),
-            ]
+        starts = self.i.valid & ~self.halt & ~lacks.any()
+        popped = Cat(self._pops(m, side, starts & head[f"pop_{side}"], passes)
+                     for side in self._sides)  # fmt: skip
         m.d.comb += [
-            pops.eq(Cat(pop_taken).all()),
-            places.eq(Cat(place_taken).all()),
             self.o.payload.eq(self.i.payload),
-            self.o.valid.eq(started & pops & places & flying.room),
+            self.o.valid.eq(starts & popped.all() & flying.room),
             self.i.ready.eq(self.o.valid & self.o.ready),
-        ]
-        m.d.comb += [
-            flying.start.eq(self.o.valid & self.o.ready),
+            passes.eq(self.o.valid & self.o.ready),
+            flying.start.eq(passes),
             flying.pushes_in.eq(Cat(head[f"push_{side}"] for side in self._sides)),
             flying.done.eq(self.done),
         ]
-        for bit, side in enumerate(self._sides):
-            m.d.comb += getattr(self, f"push_{side}").eq(self.done & flying.pushes_out[bit])
+        for lack, sends, side in zip(lacks, flying.pushes_out, self._sides, strict=True):
+            self._pushes(m, side, lack, passes & head[f"push_{side}"], sends, flying)
+        with m.If(passes):
+            m.d.sync += last_index.eq(self.i.payload.index)
 
-        for bit, (group, flag, _) in enumerate(WAITS):
-            if group == self._engine.value:
-                what, side = flag.split("_")
-                queue = getattr(self, f"pop_{side}" if what == "pop" else f"place_{side}")
-                there = queue.valid if what == "pop" else queue.ready
-                passing = passes[flag if what == "pop" else f"place_{side}"]
-                m.d.comb += self.waiting[bit].eq(passing & ~there)
         m.d.comb += [
-            self.idle.eq(~self.i.valid & flying.none),
-            self.empty.eq(flying.none),
+            self.index.eq(Mux(lacks.any(), last_index, self.i.payload.index)),
+            self.empty.eq(flying.none & ~lacks.any()),
+            self.resting.eq(flying.none & self.waiting.any()),
             self.activity.eq(self.activity_in),
         ]
-        with m.If((self.activity_in == Activity.IDLE) & self.i.valid):
+        with m.If((self.activity_in == Activity.IDLE) & (self.i.valid | lacks.any())):
             m.d.comb += self.activity.eq(Activity.WAIT_TOKEN)
         return m
+
+    def _pops(self, m, side, wanted, passes):
+        """Takes a token for the instruction at ``i``; whether it needs none any more."""
+        queue = getattr(self, f"pop_{side}")
+        held = Signal(name=f"held_{side}")
+        m.d.comb += queue.ready.eq(wanted & ~held)
+        m.d.comb += self._waits(f"pop_{side}").eq(queue.ready & ~queue.valid)
+        with m.If(passes | self.clear):
+            m.d.sync += held.eq(0)
+        with m.Elif(queue.ready & queue.valid):
+            m.d.sync += held.eq(1)
+        return ~wanted | held | queue.valid
+
+    def _pushes(self, m, side, lack, wants, sends, flying):
+        """Takes a place when an instruction passes or, while it ``lack``s one, later."""
+        queue = getattr(self, f"place_{side}")
+        late = Signal(name=f"late_{side}")
+        lacking = Signal(name=f"lacking_{side}")
+        push = getattr(self, f"push_{side}")
+        m.d.comb += [
+            queue.valid.eq(wants | lack),
+            lacking.eq(queue.valid & ~queue.ready),
+            push.eq((self.done & sends & ~(lacking & flying.last)) | (late & queue.ready)),
+            self._waits(f"push_{side}").eq(lack & ~queue.ready),
+        ]
+        m.d.sync += lack.eq(lacking & ~self.clear)
+        m.d.sync += late.eq(lacking & ~self.clear & (late | (self.done & flying.last)))
+
+    def _waits(self, flag):
+        for bit, (group, name, _) in enumerate(WAITS):
+            if (group, name) == (self._engine.value, flag):
+                return self.waiting[bit]
+        raise AssertionError(flag)
 
 
 class _Flying(wiring.Component):
     """The pushes of the instructions that an engine has, oldest first.
 
     ``done`` may come in the cycle of its own ``start``; ``pushes_out`` are then ``pushes_in``.
+    ``last`` is 1 when there is one instruction, the one that starts included.
     """
 
     def __init__(self, sides: int):
@@ -158,6 +173,7 @@ class _Flying(wiring.Component):
                 "room": Out(1),
                 "done": In(1),
                 "pushes_out": Out(sides),
+                "last": Out(1),
                 "none": Out(1),
             }
         )
@@ -166,7 +182,8 @@ class _Flying(wiring.Component):
         m = Module()
         m.submodules.pushes = pushes = memory.Memory(shape=self._sides, depth=IN_FLIGHT, init=[])
         write, read = pushes.write_port(), pushes.read_port(domain="comb")
-        newest, oldest = Signal(range(IN_FLIGHT)), Signal(range(IN_FLIGHT))
+        newest = Signal(range(IN_FLIGHT))
+        oldest = Signal(range(IN_FLIGHT))
         count = Signal(range(IN_FLIGHT + 1))
         m.d.comb += [
             write.en.eq(self.start),
@@ -175,6 +192,7 @@ class _Flying(wiring.Component):
             read.addr.eq(oldest),
             self.pushes_out.eq(Mux(self.none, self.pushes_in, read.data)),
             self.none.eq(count == 0),
+            self.last.eq(count + self.start == 1),
             self.room.eq(count != IN_FLIGHT),
         ]
         m.d.sync += [

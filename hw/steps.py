@@ -28,34 +28,35 @@ def step_layout(config: AcceleratorConfig) -> data.StructLayout:
             "last": 1,
             "fault": 1,
             "operation": OPERATION,
-            "dst": config.acc_index_bits,
-            "src": max(config.acc_index_bits, config.inp_index_bits, config.qnt_index_bits),
-            "wgt": config.wgt_index_bits,
+            **_index_bits(config),
         }
     )
 
 
-def _factor_bits(config: AcceleratorConfig) -> dict[str, int]:
+def _index_bits(config: AcceleratorConfig) -> dict[str, int]:
+    """Bits that an operand's index has, whichever scratchpad it is for."""
     return {
         "dst": config.acc_index_bits,
-        "src": max(config.acc_index_bits, config.inp_index_bits),
+        "src": max(config.acc_index_bits, config.inp_index_bits, config.qnt_index_bits),
         "wgt": config.wgt_index_bits,
     }
 
 
 def _offset_layout(config: AcceleratorConfig) -> dict[str, int]:
-    """Per operand the bits of what both loops add: each makes at most 2**LOOP_BITS - 2 steps."""
-    most = 2 * ((1 << LOOP_BITS) - 2)
-    return {
-        name: (most * ((1 << bits) - 1)).bit_length() for name, bits in _factor_bits(config).items()
-    }
+    """Bits of what both loops add to an operand.
+
+    A trip adds less than a depth, and a step whose index is out of range is the last one: the
+    first offset that is too large is still less than twice a depth. (What wraps after that, or
+    in an operand that is not accessed, is never looked at.)
+    """
+    return {name: bits + 1 for name, bits in _index_bits(config).items()}
 
 
 def nest_layout(config: AcceleratorConfig) -> data.StructLayout:
     """An instruction's two loops, whatever its format; counts are one less than the trips."""
     factors = {
         f"{name}_factor_{loop}": bits
-        for name, bits in _factor_bits(config).items()
+        for name, bits in _index_bits(config).items()
         for loop in ("out", "in")
     }
     return data.StructLayout(
@@ -143,10 +144,10 @@ class Decode(wiring.Component):
 class Steps(wiring.Component):
     """Issues the steps of instructions in order: a step a cycle, none lost between instructions.
 
-    An instruction without steps takes one cycle. From ``i`` to the first of ``o`` are four
-    cycles. An operand's index is its micro-op's field plus the loops' offsets, as wide as the
-    sum can become; the indices that the operation accesses are compared with the depths. Nothing
-    follows a step that has ``fault``, until reset.
+    An instruction without steps takes one cycle. From ``i`` to the first of ``o`` are
+    :attr:`latency` cycles. An operand's index is its micro-op's field plus the loops' offsets;
+    the indices that the operation accesses are compared with the depths. Nothing follows a step
+    that has ``fault``, until reset.
 
     Members
     -------
@@ -159,6 +160,9 @@ class Steps(wiring.Component):
     fault_index : :py:`Out(32)`
         The instruction of the step that has ``fault``.
     """
+
+    latency = 4
+    """Cycles from ``i`` to ``o``."""
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config

@@ -10,10 +10,8 @@ from .interfaces import Token
 class TokenQueue(wiring.Component):
     """A count of tokens on their way from one engine to a neighbour.
 
-    The pusher takes a place before its instruction starts and fills it when the instruction has
-    completed, so that a completion never waits. Because an instruction's own work neither takes
-    nor sends tokens, it is the same to every engine whether the pusher waits for room before that
-    work or after it.
+    The pusher takes a place and fills it later, when its instruction has completed, so that a
+    completion need not wait.
 
     A token is there for the popper in the cycle after its push, a place for the pusher in the
     cycle after a pop. One of each a cycle.

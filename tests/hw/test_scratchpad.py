@@ -19,7 +19,9 @@ def test_reads_see_all_writes_and_those_of_the_same_cycle(depth, width, parts, p
             address, mask = int(random.integers(depth)), int(random.integers(1 << parts))
             value = int.from_bytes(random.bytes(width // 8), "little")
             valid = int(random.integers(2))
-            ctx.set(dut.write, {"valid": valid, "address": address, "mask": mask, "data": value})
+            given = {"valid": valid, "address": address, "mask": mask, "data": value}
+            for name, each in given.items():
+                ctx.set(getattr(dut.write, name), each)
             if valid:
                 for n in range(parts):
                     if mask >> n & 1:

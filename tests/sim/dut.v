@@ -170,7 +170,7 @@ module weft (
                     state <= IDLE;
                     done <= 1;
                 end else if (operation == `SPIN ? spin == 0
-                        : r_left == 0 && (b_left == 0 || broken == `FINISH_EARLY)) begin
+                        : r_left == 0 && (b_left == 0 || broken == `FINISH_EARLY && w_left == 0)) begin
                     index <= index + 1;
                     fetch(pc);
                 end

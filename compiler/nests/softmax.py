@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from ..isa.nest import (
+from ...isa.nest import (
     I32,
     Binary,
     Block,
@@ -32,9 +32,9 @@ from ..isa.nest import (
     maximum,
     minimum,
 )
-from ..isa.requantize import high_product, rounding_shift_right
-from .graph import Quant, Tensor
-from .scales import Rescale
+from ...isa.requantize import high_product, rounding_shift_right
+from ..graph import Quant, Tensor
+from ..scales import Rescale
 
 CLASSES_LIMIT = 511
 """With more, the last shift to the right could reach 32 bits."""
@@ -43,6 +43,8 @@ SUM_INTEGER_BITS = 12
 ONE = (1 << 31) - 1
 """The largest Q0.31, which stands for 1."""
 
+SCRATCH = ("peak", "exp")
+"""What the nest keeps: the maximum of each row and the exponential of each element."""
 WIDTH_TO_SHIFT = 3
 """A sum of ``width`` bits exceeds one by ``width - 20``, and a byte is 23 bits less than Q0.31."""
 
@@ -106,8 +108,11 @@ def nest(
         Its scratch buffers: the maximum of each row and the exponential of each element.
     """
     rows, classes = x.shape
-    peaks = Buffer(f"{name}.peak", I32, (rows,))
-    exponentials = Buffer(f"{name}.exp", I32, (rows, classes))
+    shapes = ((rows,), (rows, classes))
+    peaks, exponentials = (
+        Buffer(f"{name}.{suffix}", I32, shape)
+        for suffix, shape in zip(SCRATCH, shapes, strict=True)
+    )
     n, c = Index("n"), Index("c")
     peak, element = Load(peaks.name, (n,)), Load(x.name, (n, c))
     power = Load(exponentials.name, (n, c))

@@ -1,0 +1,210 @@
+"""The compute engine: GEMM, MATMUL and ALU, and what is loaded into its own scratchpads."""
+
+from __future__ import annotations
+
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ..isa.config import AcceleratorConfig
+from ..isa.faults import FaultCode
+from ..isa.formats import LOAD, LOADX, enabled
+from ..isa.memories import MEMORIES, Engine
+from .arrival import write_parts
+from .axi import read_client_signature
+from .box_reader import BoxReader
+from .boxes import box_of
+from .execute import Execute
+from .form import Form
+from .interfaces import Activity, Fault, Issue, read_signature
+from .scratchpad import Scratchpad
+from .steps import Steps
+
+IN_FLIGHT = 63
+"""Instructions that are accepted before the first of them is complete."""
+
+
+class ComputeEngine(wiring.Component):
+    """Executes GEMM, MATMUL, ALU, and LOAD and LOADX of UOP, ACC, ACC8 and QNT, in order.
+
+    Instructions with steps follow one another without a gap, a step a cycle, and so do loads,
+    as fast as their data come; between the two kinds everything before is completed first. An
+    instruction without steps takes a cycle. From ``i`` to the write of the first step it takes
+    :attr:`latency` cycles.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Sizes and extensions.
+    form : Form
+        How the arithmetic is built.
+
+    Members
+    -------
+    i : :py:`In(Issue)`
+        Instructions, statically legal, whose tokens have been taken.
+    inp, wgt : :py:`Out(read_signature(...))`
+        The load engine's scratchpads.
+    bus : :py:`Out(read_client_signature(config))`
+        DRAM.
+    store_acc, store_qnt : :py:`In(read_signature(...))`
+        The store engine's view of the accumulators and, with ``requantize``, of the parameters.
+    done : :py:`Out(1)`
+        An instruction is complete, in order; a read enabled in this cycle sees its results.
+    fault : :py:`Out(Fault)`
+        SRAM_RANGE or BUS_READ, after everything before the instruction is complete. Held until
+        reset; nothing completes any more.
+    activity : :py:`Out(Activity)`
+        BUSY: a step is issued. LOAD: a load writes. WAIT_MEMORY: a load waits for DRAM. DRAIN:
+        an instruction is there, but none of these.
+    idle : :py:`Out(1)`
+        No instruction is there.
+    gemm_step, alu_step : :py:`Out(1)`
+        A step that multiplies in the matrix unit, or a step of the ALU, is issued.
+
+    Attributes
+    ----------
+    latency : int
+        Cycles from ``i`` to the first step's result.
+    """
+
+    def __init__(self, config: AcceleratorConfig, form: Form = "synthesis"):
+        self.config = config
+        self._memories = [
+            memory
+            for memory in MEMORIES.values()
+            if memory.engine is Engine.COMPUTE and (config.requantize or memory.scratchpad != "qnt")
+        ]
+        bits = {
+            name: read_signature(
+                getattr(config, f"{name}_index_bits"),
+                8 * getattr(config, f"{name}_element_bytes"),
+            )
+            for name in ("inp", "wgt", "acc", "qnt")
+        }
+        ports = {
+            "i": In(Issue),
+            "inp": Out(bits["inp"]),
+            "wgt": Out(bits["wgt"]),
+            "bus": Out(read_client_signature(config)),
+            "store_acc": In(bits["acc"]),
+            "done": Out(1),
+            "fault": Out(Fault),
+            "activity": Out(Activity),
+            "idle": Out(1),
+            "gemm_step": Out(1),
+            "alu_step": Out(1),
+        }
+        if config.requantize:
+            ports["store_qnt"] = In(bits["qnt"])
+        super().__init__(ports)
+        self._steps = Steps(config)
+        self._execute = Execute(config, form)
+        self.latency = self._steps.latency + self._execute.latency
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        m.submodules.steps = steps = self._steps
+        m.submodules.execute = execute = self._execute
+        m.submodules.reader = reader = BoxReader(config, self._memories)
+        m.submodules.uop = uop = self._scratchpad("uop", 1)
+        m.submodules.acc = acc = self._scratchpad("acc", 3)
+        wiring.connect(m, steps.uop, uop.read[0])
+        wiring.connect(m, steps.o, execute.i)
+        wiring.connect(m, execute.dst, acc.read[0])
+        wiring.connect(m, execute.src, acc.read[1])
+        wiring.connect(m, wiring.flipped(self.store_acc), acc.read[2])
+        wiring.connect(m, execute.inp, wiring.flipped(self.inp))
+        wiring.connect(m, execute.wgt, wiring.flipped(self.wgt))
+        wiring.connect(m, reader.bus, wiring.flipped(self.bus))
+        wiring.connect(m, reader.uop, uop.write)
+        if config.requantize:
+            m.submodules.qnt = qnt = self._scratchpad("qnt", 2)
+            wiring.connect(m, execute.qnt, qnt.read[0])
+            wiring.connect(m, wiring.flipped(self.store_qnt), qnt.read[1])
+            wiring.connect(m, reader.qnt, qnt.write)
+        self._merge_acc_writes(m, acc, execute, reader)
+        loading = self._admit(m, steps, reader)
+        self._report(m, steps, execute, reader, loading)
+        return m
+
+    def _scratchpad(self, name: str, read_ports: int) -> Scratchpad:
+        depth = getattr(self.config, f"{name}_depth")
+        bits = 8 * getattr(self.config, f"{name}_element_bytes")
+        return Scratchpad(depth, bits, write_parts(self.config, name), read_ports)
+
+    def _merge_acc_writes(self, m, acc: Scratchpad, execute: Execute, reader: BoxReader):
+        """Loads write accumulators only while no step is in flight."""
+        m.d.comb += [
+            acc.write.valid.eq(execute.write.valid | reader.acc.valid),
+            acc.write.address.eq(
+                Mux(execute.write.valid, execute.write.address, reader.acc.address)
+            ),
+            acc.write.data.eq(Mux(execute.write.valid, execute.write.data, reader.acc.data)),
+            acc.write.mask.eq(
+                Mux(execute.write.valid, execute.write.mask.replicate(acc.parts), reader.acc.mask)
+            ),
+        ]
+
+    def _admit(self, m, steps: Steps, reader: BoxReader) -> Signal:
+        """Sends instructions to the steps or to the loads; returns which of them is at work.
+
+        One kind waits until all of the other kind are complete. This is the only place that
+        keeps loads and steps apart.
+        """
+        word = self.i.payload.word
+        opcodes = [format.opcode for format in (LOAD, LOADX) if format in enabled(self.config)]
+        is_load, loading, admitted = Signal(), Signal(), Signal()
+        count, left = Signal(range(IN_FLIGHT + 1)), Signal(range(IN_FLIGHT + 1))
+        m.d.comb += [
+            is_load.eq(Cat(word[:3] == opcode for opcode in opcodes).any()),
+            admitted.eq(
+                ~self.fault.valid & ((left == 0) | ((loading == is_load) & (count != IN_FLIGHT)))
+            ),
+            steps.i.payload.eq(self.i.payload),
+            steps.i.valid.eq(self.i.valid & admitted & ~is_load),
+            reader.i.payload.eq(box_of(m, self.config, self.i.payload, (LOAD, LOADX))),
+            reader.i.valid.eq(self.i.valid & admitted & is_load),
+            self.i.ready.eq(admitted & Mux(is_load, reader.i.ready, steps.i.ready)),
+            self.idle.eq(count == 0),
+            left.eq(count - self.done),
+        ]
+        accepted = self.i.valid & self.i.ready
+        m.d.sync += count.eq(left + accepted)
+        with m.If(accepted):
+            m.d.sync += loading.eq(is_load)
+        return loading
+
+    def _report(self, m, steps: Steps, execute: Execute, reader: BoxReader, loading: Signal):
+        step = steps.o.payload
+        issued = steps.o.valid & steps.o.ready & step.step & ~step.fault
+        m.d.comb += [
+            self.done.eq((execute.done | reader.done) & ~self.fault.valid),
+            self.gemm_step.eq(issued & step.operation.multiply),
+            self.alu_step.eq(issued & step.operation.alu),
+        ]
+        with m.If(~self.fault.valid):
+            with m.If(execute.fault):
+                m.d.sync += [
+                    self.fault.valid.eq(1),
+                    self.fault.code.eq(FaultCode.SRAM_RANGE),
+                    self.fault.index.eq(steps.fault_index),
+                ]
+            with m.Elif(reader.fault.valid):
+                m.d.sync += [
+                    self.fault.valid.eq(1),
+                    self.fault.code.eq(reader.fault.code),
+                    self.fault.index.eq(reader.fault.index),
+                ]
+        activity = self.activity
+        with m.If(self.idle):
+            m.d.comb += activity.eq(Activity.IDLE)
+        with m.Elif(issued):
+            m.d.comb += activity.eq(Activity.BUSY)
+        with m.Elif(reader.writing):
+            m.d.comb += activity.eq(Activity.LOAD)
+        with m.Elif(loading & reader.waiting):
+            m.d.comb += activity.eq(Activity.WAIT_MEMORY)
+        with m.Else():
+            m.d.comb += activity.eq(Activity.DRAIN)

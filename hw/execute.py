@@ -1,0 +1,167 @@
+"""The pipeline that steps go through, from operands to the accumulator."""
+
+from __future__ import annotations
+
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+
+from ..isa.config import AcceleratorConfig
+from .alu import Lanes, SlowLanes, is_slow, reads_qnt, slow_latency
+from .form import Form, delayed
+from .interfaces import read_signature, write_signature
+from .matrix import MatrixUnit
+from .operation import OPERATION
+from .steps import step_layout
+
+
+class Execute(wiring.Component):
+    """Carries out steps: a step a cycle, :attr:`latency` cycles from ``i`` to the write.
+
+    Accumulators are read in the cycle before they are written, and a scratchpad shows what is
+    written in the same cycle: a step sees what all steps before it wrote, at any distance.
+    Operations of the ALU that multiply read at once and compute while they travel. Such a step
+    waits on ``i`` while one before it, not yet written, has its accumulator as destination, and
+    in a cycle in which one before it reads.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Sizes and extensions.
+    form : Form
+        How the arithmetic is built.
+
+    Members
+    -------
+    i : :py:`In(stream.Signature(step_layout(config)))`
+        Steps in program order.
+    inp, wgt, qnt, dst, src : :py:`Out(read_signature(...))`
+        Operands; ``dst`` and ``src`` read the accumulators, ``qnt`` is there with ``requantize``.
+    write : :py:`Out(write_signature(...))`
+        Results.
+    done : :py:`Out(1)`
+        An instruction is complete; a read enabled in this cycle sees its results.
+    fault : :py:`Out(1)`
+        A step that has ``fault`` has come to the end, after all before it are complete.
+
+    Attributes
+    ----------
+    latency : int
+        Cycles from ``i`` to ``write`` and ``done``.
+    """
+
+    def __init__(self, config: AcceleratorConfig, form: Form = "synthesis"):
+        self.config = config
+        self.form = form
+        acc = read_signature(config.acc_index_bits, 8 * config.acc_element_bytes)
+        ports = {
+            "i": In(stream.Signature(step_layout(config))),
+            "inp": Out(read_signature(config.inp_index_bits, 8 * config.inp_element_bytes)),
+            "wgt": Out(read_signature(config.wgt_index_bits, 8 * config.wgt_element_bytes)),
+            "dst": Out(acc),
+            "src": Out(acc),
+            "write": Out(write_signature(config.acc_index_bits, 8 * config.acc_element_bytes, 1)),
+            "done": Out(1),
+            "fault": Out(1),
+        }
+        if config.requantize:
+            ports["qnt"] = Out(read_signature(config.qnt_index_bits, 8 * config.qnt_element_bytes))
+        super().__init__(ports)
+        self._matrix = MatrixUnit(config, form)
+        self._arithmetic = max(self._matrix.latency, slow_latency(config))
+        self.latency = 1 + self._arithmetic
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self.config
+        m.submodules.matrix = matrix = self._matrix
+        m.submodules.slow = slow = SlowLanes(config, self.form, self._arithmetic)
+        m.submodules.lanes = lanes = Lanes(config)
+
+        first = Signal(_travelling(config))
+        stages = [first]
+        for n in range(1, self.latency + 1):
+            stage = Signal(_travelling(config), name=f"stage{n}")
+            m.d.sync += stage.eq(stages[-1])
+            stages.append(stage)
+        before_last, last = stages[-2:]
+
+        step = self.i.payload
+        does = step.operation
+        on_qnt = reads_qnt(config, does.alu_opcode) if config.requantize else C(0)
+        slow_step, by_register = Signal(), Signal()
+        late = before_last.late
+        m.d.comb += [
+            slow_step.eq(step.step & ~step.fault & is_slow(config, does)),
+            by_register.eq(~does.use_imm & ~on_qnt),
+        ]
+        meets = [
+            stage.step & ((stage.dst == step.dst) | (by_register & (stage.dst == step.src)))
+            for stage in stages[1:-1]
+        ]
+        m.d.comb += self.i.ready.eq(~(slow_step & (late | Cat(meets).any())))
+        issued = Signal()
+        m.d.comb += issued.eq(self.i.valid & self.i.ready)
+        with m.If(issued):
+            m.d.comb += [
+                first.step.eq(step.step & ~step.fault),
+                first.last.eq(step.last),
+                first.fault.eq(step.fault),
+                first.late.eq(step.step & ~step.fault & ~slow_step & (does.alu | does.accumulate)),
+                first.operation.eq(does),
+                first.dst.eq(step.dst),
+                first.src.eq(step.src),
+            ]
+
+        multiplies, early = Signal(), Signal()
+        late_src = late & before_last.operation.alu & ~before_last.operation.use_imm
+        m.d.comb += [
+            multiplies.eq(issued & step.step & ~step.fault & does.multiply),
+            early.eq(issued & slow_step),
+            self.inp.enable.eq(multiplies),
+            self.inp.address.eq(step.src),
+            self.wgt.enable.eq(multiplies),
+            self.wgt.address.eq(step.wgt),
+            self.dst.enable.eq(early | late),
+            self.dst.address.eq(Mux(late, before_last.dst, step.dst)),
+            self.src.enable.eq((early & by_register) | late_src),
+            self.src.address.eq(Mux(late, before_last.src, step.src)),
+            matrix.inp.eq(self.inp.data),
+            matrix.wgt.eq(self.wgt.data),
+            slow.operation.eq(stages[1].operation),
+            slow.dst.eq(self.dst.data),
+            slow.src.eq(self.src.data),
+            lanes.operation.eq(last.operation),
+            lanes.dst.eq(self.dst.data),
+            lanes.src.eq(self.src.data),
+            lanes.sum.eq(delayed(m, matrix.sum, self._arithmetic - matrix.latency)),
+            lanes.slow.eq(slow.o),
+            self.write.valid.eq(last.step),
+            self.write.address.eq(last.dst),
+            self.write.mask.eq(1),
+            self.write.data.eq(lanes.o),
+            self.done.eq(last.last & ~last.fault),
+            self.fault.eq(last.fault),
+        ]
+        if config.requantize:
+            m.d.comb += [
+                self.qnt.enable.eq(early & on_qnt),
+                self.qnt.address.eq(step.src),
+                slow.qnt.eq(self.qnt.data),
+            ]
+        return m
+
+
+def _travelling(config: AcceleratorConfig) -> data.StructLayout:
+    """What accompanies a step; ``late`` if it reads accumulators in the cycle before the last."""
+    return data.StructLayout(
+        {
+            "step": 1,
+            "last": 1,
+            "fault": 1,
+            "late": 1,
+            "operation": OPERATION,
+            "dst": config.acc_index_bits,
+            "src": config.acc_index_bits,
+        }
+    )
