@@ -6,6 +6,7 @@ from amaranth.lib import wiring
 
 from tests.hw.axi_bench import Dram, ReadChannels
 from tests.hw.stream_bench import Monitor, Pulses, Sink, Source, simulate
+from weft.hw.axi import Response
 from weft.hw.fetch import Fetch
 from weft.hw.read_port import BUFFER_BEATS, ReadPort
 from weft.isa import AcceleratorConfig
@@ -103,3 +104,13 @@ def test_a_bus_error_is_a_fault_at_its_instruction(bus):
     bench.run(faults, until=lambda: len(faults.cycles) > 50)
     assert bench.received() == bench.expected()[:good]
     assert faults.cycles == list(range(faults.cycles[0], faults.cycles[-1] + 1))
+
+
+@pytest.mark.parametrize("half", [0, 8])
+def test_an_error_of_either_beat_hits_the_instruction(half):
+    dram = Dram()
+    dram.response = lambda address: Response.DECERR if address == 48 + half else Response.OKAY
+    bench = Bench(8, dram, [(0, 9)])
+    faults = Pulses(bench.fetch.fault.valid & (bench.fetch.fault.index == 3))
+    bench.run(faults, until=lambda: bool(faults.cycles), extra=20)
+    assert bench.received() == bench.expected()[:3]
