@@ -85,6 +85,7 @@ class Cells(wiring.Component):
     """A memory, its contents given."""
 
     address: In(2)
+    write: In(1)
     data: Out(4)
 
     def __init__(self, init):
@@ -94,7 +95,8 @@ class Cells(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.cells = cells = memory.Memory(shape=4, depth=4, init=self._init)
-        read = cells.read_port()
+        read, write = cells.read_port(), cells.write_port()
+        m.d.comb += [write.en.eq(self.write), write.addr.eq(self.address)]
         m.d.comb += [read.addr.eq(self.address), read.en.eq(1), self.data.eq(read.data)]
         return m
 
