@@ -6,18 +6,19 @@ and stores the last one. An operator without a window sees its tensors as one lo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..isa.config import AcceleratorConfig
 from ..isa.nest import Expr
 from .constants import varies
-from .emit import Action, Span, Uops
+from .emit import Action, Span
 from .image import Image, Walk
 from .kernel import Refusal
 from .schedule import Bases, Mover, Range, Slots, Stage, in_order, part
 from .tensorize import Act, Elementwise
-from .tiling import LATENCY_CYCLES, START_CYCLES, Extents, blocks_of, parts
+from .tiling import LATENCY_CYCLES, START_CYCLES, Extents, blocks_of, parts, row_length
 
 TRIPS = (1 << 14) - 1
 """Of a loop of ALU, and columns of a store."""
@@ -29,14 +30,16 @@ class Plan:
 
     Attributes
     ----------
+    work : Elementwise
+        The operator.
+    images : mapping
+        What is loaded, by region; one long row each where there is no window.
     planes : int
         Channel blocks of all batches, one image each.
     positions : (int, int)
         Rows and columns of the output.
-    tile : (int, int)
-        Planes and rows of a tile, or planes and columns where there is one row.
-    region : int
-        Elements of an image's region; the others take those of the output's tile.
+    tile : (int, int, int)
+        Planes, rows and columns of a tile.
     """
 
     work: Elementwise
@@ -50,8 +53,7 @@ class Plan:
         """Rows and columns of the input under a full tile."""
         image = next(iter(self.images.values()))
         rows = (self.tile[1] - 1) * image.rows.stride + image.rows.reach
-        columns = (self.tile[2] - 1) * image.columns.stride + image.columns.reach
-        return rows, columns
+        return rows, row_length(image.columns, self.tile[2])
 
     def size(self, region: int) -> int:
         """Elements of a region."""
@@ -106,22 +108,15 @@ def plan(work: Elementwise, config: AcceleratorConfig) -> tuple[Plan, int]:
             raise Refusal("padding of more than 15 rows or columns; a load has up to 15")
     if all(_is_plain(image) for image in images.values()):
         long = planes * height * width
-        flat = {region: _flat(image, long) for region, image in images.items()}
-        options = [
-            Plan(work, flat, 1, (1, long), (1, 1, size))
-            for size in {min(size, TRIPS, config.acc_depth) for size in parts(long)}
-        ]
-    else:
-        options = [
-            Plan(work, images, planes, (height, width), (count, rows, width))
-            for count in parts(planes)
-            for rows in parts(height)
-        ]
-    fitting = [
-        p
-        for p in options
-        if p.total <= config.acc_depth and p.tile[0] * p.tile[1] * p.tile[2] <= TRIPS
+        images = {region: _flat(image, long) for region, image in images.items()}
+        planes, height, width = 1, 1, long
+    options = [
+        Plan(work, images, planes, (height, width), (count, rows, columns))
+        for columns in parts(width)
+        for rows in (parts(height) if columns == width else [1])
+        for count in (parts(planes) if columns == width else [1])
     ]
+    fitting = [p for p in options if p.total <= config.acc_depth and math.prod(p.tile) <= TRIPS]
     if not fitting:
         least = min(p.total for p in options)
         raise Refusal(
@@ -271,12 +266,14 @@ class ElementwiseSchedule:
     ) -> tuple[list[tuple[int, int, int]], dict[str, int]]:
         assert act.src is not None
         image = self.plan.images[act.src]
-        height, width = self.plan.box
+        plane_size = self.plan.box[0] * self.plan.box[1]
+        width = row_length(image.columns, columns.count)
         uops = [
             (
                 regions[act.dst].start + plane * rows.count * columns.count,
                 regions[act.src].start
-                + (plane * height + ky * image.rows.dilation) * width
+                + plane * plane_size
+                + ky * image.rows.dilation * width
                 + kx * image.columns.dilation,
                 0,
             )
@@ -308,6 +305,3 @@ def _grouped(acts: Sequence[Act]) -> list[list[Act]]:
                 continue
         groups.append([act])
     return groups
-
-
-__all__ = ["ElementwiseSchedule", "Plan", "Uops", "plan", "records_of"]

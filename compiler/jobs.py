@@ -67,7 +67,9 @@ class ContractionJob(Job):
         self.inputs, self.output = (work.image.tensor,), kernel.output
         self.weights = packed.data
         self.records = pack_records(kernel, record, channel, config)
-        self.layer = Layer(work.image, packed, blocks(n, config.batch), blocks(c, config.block), len(self.records))
+        self.layer = Layer(
+            work.image, packed, blocks(n, config.batch), blocks(c, config.block), len(self.records)
+        )
         self.tile, cycles = choose(self.layer, config)
         tile = self.tile
         self.choices = {

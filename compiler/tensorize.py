@@ -217,6 +217,9 @@ class _Matcher:
 
     def _endings(self) -> Iterator[tuple[Ending, Expr]]:
         """Storing instructions with what must be in the accumulator."""
+        stored = {p.types[p.target.buffer] for p in self.patterns if p.stores}
+        if I8 not in stored:
+            raise Refusal(f"it stores i8; this hardware stores {', '.join(map(str, stored))}")
         for pattern in self.patterns:
             if not pattern.stores or pattern.types[pattern.target.buffer] != I8:
                 continue
@@ -228,7 +231,7 @@ class _Matcher:
     # --- contractions --------------------------------------------------------------------------
 
     def _contraction(self, total: Sum, ending: Ending) -> Contraction:
-        reason = "no instruction adds products to an accumulator"
+        reasons: list[str] = []
         for pattern in self.patterns:
             if pattern.target.buffer != "acc" or not _reads_weights(pattern):
                 continue
@@ -239,8 +242,8 @@ class _Matcher:
                 try:
                     return self._placed(pattern, match, total, ending)
                 except Refusal as refusal:
-                    reason = str(refusal)
-        raise Refusal(reason)
+                    reasons.append(str(refusal))
+        raise Refusal(reasons[0] if reasons else "no instruction adds products to an accumulator")
 
     def _products(self, pattern: Pattern, total: Sum) -> Iterator[tuple[Match, Expr]]:
         """Matches of what the pattern adds with the sum, or with its body if it adds one each."""

@@ -31,7 +31,7 @@ public:
         reads_.reserve(OUTSTANDING);
     }
 
-    /// Sets the device's inputs for a cycle.
+    /// Sets the device's inputs for a cycle, before the edge that begins it.
     void drive(Vweft& top, std::uint64_t cycle, Stalls& stalls) {
         top.m_axi_arready = reads_.size() < OUTSTANDING && !stalls(AR);
         if (!beat_shown_) show_beat(top, cycle, stalls);
@@ -40,7 +40,7 @@ public:
         if (!response_shown_) show_response(top, cycle, stalls);
     }
 
-    /// Takes the transfers of a cycle from settled pins.
+    /// Takes the transfers of a cycle, after the edge that begins it has settled the pins.
     void sample(const Vweft& top, std::uint64_t cycle) {
         const bool beat_taken = beat_shown_ && top.m_axi_rready;
         const bool response_taken = response_shown_ && top.m_axi_bready;

@@ -46,7 +46,7 @@ public:
 #if VM_TRACE_FST
         context_->traceEverOn(true);
 #endif
-        top_ = std::make_unique<Vweft>(context_.get(), "weft");
+        top_ = std::make_unique<Vweft>(context_.get(), "pins");
         stalls_ = power_up_stalls_;
         cycle_ = 0;
         reset();
@@ -60,11 +60,10 @@ public:
         top_->s_axil_arvalid = top_->s_axil_rready = top_->s_axil_awvalid = 0;
         top_->s_axil_wvalid = top_->s_axil_bready = 0;
         for (unsigned i = 0; i < RESET_CYCLES; ++i) {
-            eval(0);
+            clock();
             if (i && (top_->m_axi_arvalid || top_->m_axi_awvalid || top_->m_axi_wvalid)) {
                 throw Violation("a channel is VALID during reset");
             }
-            eval(1);
             ++cycle_;
         }
         top_->rst = 0;
@@ -79,7 +78,7 @@ public:
         for (unsigned n = 0, asked = 0; n < ANSWER_CYCLES; ++n) {
             if (!asked && !stalls_(LITE_AR)) top.s_axil_arvalid = 1;
             top.s_axil_rready = !stalls_(LITE_R);
-            settle();
+            cycle();
             const bool taken = top.s_axil_arvalid && top.s_axil_arready;
             const std::uint32_t data = top.s_axil_rdata;
             const unsigned answer = top.s_axil_rresp;
@@ -87,7 +86,6 @@ public:
                 return std::uint64_t{answer} << 32 | data;
             });
             if (top.s_axil_rvalid && !asked) throw Violation("s_axil R is VALID without a request");
-            edge();
             if (taken) asked = 1, top.s_axil_arvalid = 0;
             if (done) {
                 top.s_axil_rready = 0;
@@ -102,12 +100,11 @@ public:
         Vweft& top = *top_;
         top.s_axil_awaddr = offset;
         top.s_axil_wdata = value;
-        top.s_axil_wstrb = 15;
         for (unsigned n = 0, addressed = 0, sent = 0; n < ANSWER_CYCLES; ++n) {
             if (!addressed && !stalls_(LITE_AW)) top.s_axil_awvalid = 1;
             if (!sent && !stalls_(LITE_W)) top.s_axil_wvalid = 1;
             top.s_axil_bready = !stalls_(LITE_B);
-            settle();
+            cycle();
             const bool address_taken = top.s_axil_awvalid && top.s_axil_awready;
             const bool data_taken = top.s_axil_wvalid && top.s_axil_wready;
             const unsigned answer = top.s_axil_bresp;
@@ -116,7 +113,6 @@ public:
             if (top.s_axil_bvalid && !(addressed && sent)) {
                 throw Violation("s_axil B is VALID before address and data were taken");
             }
-            edge();
             if (address_taken) addressed = 1, top.s_axil_awvalid = 0;
             if (data_taken) sent = 1, top.s_axil_wvalid = 0;
             if (done) {
@@ -132,8 +128,7 @@ public:
     std::uint64_t run(std::uint64_t most) {
         std::uint64_t n = 0;
         while (n < most && !top_->irq) {
-            settle();
-            edge();
+            cycle();
             ++n;
         }
         return n;
@@ -164,7 +159,7 @@ public:
 
     bool irq() const { return top_->irq; }
     bool writing() const { return dram_->writing(); }
-    std::uint64_t cycle() const { return cycle_; }
+    std::uint64_t cycles() const { return cycle_; }
     std::string& error() { return error_; }
 
 private:
@@ -174,23 +169,25 @@ private:
         return text;
     }
 
-    void settle() {
+    /// The pins' other side decides, a rising edge, the transfers of the cycle after it.
+    void cycle() {
         dram_->drive(*top_, cycle_, stalls_);
-        eval(0);
+        clock();
         dram_->sample(*top_, cycle_);
-    }
-
-    void edge() {
-        eval(1);
         ++cycle_;
         stalls_.next_cycle();
     }
 
-    void eval(int clk) {
-        top_->clk = clk;
+    void clock() {
+        top_->clk = 0;
         top_->eval();
 #if VM_TRACE_FST
-        if (trace_) trace_->dump(10 * cycle_ + 5 * clk);  // as at 100 MHz, in ns
+        if (trace_) trace_->dump(10 * cycle_ - 5);  // as at 100 MHz, in ns
+#endif
+        top_->clk = 1;
+        top_->eval();
+#if VM_TRACE_FST
+        if (trace_) trace_->dump(10 * cycle_);
 #endif
     }
 
@@ -217,7 +214,7 @@ int guarded(Device* device, Body body) {
         body();
         return 0;
     } catch (const std::exception& error) {
-        device->error() = error.what() + (" in cycle " + std::to_string(device->cycle()));
+        device->error() = error.what() + (" in cycle " + std::to_string(device->cycles()));
         return -1;
     }
 }
@@ -278,7 +275,7 @@ WEFT_API int weft_trace(void* handle, const char* path) {
     return guarded(device, [&] { device->trace(path); });
 }
 
-WEFT_API std::int64_t weft_cycle(void* handle) { return static_cast<Device*>(handle)->cycle(); }
+WEFT_API std::int64_t weft_cycle(void* handle) { return static_cast<Device*>(handle)->cycles(); }
 
 /// What broke, and in which cycle; empty if nothing did.
 WEFT_API const char* weft_error(void* handle) {

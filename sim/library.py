@@ -38,7 +38,7 @@ def library(
 
         return verilog.generate(config, form=FORM)
 
-    built = verilate.build(generate, trace=trace, progress=progress)
+    built = verilate.build(generate, config.bus_bytes, trace=trace, progress=progress)
     partial = index.with_suffix(f".{os.getpid()}")
     partial.write_text(built.name)
     os.replace(partial, index)

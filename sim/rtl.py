@@ -119,12 +119,13 @@ class RtlDevice(Device):
                 )
             cycles, interrupted = self._driver.run(min(left, SLICE_CYCLES))
             left -= cycles
+        writing = self._driver.writing
         status = self._read("STATUS")
         if status & FAULT:
             self._raise_fault()
         if not status & DONE:
             raise DeviceError(f"an interrupt, but STATUS is {status:#x}: neither done nor fault")
-        if self._driver.writing:
+        if writing:
             raise DeviceError("the device says done before its last write was answered")
         self._stopped = None
         counters = {counter.name: self._read(counter.name.upper()) for counter in COUNTERS}

@@ -14,7 +14,7 @@ import subprocess
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -34,16 +34,18 @@ Progress = Callable[[str, float], None]
 """Told of a build's phases: the name, and the fraction of the whole build that is done."""
 
 DRIVER = tuple(
-    Path(__file__).parent / name for name in ("driver.cpp", "dram.h", "handshake.h")
+    Path(__file__).parent / name for name in ("driver.cpp", "dram.h", "handshake.h", "bench.v")
 )  # fmt: skip
 PACKING = tuple(Path(__file__).parent / name for name in ("lz4.h", "zlib.h"))
 VERILATOR_FLAGS = (
-    *("--cc", "--top-module", "weft", "--prefix", "Vweft", "-O3", "--noassert", "-Wno-fatal"),
+    *("--cc", "--top-module", "bench", "--prefix", "Vweft", "-O3", "--noassert", "-Wno-fatal"),
     *("--x-assign", "fast", "--x-initial", "fast"),
 )
 COMMON_FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-w", "-DVL_USER_FATAL")
 """Hidden, because several libraries with the same names live in one process."""
 MODEL_FLAGS = ("-O3",)
+ONCE_FLAGS = ("-O0",)
+"""For the half of Verilator's C++ that runs at power-up only."""
 RUNTIME_FLAGS = ("-O1",)
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 WAVE_RUNTIME = ("verilated_fst_c.cpp",)
@@ -66,13 +68,17 @@ def toolchain_key(*, trace: bool) -> str:
     return _hash(
         verilator.identity,
         compiler.identity,
-        repr((VERILATOR_FLAGS, COMMON_FLAGS, MODEL_FLAGS, RUNTIME_FLAGS, trace)),
+        repr((VERILATOR_FLAGS, COMMON_FLAGS, MODEL_FLAGS, ONCE_FLAGS, RUNTIME_FLAGS, trace)),
         *(path.read_text() for path in (*DRIVER, *PACKING)),
     )
 
 
 def build(
-    verilog: str | Callable[[], str], *, trace: bool = False, progress: Progress | None = None
+    verilog: str | Callable[[], str],
+    bus_bytes: int,
+    *,
+    trace: bool = False,
+    progress: Progress | None = None,
 ) -> Path:
     """The shared library for a design, from the cache if it was built before.
 
@@ -83,6 +89,8 @@ def build(
     verilog : str or callable
         The design, whose top is the module ``weft``; a function that makes it is called while
         the runtime already compiles.
+    bus_bytes : int
+        Bytes of its AXI beats.
     trace : bool
         With waves: a slower library of its own, which can write FST files.
     progress : callable, optional
@@ -100,21 +108,21 @@ def build(
     report("generate", 0.0)
     with _Runtime(verilator, compiler, trace=trace) as runtime:
         text = verilog if isinstance(verilog, str) else verilog()
-        path = folder() / f"{_hash(text, toolchain_key(trace=trace))}.so"
+        path = folder() / f"{_hash(text, str(bus_bytes), toolchain_key(trace=trace))}.so"
         with _lock(path):
             if path.exists():
                 return path
             with tempfile.TemporaryDirectory(prefix=".build-", dir=folder()) as name:
                 work = Path(name)
                 report("verilate", GENERATED)
-                _verilate(verilator, text, work, trace=trace)
+                _verilate(verilator, text, bus_bytes, work, trace=trace)
                 _compile(verilator, compiler, work, runtime, _ticker(report), trace=trace)
                 os.replace(work / "weft.so", path)
     report("compile", 1.0)
     return path
 
 
-def _verilate(verilator: Verilator, text: str, work: Path, *, trace: bool) -> None:
+def _verilate(verilator: Verilator, text: str, bus_bytes: int, work: Path, *, trace: bool) -> None:
     source = work / "weft.v"
     source.write_text(text)
     done = subprocess.run(
@@ -122,7 +130,7 @@ def _verilate(verilator: Verilator, text: str, work: Path, *, trace: bool) -> No
             str(verilator.command),
             *VERILATOR_FLAGS,
             *(["--trace-fst"] if trace else []),
-            *("--Mdir", str(work), str(source)),
+            *(f"-DWEFT_BUS={bus_bytes}", "--Mdir", str(work), str(DRIVER[-1]), str(source)),
         ],
         env=verilator.environment,
         capture_output=True,
@@ -142,24 +150,38 @@ def _compile(
     *,
     trace: bool,
 ) -> None:
-    sources = [*sorted(work.glob("Vweft*.cpp")), DRIVER[0]]
-    whole = work / "whole.cpp"
-    whole.write_text("".join(f'#include "{path}"\n' for path in sources))
-    flags = (*MODEL_FLAGS, f"-I{work}", f"-DVM_TRACE={trace:d}", f"-DVM_TRACE_FST={trace:d}")
-    model = _start_compiler(verilator, compiler, whole, work / "whole.o", flags)
-    _wait(model, tick)
-    objects = runtime.objects(tick)
-    link = subprocess.Popen(
+    generated = set(work.glob("Vweft*.cpp"))
+    once = {path for path in generated if path.stem.endswith("__Slow")}
+    flags = (f"-I{work}", f"-DVM_TRACE={trace:d}", f"-DVM_TRACE_FST={trace:d}")
+    objects: list[Path] = []
+    jobs: list[subprocess.Popen[str]] = []
+    for name, sources, level in (
+        ("cycle", [*sorted(generated - once), DRIVER[0]], MODEL_FLAGS),
+        ("once", sorted(once), ONCE_FLAGS),
+    ):
+        whole, target = work / f"{name}.cpp", work / f"{name}.o"
+        whole.write_text("".join(f'#include "{path}"\n' for path in sources))
+        jobs.append(_start_compiler(verilator, compiler, whole, target, (*level, *flags)))
+        objects.append(target)
+    try:
+        for job in jobs:
+            _wait(job, tick)
+        objects += runtime.objects(tick)
+    finally:
+        _kill(jobs)
+    done = subprocess.run(
         [
             *compiler.command,
             *("-shared", "-Wl,-z,defs", "-pthread", "-o", str(work / "weft.so")),
-            *map(str, [work / "whole.o", *objects]),
+            *map(str, objects),
             *runtime.libraries,
         ],
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        check=False,
     )
-    _wait(link, tick)
+    if done.returncode:
+        raise DeviceError(f"the linker fails: {_first_error(done.stderr)}")
 
 
 class _Runtime:
@@ -189,9 +211,8 @@ class _Runtime:
         return self
 
     def __exit__(self, *exception: object) -> None:
-        for job, partial, _ in self._jobs:
-            job.kill()
-            job.communicate()
+        _kill([job for job, _, _ in self._jobs])
+        for _, partial, _ in self._jobs:
             partial.unlink(missing_ok=True)
 
     def objects(self, tick: Callable[[], None]) -> list[Path]:
@@ -233,20 +254,24 @@ def _ticker(report: Progress) -> Callable[[], None]:
 
 
 def _wait(job: subprocess.Popen[str], tick: Callable[[], None]) -> None:
-    """Until a compiler is done; it is killed if the wait is broken off."""
-    try:
-        while True:
-            try:
-                _, errors = job.communicate(timeout=0.2)
-                break
-            except subprocess.TimeoutExpired:
-                tick()
-    except BaseException:
-        job.kill()
-        job.communicate()
-        raise
+    """Until a compiler is done."""
+    while True:
+        try:
+            _, errors = job.communicate(timeout=0.2)
+            break
+        except subprocess.TimeoutExpired:
+            tick()
     if job.returncode:
         raise DeviceError(f"the C++ compiler fails: {_first_error(errors)}")
+
+
+def _kill(jobs: Iterable[subprocess.Popen[str]]) -> None:
+    """End what has not ended by itself, because the build was broken off."""
+    for job in jobs:
+        job.kill()
+        job.wait()
+        if job.stderr is not None:
+            job.stderr.close()
 
 
 def _first_error(text: str) -> str:

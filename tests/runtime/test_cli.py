@@ -92,7 +92,6 @@ def test_help_lists_every_verb_and_the_exit_codes(weft):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_and_json(verb: str, weft):
-    pytest.importorskip(f"weft.runtime.commands.{verb}")
     code, out, _ = weft(verb, "--help")
     assert code == OK
     assert "--json" in out
@@ -327,7 +326,6 @@ def test_a_program_without_end_is_exit_code_4(fails):
 
 
 def test_a_missing_compiler_is_exit_code_3():
-    pytest.importorskip("weft.hw.verilog")
     package.save(hand_made(), "model.weft", {})
     result = in_a_process("run", "model.weft", environment={"PATH": "", "CXX": ""})
     assert result.returncode == MISSING_TOOL, result.stderr
@@ -351,7 +349,6 @@ def test_explain_says_where_every_node_runs(weft):
 
 
 def test_disasm_prints_every_program(weft):
-    pytest.importorskip("weft.isa.assembly")
     package.save(hand_made(), "model.weft", {})
     code, out, _ = weft("disasm", "model.weft")
     assert code == OK
@@ -362,7 +359,6 @@ def test_disasm_prints_every_program(weft):
 
 
 def test_disasm_of_a_layer_that_does_not_exist_is_refused(fails):
-    pytest.importorskip("weft.isa.assembly")
     package.save(hand_made(), "model.weft", {})
     fails(
         BAD_INPUT,
@@ -413,7 +409,6 @@ def test_doctor_finds_what_is_missing_and_how_to_mend_it():
 
 @pytest.mark.slow
 def test_verilog_writes_every_file(weft, fails):
-    pytest.importorskip("weft.hw.verilog")
     code, out, _ = weft("verilog", "-o", "out", "--hw", "tiny", "--json")
     assert code == OK
     assert {Path(path).name for path in json.loads(out)["files"]} == {

@@ -27,7 +27,7 @@ def bus(request: pytest.FixtureRequest) -> int:
 
 @pytest.fixture(scope="module")
 def library(bus: int) -> Path:
-    return build(dut.verilog(bus))
+    return build(dut.verilog(bus), bus)
 
 
 Machine = Callable[..., tuple[Driver, np.ndarray]]

@@ -36,7 +36,9 @@ Connect = Callable[..., RtlDevice]
 @pytest.fixture
 def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
     """Connects to the machine in place of the accelerator, and closes the devices."""
-    monkeypatch.setattr(rtl, "library", lambda config, trace, progress: build(DESIGN, trace=trace))
+    monkeypatch.setattr(
+        rtl, "library", lambda config, trace, progress: build(DESIGN, TINY.bus_bytes, trace=trace)
+    )
     devices: list[RtlDevice] = []
 
     def make(**options: Any) -> RtlDevice:
@@ -167,7 +169,9 @@ def test_devices_live_side_by_side(connect: Connect):
 def test_another_configuration_than_the_libraries_is_refused(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(rtl, "library", lambda config, trace, progress: build(DESIGN))
+    monkeypatch.setattr(
+        rtl, "library", lambda config, trace, progress: build(DESIGN, TINY.bus_bytes)
+    )
     found, asked = spec_hash(TINY), spec_hash(replace(TINY, acc_bytes=4096))
     with pytest.raises(DeviceError, match=f"SPEC is 0x{found}, not 0x{asked}"):
         RtlDevice(replace(TINY, acc_bytes=4096))
@@ -216,7 +220,7 @@ def test_a_library_is_found_without_generating_it_again(
     monkeypatch.setenv("WEFT_CACHE", str(tmp_path))
     builds: list[bool] = []
 
-    def fake(verilog: object, *, trace: bool, progress: object) -> Path:
+    def fake(verilog: object, bus_bytes: int, *, trace: bool, progress: object) -> Path:
         builds.append(trace)
         path = tmp_path / "rtl" / f"{trace}.so"
         path.touch()

