@@ -19,10 +19,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
-from .lanes import Lanes, in_rows, is_narrow, leaves, mentions, speculates
+from .lanes import Lanes, in_rows, is_narrow, lane_step, leaves, mentions, speculates
 from .llvm_access import Accesses
 from .llvm_ir import Value, type_text
-from .nest import BOOL, I16, I32, I64, Binary, DType, Expr, Nest, Select, Sum, promote, walk
+from .nest import BOOL, I16, I32, I64, Binary, DType, Expr, Load, Nest, Select, Sum, promote, walk
+from .storage import unit_strides
 
 UNROLL = 16
 """Terms that are written out before the rest becomes a loop."""
@@ -262,9 +263,14 @@ class Sums(Accesses):
         return parts[0]
 
     def pair(self, e: Expr, name: str, both: bool) -> Totals:
-        """A factor at ``name`` and one further, or 0: a vector each, or one for all lanes."""
+        """A factor at ``name`` and one further, or 0.
+
+        A vector each; or one vector of the pairs, of all lanes or of one for all of them.
+        """
         lanes = self.lanes
         assert lanes is not None
+        if both and isinstance(e, Load) and self.pairs_lie_together(e, name):
+            return (self.cast(self.load_pairs(e), I16),)
         if both and not mentions(e, lanes.steps) and not speculates(e, {name: 1}):
             with self.lanes_over(name, 2):
                 return (self.cast(self.splat(self.expr(e), 2), I16),)
@@ -274,6 +280,33 @@ class Sums(Accesses):
         after = self.binary("add", self.names[name], self.constant(1, I64), " nsw")
         with self.binding(name, after):
             return first, self.cast(self.splat(self.expr(e), lanes.count), I16)
+
+    def pairs_lie_together(self, e: Load, name: str) -> bool:
+        """Whether memory holds the pairs of ``name``, one lane's after another's."""
+        buffer, lanes = self.buffers[e.buffer], self.lanes
+        assert lanes is not None
+        if buffer.dtype.bits < 8:
+            return False
+        steps = [(lanes.step(i), lane_step(i, {name: 1})) for i in e.indices]
+        strides = unit_strides(buffer)
+        if any(None in step for step in steps):
+            return False
+        by_lane, by_name = (
+            sum(stride * (step[k] or 0) for stride, step in zip(strides, steps, strict=True))
+            for k in (0, 1)
+        )
+        unit = buffer.dtype.bits // 8
+        return (by_lane, by_name) == (2 * unit, unit)
+
+    def load_pairs(self, e: Load) -> Value:
+        """Those pairs, of all lanes."""
+        buffer, lanes = self.buffers[e.buffer], self.lanes
+        assert lanes is not None
+        offset, _ = self.place(buffer, e.indices)
+        at, dtype = self.address(buffer, offset), buffer.dtype
+        kind = type_text(dtype, 2 * lanes.count)
+        text = f"load {kind}, ptr {at}, align {dtype.bits // 8}"
+        return self.op(text, dtype, 2 * lanes.count)
 
     @contextmanager
     def lanes_over(self, name: str, count: int) -> Iterator[None]:
@@ -286,6 +319,9 @@ class Sums(Accesses):
     def interleaved(self, pair: Totals, part: int, total: Value) -> Value:
         """The pairs of one total's lanes, ``i16``: first, second, first, second."""
         width = total.lanes
+        if len(pair) == 1 and pair[0].lanes > 2:
+            order = list(range(2 * width * part, 2 * width * (part + 1)))
+            return self.shuffle(pair[0], pair[0], order)
         if len(pair) == 1:
             both = self.op(f"bitcast <2 x i16> {pair[0].text} to i32", I32)
             kinds = type_text(I32, width), type_text(I16, 2 * width)
