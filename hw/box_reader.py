@@ -14,6 +14,7 @@ from ..isa.memories import Memory
 from .arrival import write_signatures
 from .axi import read_client_signature
 from .boxes import Rows
+from .fork import fork
 from .interfaces import BOX, Fault
 from .placer import Placer
 from .queue import Queue
@@ -82,11 +83,9 @@ class BoxReader(wiring.Component):
         m.submodules.placer = placer = Placer(self._config, self._memories)
 
         m.d.comb += [
-            self.i.ready.eq(rows.i.ready & boxes.i.ready & ~self.fault.valid),
+            self.i.ready.eq(fork(m, self.i.valid & ~self.fault.valid, rows.i, boxes.i)),
             rows.i.payload.eq(self.i.payload),
-            rows.i.valid.eq(self.i.valid & self.i.ready),
             boxes.i.payload.eq(self.i.payload),
-            boxes.i.valid.eq(self.i.valid & self.i.ready),
         ]
         beat_bits = exact_log2(self._config.bus_bytes)
         request = self.bus.request

@@ -10,7 +10,7 @@ from amaranth.lib import data, enum, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa.config import AcceleratorConfig
-from ..isa.formats import INSTRUCTION_BITS, Layout, uop_layout
+from ..isa.formats import FINISH, INSTRUCTION_BITS, Layout, uop_layout
 from ..isa.instructions import InstructionSet
 
 ADDRESS_BITS = 32
@@ -36,6 +36,10 @@ def format_struct(config: AcceleratorConfig, opcode: int) -> data.FlexibleLayout
 def uop_struct(config: AcceleratorConfig) -> data.FlexibleLayout:
     """The layout of a micro-op."""
     return struct_of(uop_layout(config))
+
+
+HEAD_STRUCT = struct_of(FINISH.layout(AcceleratorConfig()))
+"""The head of every instruction, opcode and dependence flags; FINISH has nothing else."""
 
 
 class Activity(enum.Enum, shape=3):
@@ -116,6 +120,7 @@ def read_signature(address_bits: int, data_bits: int) -> wiring.Signature:
 __all__ = [
     "ADDRESS_BITS",
     "BOX",
+    "HEAD_STRUCT",
     "INDEX_BITS",
     "ISSUE",
     "Activity",

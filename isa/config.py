@@ -224,12 +224,9 @@ class AcceleratorConfig:
     @classmethod
     def preset(cls, name: str) -> AcceleratorConfig:
         """The preset of that name; :class:`ConfigError` lists the names if there is none."""
-        try:
-            return PRESETS[name]
-        except KeyError:
-            raise ConfigError(
-                f"there is no preset {name!r}; there are {', '.join(PRESETS)}"
-            ) from None
+        if not isinstance(name, str) or name not in PRESETS:
+            raise ConfigError(f"there is no preset {name!r}; there are {', '.join(PRESETS)}")
+        return PRESETS[name]
 
     @classmethod
     def from_mapping(cls, values: Mapping[str, Any], *, where: str = "config") -> AcceleratorConfig:

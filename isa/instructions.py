@@ -89,7 +89,7 @@ def _box(
     format: Format, config: AcceleratorConfig, name: str, buffers: tuple[Buffer, ...], row: Stmt
 ) -> Nest:
     """``row`` with ``y`` bound to each row of a box; nothing where ``x_size`` is 0."""
-    params = _params(format, config)
+    params = params_of(format, config)
     pads = "y_pad_0" in params
     rows = Index("y_pad_0") + Index("y_size") + Index("y_pad_1") if pads else Index("y_size")
     body = If(Binary("ne", Index("x_size"), expr(0)), For("y", expr(0), rows, row))
@@ -205,12 +205,13 @@ def _steps(
         body = For("j", expr(0), Index("iter_in"), body)
         body = For("i", expr(0), Index("iter_out"), body)
         uop = MEMORIES[MemoryType.UOP].sram(config)
-        return Nest(name, _params(format, config), (uop, *buffers(config)), body)
+        return Nest(name, params_of(format, config), (uop, *buffers(config)), body)
 
     return meaning
 
 
-def _params(format: Format, config: AcceleratorConfig) -> tuple[str, ...]:
+def params_of(format: Format, config: AcceleratorConfig) -> tuple[str, ...]:
+    """The operands of a format: its fields without those that select, order or fill."""
     selectors = ("opcode", *FLAGS, "unused", "reserved", *SELECTORS.get(format.name, ()))
     return tuple(s.name for s in format.layout(config).slots if s.name not in selectors)
 
@@ -353,7 +354,7 @@ def _alu_operations() -> list[Operation]:
 
 
 def _nothing(name: str, format: Format) -> Meaning:
-    return lambda config: Nest(name, _params(format, config), (), Block(()))
+    return lambda config: Nest(name, params_of(format, config), (), Block(()))
 
 
 _INP = MEMORIES[MemoryType.INP]

@@ -55,23 +55,22 @@ Value = Any
 
 
 class AccessError(IndexError):
-    """A nest touched an element that its buffer does not have.
+    """A nest would have touched an element that its buffer does not have.
 
     Attributes
     ----------
     buffer : str
         The buffer's name.
-    axis, index, extent : int
-        On which axis, at which index, of how many.
-    written : bool
-        Whether by a store.
+    axis : int
+        On which axis.
+    index : int or None
+        At which index, where that is known.
     """
 
-    def __init__(self, buffer: str, axis: int, index: int, extent: int, written: bool):
-        access = "stored to" if written else "loaded from"
-        super().__init__(f"{buffer} has {extent} on axis {axis}; index {index} was {access}")
-        self.buffer, self.axis, self.index, self.extent = buffer, axis, index, extent
-        self.written = written
+    def __init__(self, buffer: str, axis: int = 0, index: int | None = None, extent: str = ""):
+        at = "" if index is None else f" at {index}"
+        super().__init__(f"{buffer} was accessed beyond its extent{extent} on axis {axis}{at}")
+        self.buffer, self.axis, self.index = buffer, axis, index
 
 
 def interpret(
@@ -165,7 +164,7 @@ class _Memory:
             self.extents = (first, *inner)
 
     def load(self, indices: list[Value], mask: Array | None) -> Value:
-        indices, active = self._legal(indices, mask, written=False)
+        indices, active = self._legal(indices, mask)
         if not active:
             return 0 if self.dtype.kind != "f" else numpy_dtype(self.dtype).type(0)
         if self.packed:
@@ -176,7 +175,7 @@ class _Memory:
         return int(value)
 
     def store(self, indices: list[Value], value: Value, mask: Array | None) -> None:
-        indices, active = self._legal(indices, mask, written=True)
+        indices, active = self._legal(indices, mask)
         if not active:
             return
         together = [value, *indices] if mask is None else [value, *indices, mask]
@@ -191,9 +190,7 @@ class _Memory:
         else:
             self.array[tuple(indices)] = value
 
-    def _legal(
-        self, indices: list[Value], mask: Array | None, written: bool
-    ) -> tuple[list[Value], bool]:
+    def _legal(self, indices: list[Value], mask: Array | None) -> tuple[list[Value], bool]:
         """The indices with those under a cleared mask made harmless, and whether any is left."""
         if mask is not None:
             if not mask.any():
@@ -204,7 +201,7 @@ class _Memory:
                 least, most = _bounds(index)
                 if least < 0 or most >= extent:
                     bad = least if least < 0 else most
-                    raise AccessError(self.name, axis, bad, extent, written)
+                    raise AccessError(self.name, axis, bad, f" {extent}")
         return indices, True
 
     def _bits(self, indices: list[Value]) -> tuple[Value, Value]:
@@ -298,10 +295,18 @@ class _Planner:
 
     def __init__(self, buffers: Mapping[str, Buffer], checked: bool):
         self.buffers, self.checked = buffers, checked
+        self._done: dict[int, tuple[Evaluate, DType]] = {}
 
     # --- expressions
 
     def expr(self, e: Expr) -> tuple[Evaluate, DType]:
+        """An expression's closure and type; each node is planned once, however deep it lies."""
+        done = self._done.get(id(e))
+        if done is None:
+            done = self._done[id(e)] = self._expr(e)
+        return done
+
+    def _expr(self, e: Expr) -> tuple[Evaluate, DType]:
         match e:
             case Const(value, dtype):
                 if dtype.kind == "f":

@@ -16,11 +16,13 @@ Grammar
 
 Arithmetic is two's complement as C++20 has it: operands narrower than 32 bits are promoted to
 ``i32``, an ``i64`` operand makes the operation ``i64``, results wrap. An :class:`Index` is
-``i64``. ``div`` and ``mod`` round towards minus infinity; ``shr`` is arithmetic on signed types
-and logical on unsigned ones. Conditions hold where they are not 0. Shift amounts must lie in
-``[0, width)``. Comparisons give ``bool`` (u1). A ``Store`` keeps the low bits of its
+``i64``. ``div`` and ``mod`` round towards minus infinity, and by 0 give 0; ``shr`` is arithmetic
+on signed types and logical on unsigned ones. Conditions hold where they are not 0. Shift amounts
+must lie in ``[0, width)``. Comparisons give ``bool`` (u1). A ``Store`` keeps the low bits of its
 value. ``Select`` evaluates only the branch that it takes. Floating point follows IEEE 754 with
-the operands' type; ``Cast`` from float to integer truncates and saturates.
+the operands' type, where a ``Sum`` may add in any order and fuse a multiplication into an
+addition; ``Cast`` from float to integer truncates and saturates. A loop's index, a ``Let`` name
+and the axes of a ``Sum`` hide outer names.
 """
 
 from __future__ import annotations

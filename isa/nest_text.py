@@ -26,6 +26,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import dataclass, replace
+from textwrap import wrap
 
 from .errors import ProgramError
 from .nest import (
@@ -78,7 +79,11 @@ _WORDS = frozenset((
 
 def format_nest(nest: Nest) -> str:
     """``nest`` as text, every line ended; :func:`parse_nest` reads it back exactly."""
-    lines = [f"nest {_name(nest.name)}({', '.join(map(_name, nest.params))})"]
+    params = ", ".join(map(_name, nest.params))
+    lines = [f"nest {_name(nest.name)}({params})"]
+    if len(lines[0]) > WIDTH:
+        wrapped = wrap(params, WIDTH - 4, break_long_words=False, break_on_hyphens=False)
+        lines = [f"nest {_name(nest.name)}(", *(f"    {line}" for line in wrapped), "  )"]
     for buffer in nest.buffers:
         shape = ", ".join("*" if not n else str(n) for n in buffer.shape)
         strides = f" strides [{', '.join(map(str, buffer.strides))}]" if buffer.strides else ""
@@ -159,8 +164,8 @@ def _operands(parts: list[_Part], depth: int) -> list[str]:
     for part in parts:
         before, e = "  " * depth + part.before, part.expr
         flat = f"{before}{_flat(e, part.least)}{part.after}"
-        infix = isinstance(e, Binary) and e.op in _INFIX and not part.before
-        if infix and len(flat) > WIDTH and _INFIX[e.op][1] >= part.least:
+        level = _INFIX[e.op][1] if isinstance(e, Binary) and e.op in _INFIX else -1
+        if len(flat) > WIDTH and not part.before and level >= part.least:
             _, inner, _ = _split(e)
             inner[-1] = replace(inner[-1], after=part.after)
             lines += _operands(inner, depth)

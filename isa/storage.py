@@ -27,6 +27,18 @@ _NUMPY = {
 } | {("f", bits): np.dtype(f"float{bits}") for bits in (32, 64)}
 
 
+def unit_strides(buffer: Buffer) -> tuple[int, ...]:
+    """How far elements lie apart on each axis: in bytes, below 8 bits in bits."""
+    if buffer.strides is not None:
+        return buffer.strides
+    strides: list[int] = []
+    step = buffer.dtype.bits // 8 if buffer.dtype.bits >= 8 else buffer.dtype.bits
+    for extent in reversed(buffer.shape):
+        strides.append(step)
+        step *= extent
+    return tuple(reversed(strides))
+
+
 def bound_array(buffer: Buffer, array: NDArray[Any]) -> NDArray[Any]:
     """``array`` as ``buffer`` sees it: of its type and shape, sharing memory.
 
@@ -73,9 +85,7 @@ def bound_array(buffer: Buffer, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _view(buffer: Buffer, dtype: np.dtype[Any], memory: NDArray[Any]) -> NDArray[Any]:
-    shape, strides = buffer.shape, buffer.strides
-    if strides is None:
-        strides = tuple(dtype.itemsize * math.prod(shape[i + 1 :]) for i in range(len(shape)))
+    shape, strides = buffer.shape, unit_strides(buffer)
     if shape and shape[0] == 0:
         rest = dtype.itemsize + sum(
             (n - 1) * s for n, s in zip(shape[1:], strides[1:], strict=True)

@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 import hashlib
-import os
+from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 from ..compiler.artifact import CompiledModel
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import PackageError
 from ..isa.spec import spec_hash
+from ..sim.paths import cache_directory
 from . import package
-
-
-def directory() -> Path:
-    """Where caches live: ``WEFT_CACHE``, else ``weft`` under the user's cache directory."""
-    chosen = os.environ.get("WEFT_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weft"
 
 
 def path_of(sha256: str, config: AcceleratorConfig, options: str) -> Path:
     """Where the network of that file hash, compiled so, is or would be kept."""
     text = "\n".join((sha256, spec_hash(config), options, _compiler_hash()))
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
-    return directory() / "networks" / f"{key}.weft"
+    return cache_directory() / "networks" / f"{key}.weft"
 
 
 @lru_cache(maxsize=1)
@@ -40,6 +34,12 @@ def _compiler_hash() -> str:
     return digest.hexdigest()
 
 
+def store(path: Path, model: CompiledModel, extra: dict[str, Any]) -> None:
+    """Keep the model for the next time; a cache that cannot be written is no error."""
+    with suppress(PackageError):
+        package.save(model, path, extra)
+
+
 def load(path: Path, config: AcceleratorConfig) -> CompiledModel | None:
     """The cached model, or None if there is none or it is damaged."""
     if not path.exists():
@@ -47,5 +47,6 @@ def load(path: Path, config: AcceleratorConfig) -> CompiledModel | None:
     try:
         return package.load(path, config)[0]
     except PackageError:
-        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.unlink(missing_ok=True)
         return None

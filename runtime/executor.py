@@ -11,9 +11,10 @@ import numpy as np
 from ..compiler import layout
 from ..compiler.artifact import AcceleratorStep, CompiledModel, HostStep
 from ..compiler.host import HostCode, compile_nodes
-from ..isa.errors import DataError
-from ..isa.nest import DType
-from ..sim.device import Device
+from ..isa.errors import DataError, DeviceError
+from ..isa.storage import numpy_dtype
+from ..sim.device import Device, RunResult
+from ..sim.paths import cache_directory
 
 Progress = Callable[[int, int], None]
 
@@ -53,7 +54,9 @@ class Executor:
         self.device = device
         self._host: dict[str, HostCode] = {
             step.name: compile_nodes(
-                model.graph, tuple(n for n in model.graph.nodes if n.name in step.nodes)
+                model.graph,
+                tuple(n for n in model.graph.nodes if n.name in step.nodes),
+                cache_directory() / "host",
             )
             for step in model.steps
             if isinstance(step, HostStep)
@@ -65,7 +68,13 @@ class Executor:
     def __call__(
         self, inputs: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], list[StepProfile]]:
-        """One inference: the graph's inputs by name to its outputs by name, and the profile."""
+        """One inference: the graph's inputs by name to its outputs by name, and the profile.
+
+        Raises
+        ------
+        DeviceError
+            If the device stops; the message begins with the step's name.
+        """
         values: dict[str, np.ndarray] = dict(inputs)
         in_dram: set[str] = set()
         profiles: list[StepProfile] = []
@@ -78,7 +87,7 @@ class Executor:
                     if name not in in_dram:
                         self._to_dram(name, values[name])
                         in_dram.add(name)
-                result = self.device.run(step.address, step.count)
+                result = self._launch(step)
                 profile.cycles, profile.counters = result.cycles, result.counters
                 for name in step.outputs:
                     values.pop(name, None)
@@ -96,6 +105,15 @@ class Executor:
         }
         return outputs, profiles
 
+    def _launch(self, step: AcceleratorStep) -> RunResult:
+        """Run a step's program; what stops it says which step that was."""
+        assert self.device is not None
+        try:
+            return self.device.run(step.address, step.count)
+        except DeviceError as error:
+            error.args = (f"{step.name}: {error}", *error.args[1:])
+            raise
+
     def _to_dram(self, name: str, value: np.ndarray) -> None:
         assert self.device is not None
         tensor = self.model.tensors[name]
@@ -108,11 +126,6 @@ class Executor:
         data = self.device.read(tensor.address, size)
         shape = self.model.graph.tensors[name].shape
         return layout.unpack(tensor, self.model.config, data).reshape(shape)
-
-
-def numpy_dtype(dtype: DType) -> np.dtype:
-    """The numpy type of a tensor's elements."""
-    return np.dtype(f"{dtype.kind}{dtype.bits // 8}")
 
 
 def check_sample(model: CompiledModel, name: str, value: np.ndarray) -> np.ndarray:

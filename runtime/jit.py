@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -12,10 +11,10 @@ import numpy as np
 from ..compiler.artifact import AcceleratorStep, CompiledModel
 from ..compiler.pipeline import compile_graph
 from ..isa.config import AcceleratorConfig
-from ..isa.errors import ConfigError, DataError, PackageError
+from ..isa.errors import ConfigError, DataError, DeviceError, PackageError
 from ..isa.spec import spec_hash
 from ..sim import connect
-from . import cache, package, report
+from . import cache, report
 from .executor import Executor, StepProfile, check_sample
 from .hardware import Hardware, hardware
 from .network import Network
@@ -45,10 +44,10 @@ class Run:
         self._on_host = on_host
         self._progress = progress
         self._device_options = device_options
+        self._model: CompiledModel | None = None
         self._executor: Executor | None = None
         self._profiles: list[StepProfile] = []
         self._samples = 0
-        self._compile_seconds = 0.0
 
     def __call__(
         self, *inputs: np.ndarray, progress: Callable[[int, int], None] | None = None
@@ -89,7 +88,11 @@ class Run:
                 name: check_sample(executor.model, name, _sample(x, i, count))
                 for name, x in zip(graph.inputs, inputs, strict=True)
             }
-            outputs, self._profiles = executor(values)
+            try:
+                outputs, self._profiles = executor(values)
+            except DeviceError:
+                self.close()  # a device that stopped is of no further use; the next call connects
+                raise
             collected.append(outputs)
             self._samples += 1
             if progress is not None:
@@ -110,19 +113,19 @@ class Run:
         """The record of the last inference; see DESIGN's report. ``print`` it through ``str``."""
         if not self._profiles:
             raise DataError("there is nothing to report before the first inference")
-        executor = self._ready()
-        on_device = [isinstance(step, AcceleratorStep) for step in executor.model.steps]
+        model = self.compile()
+        on_device = [isinstance(step, AcceleratorStep) for step in model.steps]
         seconds = [profile.seconds for profile in self._profiles]
         info = report.RunInfo(
             self.network.name,
             self.network.sha256,
             self.on,
-            report.DRAM | {"latency": self._device_options.get("dram_latency", 40)},
+            report.dram(self._device_options),
             self._samples,
             sum(s for s, d in zip(seconds, on_device, strict=True) if not d),
             sum(s for s, d in zip(seconds, on_device, strict=True) if d),
         )
-        return Report(report.build(executor.model, self._profiles, info))
+        return report.Report(report.build(model, self._profiles, info))
 
     def close(self) -> None:
         """Give the device back; another call connects again."""
@@ -138,7 +141,9 @@ class Run:
 
     def _sample_count(self, name: str, value: np.ndarray) -> int:
         tensor = self.network.graph.tensors[name]
-        own = tensor.shape[0] if tensor.shape else 1
+        if not tensor.shape:
+            raise DataError(f"input {name!r} is a scalar, which has no axis for samples")
+        own = tensor.shape[0]
         if value.ndim != len(tensor.shape) or value.shape[1:] != tensor.shape[1:]:
             rest = ", ".join(map(str, tensor.shape[1:]))
             raise DataError(f"input {name!r} takes shape (samples, {rest}), not {value.shape}")
@@ -148,9 +153,7 @@ class Run:
 
     def _ready(self) -> Executor:
         if self._executor is None:
-            started = time.perf_counter()
             model = self.compile()
-            self._compile_seconds = time.perf_counter() - started
             device = None
             if any(isinstance(step, AcceleratorStep) for step in model.steps):
                 options = dict(self._device_options)
@@ -158,7 +161,12 @@ class Run:
                     options["progress"] = self._progress
                 options.setdefault("dram_bytes", max(256 << 20, model.dram_bytes))
                 device = connect(self.on, self.config, **options)
-            self._executor = Executor(model, device)
+            try:
+                self._executor = Executor(model, device)
+            except BaseException:
+                if device is not None:
+                    device.close()
+                raise
         return self._executor
 
     def compile(self) -> CompiledModel:
@@ -168,37 +176,41 @@ class Run:
         ------
         UnsupportedError
             If operators are left that neither accelerator nor host can run; lists them all.
+        ConfigError
+            If ``on_host`` names a node that the network does not have.
         """
-        if self.network.compiled is not None:
-            return self.network.compiled
+        if self._model is None:
+            self._model = self._compile()
+        return self._model
+
+    def _compile(self) -> CompiledModel:
+        made, graph = self.network.compiled, self.network.graph
+        unknown = self._on_host - {node.name for node in graph.nodes}
+        if unknown:
+            raise ConfigError(f"{self.network.name} has no node {min(unknown)!r} to run on the CPU")
+        if made is not None and self.on != "cpu" and not self._on_host:
+            return made
         placement = "cpu" if self.on == "cpu" else "auto"
+
+        def compiled() -> CompiledModel:
+            return compile_graph(graph, self.config, placement=placement, on_host=self._on_host)
+
+        if made is not None:  # what a package says of its origin is no key for the cache
+            return compiled()
         options = f"{placement} {sorted(self._on_host)}"
         path = cache.path_of(self.network.sha256, self.config, options)
         model = cache.load(path, self.config)
         if model is None:
-            model = compile_graph(
-                self.network.graph, self.config, placement=placement, on_host=self._on_host
-            )
-            package.save(model, path, {"name": self.network.name, "sha256": self.network.sha256})
-        return replace(model, graph=self.network.graph)
+            model = compiled()
+            extra = {"name": self.network.name, "sha256": self.network.sha256}
+            cache.store(path, model, extra)
+        return replace(model, graph=graph)
 
 
 def _sample(value: np.ndarray, i: int, count: int) -> np.ndarray:
     """Sample ``i`` of ``count`` equal parts of the first axis."""
     rows = len(value) // count
     return value[i * rows : (i + 1) * rows]
-
-
-class Report(dict[str, Any]):
-    """A report that prints as its table."""
-
-    def __str__(self) -> str:
-        from rich.console import Console
-
-        console = Console(width=140, no_color=True, highlight=False)
-        with console.capture() as capture:
-            console.print(report.table(self))
-        return capture.get()
 
 
 def jit(
@@ -236,8 +248,7 @@ def jit(
     PackageError
         If a package was compiled for other hardware than ``hw``.
 
-    What is wrong with the network is raised at the first
-        call, when it is compiled.
+    What is wrong with the network is raised at the first call, when it is compiled.
     """
     made = network.compiled
     if made is None:

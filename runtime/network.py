@@ -59,7 +59,7 @@ def load(path: str | Path) -> Network:
     elif data[:4] == b"PK\x03\x04":
         from . import package
 
-        model, extra = package.load(path)
+        model, extra = package.parse(data, str(path))
         return Network(
             str(extra.get("name", path.stem)), model.graph, str(extra.get("sha256", "")), model
         )

@@ -9,14 +9,27 @@ from typing import Any
 from ..compiler.artifact import AcceleratorStep, CompiledModel
 from ..isa.registers import COUNTERS
 from ..isa.spec import spec_hash
+from ..sim.device import DEFAULT_DRAM_LATENCY
 from ..version import VERSION
 from .executor import StepProfile
 
-DRAM = {"latency": 40, "outstanding": 16, "write_response": 10, "beats_per_cycle": 1}
+DRAM = {
+    "latency": DEFAULT_DRAM_LATENCY, "outstanding": 16, "write_response": 10, "beats_per_cycle": 1,
+}  # fmt: skip
 """The memory model of every published figure."""
 
 STALL_GROUP = "compute"
 """The engine whose cycles a layer's ``stalls`` divide: the array's."""
+
+
+def dram(options: Mapping[str, Any]) -> dict[str, int]:
+    """The memory model under the options that a device was connected with."""
+    model = dict(DRAM)
+    if options.get("dram_latency") is not None:
+        model["latency"] = options["dram_latency"]
+    if options.get("stall_seed") is not None:
+        model["stall_seed"] = options["stall_seed"]
+    return model
 
 
 @dataclass(frozen=True)
@@ -33,7 +46,12 @@ class RunInfo:
 
 
 def build(model: CompiledModel, profiles: Sequence[StepProfile], info: RunInfo) -> dict[str, Any]:
-    """The report of the last sample's profile, as plain data for JSON."""
+    """The report of the last sample's profile, as plain data for JSON.
+
+    Cycles are those of the device; ``bound_cycles`` are the least that the array or the bus allow
+    for the layer. ``stalls`` divide a layer's cycles among what its array did, ``busy`` included;
+    a simulator without time has none.
+    """
     config = model.config
     layers = [
         _layer(model, step, profile) for step, profile in zip(model.steps, profiles, strict=True)
@@ -97,49 +115,67 @@ def _layer(model: CompiledModel, step: Any, profile: StepProfile) -> dict[str, A
     }
 
 
+class Report(dict[str, Any]):
+    """A report that prints as its table."""
+
+    def __str__(self) -> str:
+        from rich.console import Console
+
+        console = Console(width=140, no_color=True, highlight=False)
+        with console.capture() as capture:
+            console.print(table(self))
+        return capture.get()
+
+
 def table(report: Mapping[str, Any]) -> Any:
-    """The per-layer table, for ``rich`` to print."""
+    """The per-layer table, for ``rich`` to print.
+
+    Where nothing counts cycles (``functional``, ``cpu``), it shows the milliseconds of this
+    machine instead.
+    """
     from rich.table import Table
 
-    timed = any(layer["cycles"] for layer in report["layers"])
+    layers, totals = report["layers"], report["totals"]
+    timed = any(layer["cycles"] for layer in layers)
+    numbers = ("cycles", "MAC/cycle", "util", "bound", "read", "written") if timed else ("ms",)
     grid = Table(box=None, pad_edge=False, header_style="bold")
-    grid.add_column("layer", no_wrap=True)
-    grid.add_column("op", no_wrap=True)
-    grid.add_column("where", no_wrap=True)
-    for title in ("MACs", "cycles", "MAC/cycle", "util", "bound", "read", "written"):
+    for title in ("layer", "op", "where"):
+        grid.add_column(title, no_wrap=True)
+    for title in ("MACs", *numbers):
         grid.add_column(title, justify="right", no_wrap=True)
-    for layer in report["layers"]:
-        on_cpu = layer["where"] == "cpu"
-        cycles = layer["cycles"]
+    for layer in layers:
         grid.add_row(
-            layer["name"],
-            layer["op"],
-            layer["where"],
-            f"{layer['macs']:,}",
-            f"{cycles:,}" if cycles else "-",
-            f"{layer['macs'] / cycles:.1f}" if cycles else "-",
-            f"{layer['utilization']:.0%}" if cycles else "-",
-            "-" if on_cpu else f"{layer['bound_cycles']:,.0f} {layer['bound_by']}",
-            _bytes(layer["dram_read_bytes"]) if cycles else "-",
-            _bytes(layer["dram_write_bytes"]) if cycles else "-",
-            style="dim" if on_cpu else None,
+            *(layer["name"], layer["op"], layer["where"], f"{layer['macs']:,}"),
+            *(_cycle_cells(layer) if timed else (f"{1000 * layer['seconds']:.3f}",)),
+            style="dim" if layer["where"] == "cpu" and timed else None,
         )
-    totals = report["totals"]
     grid.add_section()
+    traffic = [sum(layer[f"dram_{way}_bytes"] for layer in layers) for way in ("read", "write")]
+    sums = (
+        *(f"{totals['cycles']:,}", f"{totals['macs_per_cycle']:.1f}", "", ""),
+        *(_bytes(count) for count in traffic),
+    )
+    milliseconds = f"{1000 * sum(layer['seconds'] for layer in layers):.3f}"
     grid.add_row(
-        "total",
-        "",
-        f"{totals['offload_macs']:.1%} acc.",
-        f"{totals['macs']:,}",
-        f"{totals['cycles']:,}" if timed else "-",
-        f"{totals['macs_per_cycle']:.1f}" if timed else "-",
-        "",
-        "",
-        _bytes(sum(layer["dram_read_bytes"] for layer in report["layers"])) if timed else "-",
-        _bytes(sum(layer["dram_write_bytes"] for layer in report["layers"])) if timed else "-",
+        *("total", "", f"{totals['offload_macs']:.1%} acc.", f"{totals['macs']:,}"),
+        *(sums if timed else (milliseconds,)),
         style="bold",
     )
     return grid
+
+
+def _cycle_cells(layer: Mapping[str, Any]) -> tuple[str, ...]:
+    cycles = layer["cycles"]
+    if not cycles:
+        return ("-",) * 6
+    return (
+        f"{cycles:,}",
+        f"{layer['macs'] / cycles:.1f}",
+        f"{layer['utilization']:.0%}",
+        f"{layer['bound_cycles']:,.0f} {layer['bound_by']}",
+        _bytes(layer["dram_read_bytes"]),
+        _bytes(layer["dram_write_bytes"]),
+    )
 
 
 def _bytes(count: int) -> str:

@@ -39,7 +39,7 @@ def test_the_wheel_holds_every_source_file_of_every_room(wheel: Path):
     names = set(zipfile.ZipFile(wheel).namelist())
     for room in ROOMS:
         for source in (ROOT / room).rglob("*"):
-            if source.suffix in (".py", ".cpp", ".h") and "__pycache__" not in source.parts:
+            if source.suffix in (".py", ".cpp", ".h", ".v") and "__pycache__" not in source.parts:
                 assert f"weft/{source.relative_to(ROOT).as_posix()}" in names
     assert "weft/py.typed" in names
 

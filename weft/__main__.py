@@ -9,8 +9,10 @@ import argparse
 import json
 import os
 import sys
+import traceback
 from collections.abc import Sequence
 from importlib import import_module
+from typing import NoReturn
 
 from .version import VERSION
 
@@ -24,12 +26,47 @@ VERBS = {
     "doctor": "check the tools that Weft needs",
 }
 """The verbs; each is a module of ``runtime/commands`` with ``arguments`` and ``main``."""
+BAD_INPUT, MISSING_TOOL, DEFECT, INTERRUPTED = 2, 3, 70, 130
+"""Exit codes that no :class:`weft.WeftError` has; an exception of another kind is a defect."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb and return its exit code."""
     argv = list(sys.argv[1:] if argv is None else argv)
-    parser = argparse.ArgumentParser(
+    as_json = "--json" in argv
+    try:
+        return _run(argv)
+    except BrokenPipeError:  # the reader of our output has gone, for instance `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 0
+    except KeyboardInterrupt:
+        return _complain("interrupted", "KeyboardInterrupt", False, INTERRUPTED)
+    except Exception as error:
+        return _failed(error, as_json)
+
+
+def _failed(error: Exception, as_json: bool) -> int:
+    """Say in one line what went wrong; what nobody foresaw comes with its traceback."""
+    from .isa.errors import WeftError
+
+    kind = type(error).__name__
+    if isinstance(error, WeftError):
+        return _complain(str(error), kind, as_json, error.exit_code)
+    if isinstance(error, MemoryError):
+        return _complain("out of memory", kind, as_json, BAD_INPUT)
+    if isinstance(error, OSError) and error.filename and error.strerror:
+        return _complain(f"{error.filename}: {error.strerror}", kind, as_json, BAD_INPUT)
+    package = (getattr(error, "name", None) or "").partition(".")[0]
+    if isinstance(error, ModuleNotFoundError) and package not in ("", __package__):
+        line = f"the package {package!r} is missing: pip install {package}"
+        return _complain(line, "MissingToolError", as_json, MISSING_TOOL)
+    traceback.print_exception(error)
+    line = f"a defect of Weft, please report it: {kind}: {error}"
+    return _complain(line, kind, as_json, DEFECT)
+
+
+def _run(argv: list[str]) -> int:
+    parser = _Parser(
         prog="weft",
         description="A tensor accelerator and its compiler, designed together.",
         epilog="exit codes: 0 ok, 1 mismatch, 2 bad input, 3 missing tool, "
@@ -44,27 +81,25 @@ def main(argv: Sequence[str] | None = None) -> int:
         if verb == chosen:  # only the chosen verb pays for its imports
             import_module(f".runtime.commands.{verb}", __package__).arguments(sub)
     arguments = parser.parse_args(argv)
-    from .isa.errors import WeftError
-
-    try:
-        module = import_module(f".runtime.commands.{arguments.verb}", __package__)
-        return int(module.main(arguments))
-    except WeftError as error:
-        _complain(error, arguments.json)
-        return error.exit_code
-    except BrokenPipeError:  # the reader of our output has gone, for instance `head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
-    except KeyboardInterrupt:
-        print("weft: interrupted", file=sys.stderr)
-        return 130
+    module = import_module(f".runtime.commands.{arguments.verb}", __package__)
+    return int(module.main(arguments))
 
 
-def _complain(error: Exception, as_json: bool) -> None:
-    line = " ".join(str(error).split())
+class _Parser(argparse.ArgumentParser):
+    """Complains about its arguments as the verbs complain: in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        line = f"{message} (see {self.prog} --help)"
+        sys.exit(_complain(line, "InputError", "--json" in sys.argv[1:], BAD_INPUT))
+
+
+def _complain(line: str, kind: str, as_json: bool, code: int) -> int:
+    """One line to standard error and, where JSON was asked for, an object to standard output."""
+    line = " ".join(line.split())
     if as_json:
-        print(json.dumps({"error": line, "kind": type(error).__name__}))
+        print(json.dumps({"error": line, "kind": kind}))
     print(f"weft: {line}", file=sys.stderr)
+    return code
 
 
 if __name__ == "__main__":

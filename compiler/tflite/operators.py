@@ -115,7 +115,7 @@ class _Operator:
         if table is None or self.source.access(self.table.BuiltinOptionsType) != expected:
             raise self.error(f"has no {options.__name__}")
         typed = options()
-        typed.Init(table.Bytes, table.Pos)
+        self.source.access(typed.Init, table.Bytes, table.Pos)
         return typed
 
     def fused(self, options: Any, node: Callable[[Activation], Op]) -> Op:

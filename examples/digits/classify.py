@@ -4,6 +4,8 @@ The network (``digits.tflite``, trained by ``train.py``) is compiled for the acc
 accelerator's own Verilog, translated by Verilator, executes it clock by clock.
 
     python examples/digits/classify.py [--on rtl|functional|cpu] [--hw PRESET] [--limit N]
+
+The digits are held-out ones: the network was not trained on them.
 """
 
 from __future__ import annotations
@@ -22,8 +24,8 @@ from weft.runtime import report
 from weft.runtime.commands.options import progress_bars
 
 HERE = Path(__file__).parent
-SHOWN = 8
-"""How many digits are shown as pictures."""
+SHOWN, SHOWN_WRONG = 8, 2
+"""How many digits are shown as pictures, and how many of these are mistakes at most."""
 INK = 16
 """The brightest pixel of scikit-learn's digits."""
 
@@ -49,6 +51,13 @@ def plain_picture(image: np.ndarray) -> Text:
     return Text("\n".join(lines) + "\n")
 
 
+def verdict(predicted: int, label: int) -> Text:
+    """What stands below a picture."""
+    if predicted == label:
+        return Text(f"{predicted}", style="bold green", justify="center")
+    return Text(f"says {predicted}, is {label}", style="bold red", justify="center")
+
+
 def _grey(value: int) -> str:
     level = round(255 * int(value) / INK)
     return f"rgb({level},{level},{level})"
@@ -59,7 +68,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--on", default="rtl", choices=("rtl", "functional", "cpu"))
     parser.add_argument("--hw", default="base", help="preset or TOML file (default base)")
-    parser.add_argument("--limit", type=int, help="only so many digits")
+    parser.add_argument(
+        "--limit", type=int, default=100, help="so many of the 360 digits (default 100)"
+    )
     arguments = parser.parse_args()
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -79,9 +90,11 @@ def main() -> int:
     predicted = scores.argmax(axis=1)
 
     draw = picture if console.is_terminal and not console.no_color else plain_picture
+    wrong = np.flatnonzero(predicted != labels)
+    first = np.flatnonzero(predicted == labels)[: SHOWN - len(wrong[:SHOWN_WRONG])]
     shown = [
-        Group(draw(images[i]), Text(f"it says {predicted[i]}, it is {labels[i]}", style="bold"))
-        for i in range(min(SHOWN, len(x)))
+        Group(draw(images[i]), verdict(int(predicted[i]), int(labels[i])))
+        for i in (*first, *wrong[:SHOWN_WRONG])
     ]
     console.print(Columns(shown, padding=(1, 3)))
     right = int((predicted == labels).sum())

@@ -6,6 +6,7 @@ import argparse
 
 from ...compiler.artifact import AcceleratorStep
 from ...isa.assembly import disassemble
+from ...isa.errors import DataError
 from ...isa.instructions import InstructionSet
 from ...isa.spec import spec_hash
 from ..jit import jit
@@ -31,6 +32,9 @@ def main(options: argparse.Namespace) -> int:
         for step in model.steps
         if isinstance(step, AcceleratorStep) and options.layer in (None, step.name)
     ]
+    if options.layer is not None and not programs:
+        there = [step.name for step in model.steps if isinstance(step, AcceleratorStep)]
+        raise DataError(f"there is no program {options.layer!r}; there are {', '.join(there)}")
     if options.json:
         print_json({step.name: text.splitlines() for step, text in programs})
         return 0

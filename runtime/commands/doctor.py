@@ -7,8 +7,8 @@ import platform
 import sys
 from importlib import metadata
 
+from ...sim.paths import cache_directory
 from ...sim.verilate import find_tools
-from .. import cache
 from .options import print_json
 
 PACKAGES = (
@@ -52,13 +52,13 @@ def main(options: argparse.Namespace) -> int:
         for tool in find_tools()
     ]
     if options.json:
-        print_json({"tools": rows, "cache": str(cache.directory())})
+        print_json({"tools": rows, "cache": str(cache_directory())})
     else:
         for row in rows:
             mark = "ok     " if row["ok"] else "missing"
             detail = row["version"] if row["ok"] else row["fix"]
             print(f"{mark}  {row['name']:16} {detail}")
-        print(f"cache    {cache.directory()}")
+        print(f"cache    {cache_directory()}")
     return 0 if all(row["ok"] for row in rows) else MISSING_TOOL
 
 

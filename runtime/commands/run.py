@@ -4,22 +4,32 @@ from __future__ import annotations
 
 import argparse
 import json
+import struct
 import sys
+import tokenize
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ...isa.errors import DataError
+from ...isa.errors import ConfigError, DataError
+from ...isa.storage import numpy_dtype
 from .. import report
-from ..executor import numpy_dtype
 from ..jit import TARGETS, Run, jit
 from ..network import Network, load
 from .options import add_hardware, chosen_hardware, print_json, progress_bars
 
 SEED = 0
 """Of the data that is made when none is given."""
+
+DAMAGED = (
+    ValueError, TypeError, KeyError, IndexError, EOFError, MemoryError, OverflowError, SyntaxError,
+    NotImplementedError, RuntimeError, tokenize.TokenError, struct.error, zlib.error,
+    zipfile.BadZipFile,
+)  # fmt: skip
+"""What numpy's readers raise for files that are no arrays."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -46,6 +56,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(options: argparse.Namespace) -> int:
     """Run, print the table, write what was asked for."""
+    for path in (options.output, options.report):
+        if path is not None and not Path(path).absolute().parent.is_dir():
+            raise DataError(f"{path}: there is no folder {Path(path).parent} to write it to")
     network = load(options.model)
     inputs, seeded = _inputs(network, options)
     device: dict[str, Any] = {}
@@ -56,6 +69,8 @@ def main(options: argparse.Namespace) -> int:
     if options.timeout is not None:
         device["timeout_cycles"] = options.timeout
     if options.wave is not None:
+        if options.on != "rtl":
+            raise ConfigError(f"--wave records the RTL's waves; there are none on {options.on}")
         device["wave"] = options.wave
     with progress_bars() as (build, samples):
         run = jit(
@@ -93,13 +108,13 @@ def _inputs(network: Network, options: argparse.Namespace) -> tuple[list[np.ndar
         raise DataError(f"--input serves one input; {network.name} has {', '.join(graph.inputs)}")
     tensor = graph.tensors[graph.inputs[0]]
     array = _read(Path(options.input), options.key)
-    if options.limit is not None:
-        array = array[: options.limit * (tensor.shape[0] if tensor.shape else 1)]
+    if options.limit is not None and array.ndim and tensor.shape:
+        array = array[: options.limit * tensor.shape[0]]
     return [array], False
 
 
 def _random(generator: np.random.Generator, tensor: Any, limit: int | None) -> np.ndarray:
-    shape = ((limit or 1) * tensor.shape[0], *tensor.shape[1:])
+    shape = ((limit or 1) * tensor.shape[0], *tensor.shape[1:]) if tensor.shape else ()
     dtype = numpy_dtype(tensor.dtype)
     if dtype.kind == "f":
         return generator.standard_normal(shape).astype(dtype)
@@ -108,22 +123,22 @@ def _random(generator: np.random.Generator, tensor: Any, limit: int | None) -> n
 
 def _read(path: Path, key: str | None) -> np.ndarray:
     try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            if key is not None:
-                raise DataError(f"{path}: --key is for .npz files")
-            return loaded
-        with loaded:
+        with path.open("rb") as file:
+            loaded = np.load(file, allow_pickle=False)
+            if isinstance(loaded, np.ndarray):
+                if key is not None:
+                    raise DataError(f"{path}: --key is for .npz files")
+                return loaded
             keys = list(loaded)
             if key is None and len(keys) == 1:
                 key = keys[0]
             if key is None or key not in keys:
                 raise DataError(f"{path}: choose one of its arrays with --key: {', '.join(keys)}")
-            return loaded[key]
+            return np.asarray(loaded[key])
+    except DAMAGED as error:
+        raise DataError(f"{path}: not a .npy or .npz file of plain arrays ({error})") from None
     except OSError as error:
         raise DataError(f"{path}: {error.strerror or error}") from None
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path}: not a .npy or .npz file of plain arrays ({error})") from None
 
 
 def _write_outputs(run: Run, outputs: Any, path: str) -> None:

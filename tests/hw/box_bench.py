@@ -20,6 +20,9 @@ CONFIGS = {
     ),
     "int4": replace(TINY, inp_width=4, wgt_width=4, bus_bytes=16, inp_bytes=1024, wgt_bytes=2048),
     "batch": replace(TINY, batch=2, bus_bytes=16),
+    "one byte": replace(
+        TINY, block=2, inp_width=4, wgt_width=4, bus_bytes=64, inp_bytes=64, acc_bytes=2048
+    ),
 }
 """Elements narrower than the bus, as wide, and wider, for every memory type."""
 
@@ -51,7 +54,7 @@ def lanes_to_bytes(lanes: np.ndarray, bits: int) -> np.ndarray:
     if bits == 4:
         pairs = (lanes & 15).astype(np.uint8).reshape(-1, 2)
         return pairs[:, 0] | pairs[:, 1] << 4
-    return lanes.astype(f"<i{bits // 8}").view(np.uint8)
+    return lanes.reshape(-1).astype(f"<i{bits // 8}").view(np.uint8)
 
 
 def element_address(config: AcceleratorConfig, memory: Memory, box, y: int, x: int) -> int:

@@ -11,9 +11,12 @@ import numpy as np
 import pytest
 import tflite
 
+from tests.compiler import graphs
 from tests.shared import SHARED, model_path, needs_shared
 from weft.compiler.graph import Conv2D, DepthwiseConv2D, Graph, Opaque, Softmax
+from weft.compiler.operators import nest_of, reason_against
 from weft.compiler.tflite import read
+from weft.compiler.tflite.write import write
 from weft.compiler.verify import verify
 from weft.isa import ModelError
 
@@ -176,6 +179,25 @@ def flip(data: bytes, random_: random.Random) -> bytes:
         values = (0, 1, 127, 128, 255, random_.randrange(256))
         damaged[random_.randrange(len(damaged))] = random_.choice(values)
     return bytes(damaged)
+
+
+def test_any_word_of_a_file_may_be_damaged():
+    """What is still read has loop nests, or says in one line why not."""
+    data = write(graphs.chain())
+    random_ = random.Random(1)
+    lowered = 0
+    for at in range(0, len(data) - 3, 4):
+        value = random_.choice((0, 1, 2**31 - 1, 2**32 - 1, random_.getrandbits(32)))
+        damaged = data[:at] + value.to_bytes(4, "little") + data[at + 4 :]
+        if not check(damaged):
+            continue
+        graph = read(damaged, "damaged")
+        reasons = [reason_against(graph, node) for node in graph.nodes]
+        if not any(reasons):
+            for node in graph.nodes:
+                nest_of(graph, node)
+            lowered += 1
+    assert lowered > 10
 
 
 @pytest.mark.parametrize(

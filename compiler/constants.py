@@ -1,0 +1,201 @@
+"""Constants as DRAM holds them: weights in blocks, requantization parameters in records."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..isa.config import QNT_LANE_BYTES, AcceleratorConfig
+from ..isa.interpret import interpret
+from ..isa.memories import QNT_LANE
+from ..isa.nest import (
+    I8,
+    I32,
+    Buffer,
+    Const,
+    Expr,
+    For,
+    Index,
+    Load,
+    Nest,
+    Select,
+    Stmt,
+    Store,
+    expr,
+    substitute,
+    walk,
+)
+from ..isa.storage import numpy_dtype
+from .kernel import Kernel
+from .layout import blocks
+from .tensorize import Contraction
+
+Loops = tuple[tuple[str, int], ...]
+
+
+def evaluate(
+    kernel: Kernel,
+    e: Expr,
+    loops: Loops,
+    limits: Mapping[str, int],
+    places: Mapping[str, Expr] | None = None,
+    arrays: Mapping[str, np.ndarray] | None = None,
+) -> np.ndarray:
+    """A constant expression at every point of ``loops``, ``i32``, axes in their order.
+
+    Parameters
+    ----------
+    kernel : Kernel
+        Whose constants ``e`` refers to.
+    e : Expr
+        What to evaluate.
+    loops : tuple of (str, int)
+        The axes of the result.
+    limits : mapping
+        Where an index reaches its limit, an expression that loads from arrays is 0: these are
+        the ragged lanes.
+    places : mapping
+        Indices of ``e`` in terms of the loops; those left out are loops themselves.
+    arrays : mapping
+        More ``i32`` arrays, for ``places``.
+    """
+    value = e
+    if any(isinstance(node, Load) for node in walk(e)):
+        for name, limit in limits.items():
+            value = Select(Index(name) < limit, value, Const(0))
+    out = np.zeros(tuple(extent for _, extent in loops), np.int32)
+    everything = {"out": out, **kernel.constants, **(arrays or {})}
+    body: Stmt = Store("out", tuple(Index(name) for name, _ in loops), value)
+    body = substitute(body, places or {})  # type: ignore[assignment]  # a Stmt stays one
+    for name, extent in reversed(loops):
+        body = For(name, expr(0), expr(extent), body, parallel=True)
+    buffers = tuple(
+        Buffer(name, I8 if array.itemsize == 1 else I32, array.shape)
+        for name, array in everything.items()
+    )
+    interpret(Nest("constants", (), buffers, body), {}, everything)
+    return out
+
+
+# --- weights -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, eq=False)
+class Weights:
+    """Packed weights.
+
+    Attributes
+    ----------
+    data : ndarray
+        ``int8`` [output block, block of its inputs, ky, kx, lanes...]. An axis along which all
+        elements are equal has extent 1.
+    inputs : tuple of tuple of int
+        For each output block the input blocks that it reads, in the order of ``data``'s axis.
+    """
+
+    data: np.ndarray
+    inputs: tuple[tuple[int, ...], ...]
+
+    @property
+    def strides(self) -> tuple[int, int, int, int]:
+        """In elements, along the first four axes; 0 along an axis that was collapsed."""
+        strides: list[int] = []
+        step = 1
+        for extent in reversed(self.data.shape[:4]):
+            strides.insert(0, step if extent > 1 else 0)
+            step *= extent
+        return strides[0], strides[1], strides[2], strides[3]
+
+
+def pack_weights(work: Contraction, config: AcceleratorConfig) -> Weights:
+    """The weights of a contraction, ragged lanes 0, blocks that hold only zeros left out."""
+    kernel, image, block = work.kernel, work.image, config.block
+    extents = kernel.extents()
+    out_blocks = blocks(extents[work.channel], block)
+    inputs = input_blocks(work, config)
+    table = np.zeros((out_blocks, len(inputs[0])), np.int32)
+    table[:] = inputs
+    sums = {"o_block": out_blocks, "block": table.shape[1]}
+    places: dict[str, Expr] = {}
+    lanes: list[tuple[str, int]] = []
+    for loop, extent in work.weight_lanes:
+        first: Expr = Index("o_block")
+        if loop != work.channel:
+            first = Load("blocks", (Index("o_block"), Index("block")))
+        places[loop] = first * extent + Index(f"{loop}_lane")
+        lanes.append((f"{loop}_lane", extent))
+    taps = tuple(
+        (walk_.loop or f"{axis}_tap", walk_.taps)
+        for axis, walk_ in (("row", image.rows), ("column", image.columns))
+    )
+    limits = {loop: extents[loop] for loop in (work.channel, work.depth)}
+    loops = (*sums.items(), *taps, *lanes)
+    values = evaluate(kernel, work.weights, loops, limits, places, {"blocks": table})
+    data = values.astype(np.int8)
+    for axis in range(4):
+        first_only = data[(slice(None),) * axis + (slice(0, 1),)]
+        if np.array_equal(np.broadcast_to(first_only, data.shape), data):
+            data = first_only
+    return Weights(np.ascontiguousarray(data), inputs)
+
+
+def input_blocks(work: Contraction, config: AcceleratorConfig) -> tuple[tuple[int, ...], ...]:
+    """For each output block, the blocks of input channels that it has weights for."""
+    block, extents = config.block, work.kernel.extents()
+    channels = extents[work.channel]
+    out_blocks = blocks(channels, block)
+    if work.depth == work.channel:
+        return tuple((o,) for o in range(out_blocks))
+    if work.picked is None:
+        everything = tuple(range(blocks(extents[work.depth], block)))
+        return (everything,) * out_blocks
+    picked = evaluate(work.kernel, work.picked, ((work.channel, channels),), {})
+    rows = [
+        sorted({int(c) // block for c in picked[o * block : (o + 1) * block]})
+        for o in range(out_blocks)
+    ]
+    longest = max(map(len, rows))
+    return tuple((*row, *[row[-1]] * (longest - len(row))) for row in rows)
+
+
+# --- parameters ----------------------------------------------------------------------------------
+
+
+def pack_records(
+    kernel: Kernel,
+    record: Mapping[str, Expr],
+    channel: str | None,
+    config: AcceleratorConfig,
+) -> np.ndarray:
+    """Requantization parameters: ``uint8`` [elements, bytes of an element].
+
+    Parameters
+    ----------
+    kernel : Kernel
+        Whose constants the parameters may refer to.
+    record : mapping
+        A constant expression for each field; those left out are 0.
+    channel : str or None
+        The loop along which the parameters vary; None if they do not, which makes one element.
+    config : AcceleratorConfig
+        Decides the block.
+    """
+    extent = kernel.axes[channel] if channel is not None else config.block
+    count = blocks(extent, config.block)
+    lanes = np.zeros((count * config.block, QNT_LANE_BYTES), np.uint8)
+    loop = channel or "lane"
+    for field in QNT_LANE:
+        if field.name not in record:
+            continue
+        values = evaluate(kernel, record[field.name], ((loop, len(lanes)),), {loop: extent})
+        column = values.astype(numpy_dtype(field.dtype)).view(np.uint8)
+        width = field.dtype.bits // 8
+        lanes[:, field.offset : field.offset + width] = column.reshape(-1, width)
+    return lanes.reshape(count, -1)
+
+
+def varies(record: Mapping[str, Expr], loop: str) -> bool:
+    """Whether any parameter depends on ``loop``."""
+    return any(node == Index(loop) for e in record.values() for node in walk(e))

@@ -1,0 +1,307 @@
+"""The schedule of operators on accumulators: additions, maxima under a window.
+
+Every tile loads its images into regions of accumulators, runs the instructions region by region,
+and stores the last one. An operator without a window sees its tensors as one long row.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from ..isa.config import AcceleratorConfig
+from ..isa.nest import Expr
+from .constants import varies
+from .emit import Action, Span
+from .image import Image, Walk
+from .kernel import Refusal
+from .schedule import Bases, Mover, Range, Slots, Stage, in_order, part
+from .tensorize import Act, Elementwise
+from .tiling import LATENCY_CYCLES, START_CYCLES, Extents, blocks_of, parts, row_length
+
+TRIPS = (1 << 14) - 1
+"""Of a loop of ALU, and columns of a store."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How an elementwise operator is cut.
+
+    Attributes
+    ----------
+    work : Elementwise
+        The operator.
+    images : mapping
+        What is loaded, by region; one long row each where there is no window.
+    planes : int
+        Channel blocks of all batches, one image each.
+    positions : (int, int)
+        Rows and columns of the output.
+    tile : (int, int, int)
+        Planes, rows and columns of a tile.
+    """
+
+    work: Elementwise
+    images: Mapping[int, Image]
+    planes: int
+    positions: tuple[int, int]
+    tile: tuple[int, int, int]
+
+    @property
+    def box(self) -> tuple[int, int]:
+        """Rows and columns of the input under a full tile."""
+        image = next(iter(self.images.values()))
+        rows = (self.tile[1] - 1) * image.rows.stride + image.rows.reach
+        return rows, row_length(image.columns, self.tile[2])
+
+    def size(self, region: int) -> int:
+        """Elements of a region."""
+        if region in self.images:
+            return self.tile[0] * self.box[0] * self.box[1]
+        return self.tile[0] * self.tile[1] * self.tile[2]
+
+    @property
+    def regions(self) -> dict[int, int]:
+        """Where each region begins in a slot."""
+        numbers = sorted({*self.images, *(act.dst for act in self.work.acts), self.work.result})
+        starts: dict[int, int] = {}
+        at = 0
+        for number in numbers:
+            starts[number] = at
+            at += self.size(number)
+        return starts
+
+    @property
+    def total(self) -> int:
+        """Elements of a slot."""
+        return sum(self.size(region) for region in self.regions)
+
+
+def records_of(work: Elementwise, channel: str | None) -> list[Mapping[str, Expr]]:
+    """The distinct parameters that it uses, the storing instruction's among them."""
+    found: list[Mapping[str, Expr]] = []
+    for record in (*(act.record for act in work.acts), work.ending.record):
+        if record and record not in found:
+            if channel is not None and varies(record, channel):
+                raise Refusal("parameters that vary with the channel")
+            found.append(record)
+    return found
+
+
+def plan(work: Elementwise, config: AcceleratorConfig) -> tuple[Plan, int]:
+    """How to cut it, and an estimate of cycles.
+
+    Raises
+    ------
+    Refusal
+        If even the smallest tile does not fit.
+    """
+    count = len(records_of(work, None))
+    if count > config.qnt_depth:
+        raise Refusal(f"it needs {count} elements of qnt; this hardware has {config.qnt_depth}")
+    n, height, width, channels = work.kernel.shapes[work.kernel.output]
+    planes = blocks_of(n, config.batch) * blocks_of(channels, config.block)
+    images = work.images
+    for image in images.values():
+        if max(image.rows.before, image.rows.after, image.columns.before, image.columns.after) > 15:
+            raise Refusal("padding of more than 15 rows or columns; a load has up to 15")
+    if all(_is_plain(image) for image in images.values()):
+        long = planes * height * width
+        images = {region: _flat(image, long) for region, image in images.items()}
+        planes, height, width = 1, 1, long
+    options = [
+        Plan(work, images, planes, (height, width), (count, rows, columns))
+        for columns in parts(width)
+        for rows in (parts(height) if columns == width else [1])
+        for count in (parts(planes) if columns == width else [1])
+    ]
+    fitting = [p for p in options if p.total <= config.acc_depth and math.prod(p.tile) <= TRIPS]
+    if not fitting:
+        least = min(p.total for p in options)
+        raise Refusal(
+            f"its smallest tile needs {least} accumulators; this hardware has {config.acc_depth}"
+        )
+    return min(((p, _estimate(p, config)) for p in fitting), key=lambda f: f[1])
+
+
+def _is_plain(image: Image) -> bool:
+    walks = (image.rows, image.columns)
+    return not image.padded and all(w.stride == w.taps == 1 and w.origin == 0 for w in walks)
+
+
+def _flat(image: Image, long: int) -> Image:
+    one = Walk(1, 1, 1, 0, 1, 1, None)
+    row = replace(one, extent=long, positions=long)
+    return replace(image, shape=(1, 1, long, 0), rows=one, columns=row)
+
+
+def _estimate(p: Plan, config: AcceleratorConfig) -> int:
+    tiles = (
+        blocks_of(p.planes, p.tile[0])
+        * blocks_of(p.positions[0], p.tile[1])
+        * blocks_of(p.positions[1], p.tile[2])
+    )
+    out = p.tile[0] * p.tile[1] * p.tile[2]
+    beats = max(1, config.acc8_element_bytes // config.bus_bytes)
+    loading = sum(p.size(region) * beats + START_CYCLES for region in p.images)
+    steps = sum(out * _taps(p, act) + START_CYCLES for act in p.work.acts)
+    storing = out * beats + START_CYCLES
+    double = config.acc_depth >= 2 * p.total or tiles == 1
+    middle = max(loading + steps, storing) if double else loading + steps + storing
+    return tiles * middle + storing + 2 * LATENCY_CYCLES
+
+
+def _taps(p: Plan, act: Act) -> int:
+    if not act.taps or act.src is None:
+        return 1
+    image = p.images[act.src]
+    return image.rows.taps * image.columns.taps
+
+
+class ElementwiseSchedule:
+    """An elementwise operator as actions; parameters as in :class:`ContractionSchedule`."""
+
+    def __init__(
+        self,
+        p: Plan,
+        records: Sequence[Mapping[str, Expr]],
+        bases: Bases,
+        config: AcceleratorConfig,
+    ):
+        self.plan, self.records, self.bases, self.config = p, list(records), bases, config
+        self.mover = Mover(config)
+        self.slots = Slots("acc", config.acc_depth, p.total, 2)
+        self.stages = [
+            self._stage(planes, rows, columns)
+            for planes in Range.cut(p.planes, p.tile[0])
+            for rows in Range.cut(p.positions[0], p.tile[1])
+            for columns in Range.cut(p.positions[1], p.tile[2])
+        ]
+        if self.records:
+            count = len(self.records)
+            span = Span("qnt", 0, count)
+            load = self.mover.load("load.qnt", span, bases.records, (1, count), 0)
+            self.stages[0].loads[:0] = load
+
+    def actions(self) -> list[Action]:
+        """Everything, in order."""
+        return in_order(self.stages)
+
+    def _stage(self, planes: Range, rows: Range, columns: Range) -> Stage:
+        p, work = self.plan, self.plan.work
+        stage = Stage()
+        slot, _ = self.slots.take((planes, rows, columns))
+        regions = {region: part(slot, start, p.size(region)) for region, start in p.regions.items()}
+        for region, image in p.images.items():
+            need = Extents(*p.box, False, planes.count, 0, 0, 0, 0)
+            numbers = range(planes.start, planes.start + planes.count)
+            taps = Range(0, image.rows.taps)
+            stage.loads += self.mover.image(
+                image, self.bases.tensors[image.tensor], numbers, rows, columns, taps, need,
+                regions[region],
+            )  # fmt: skip
+        for acts in _grouped(work.acts):
+            stage.steps.append(self._act(acts, regions, planes.count, rows, columns))
+        record = self._record(work.ending.record)
+        kernel = work.kernel
+        stage.stores += self.mover.tile(
+            work.ending.operation, regions[work.result], self.bases.tensors[kernel.output],
+            p.positions, planes, rows, columns, record, 0,
+        )  # fmt: skip
+        return stage
+
+    def _record(self, record: Mapping[str, Expr] | None) -> Span | None:
+        if not record:
+            return None
+        at = self.records.index(record)
+        return Span("qnt", at, at + 1)
+
+    def _act(
+        self,
+        acts: Sequence[Act],
+        regions: Mapping[int, Span],
+        planes: int,
+        rows: Range,
+        columns: Range,
+    ) -> Action:
+        """Acts of one kind on different regions, in one instruction."""
+        first = acts[0]
+        positions = planes * rows.count * columns.count
+        reads: list[Span] = []
+        writes = [part(regions[act.dst], 0, positions) for act in acts]
+        operands = {"iter_out": 1, "iter_in": positions, "dst_factor_in": 1}
+        uops: list[tuple[int, int, int]] = []
+        if first.taps:
+            assert first.src is not None
+            uops, more = self._tap_uops(first, regions, planes, rows, columns)
+            operands |= more
+            reads.append(regions[first.src])
+        else:
+            for act in acts:
+                src = 0
+                if act.src is not None:
+                    src = regions[act.src].start
+                    reads.append(part(regions[act.src], 0, positions))
+                    operands["src_factor_in"] = 1
+                record = self._record(act.record)
+                if record is not None:
+                    src = record.start
+                    reads.append(record)
+                uops.append((regions[act.dst].start, src, 0))
+        if first.imm is not None:
+            operands["imm"] = first.imm
+        bound = (0, len(uops))
+        return Action(
+            first.operation, operands, (*reads, *writes), tuple(writes), tuple(uops), bound
+        )
+
+    def _tap_uops(
+        self,
+        act: Act,
+        regions: Mapping[int, Span],
+        planes: int,
+        rows: Range,
+        columns: Range,
+    ) -> tuple[list[tuple[int, int, int]], dict[str, int]]:
+        assert act.src is not None
+        image = self.plan.images[act.src]
+        plane_size = self.plan.box[0] * self.plan.box[1]
+        width = row_length(image.columns, columns.count)
+        uops = [
+            (
+                regions[act.dst].start + plane * rows.count * columns.count,
+                regions[act.src].start
+                + plane * plane_size
+                + ky * image.rows.dilation * width
+                + kx * image.columns.dilation,
+                0,
+            )
+            for ky in range(image.rows.taps)
+            for kx in range(image.columns.taps)
+            for plane in range(planes)
+        ]
+        loops = {
+            "iter_out": rows.count,
+            "iter_in": columns.count,
+            "dst_factor_out": columns.count if rows.count > 1 else 0,
+            "src_factor_out": image.rows.stride * width if rows.count > 1 else 0,
+            "src_factor_in": image.columns.stride if columns.count > 1 else 0,
+        }
+        return uops, loops
+
+
+def _grouped(acts: Sequence[Act]) -> list[list[Act]]:
+    """Neighbours that one instruction can do: same operation, separate regions."""
+    groups: list[list[Act]] = []
+    for act in acts:
+        last = groups[-1] if groups else []
+        if last and not act.taps and not last[0].taps:
+            touched = {a.dst for a in last} | {a.src for a in last}
+            kind = (act.operation, act.imm, act.src is None)
+            same = (last[0].operation, last[0].imm, last[0].src is None)
+            if kind == same and act.dst not in touched and act.src is None:
+                last.append(act)
+                continue
+        groups.append([act])
+    return groups

@@ -1,0 +1,114 @@
+"""Nodes ready for the accelerator: what they need in DRAM, how they are cut, what they emit."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+
+import numpy as np
+
+from ..isa.config import AcceleratorConfig
+from .affine import is_index
+from .constants import pack_records, pack_weights, varies
+from .elementwise import ElementwiseSchedule, plan, records_of
+from .emit import Action
+from .kernel import Kernel
+from .layout import blocks
+from .schedule import Bases, ContractionSchedule
+from .tensorize import Contraction, Elementwise, tensorize
+from .tiling import Layer, choose
+
+
+class Job(ABC):
+    """One node as work for the accelerator.
+
+    Attributes
+    ----------
+    inputs : tuple of str
+        The activations that it reads, each once.
+    output : str
+        The one that it writes.
+    weights, records : ndarray
+        Constant elements of WGT and QNT, by element; empty if it has none.
+    choices : mapping
+        The schedule's decisions, for people.
+    """
+
+    inputs: tuple[str, ...]
+    output: str
+    weights: np.ndarray
+    records: np.ndarray
+    choices: Mapping[str, str | int]
+
+    @abstractmethod
+    def actions(self, bases: Bases) -> list[Action]:
+        """Its actions, given where everything lies."""
+
+
+def job_of(kernel: Kernel, config: AcceleratorConfig) -> Job:
+    """``kernel`` as work for the accelerator; :class:`.kernel.Refusal` if it cannot be."""
+    work = tensorize(kernel, config)
+    if isinstance(work, Contraction):
+        return ContractionJob(work, config)
+    return ElementwiseJob(work, config)
+
+
+class ContractionJob(Job):
+    """A sum of products."""
+
+    def __init__(self, work: Contraction, config: AcceleratorConfig):
+        kernel = work.kernel
+        packed = pack_weights(work, config)
+        record = work.ending.record
+        channel = work.channel if varies(record, work.channel) else None
+        n, _, _, c = kernel.shapes[kernel.output]
+        self.work, self.config = work, config
+        self.inputs, self.output = (work.image.tensor,), kernel.output
+        self.weights = packed.data
+        self.records = pack_records(kernel, record, channel, config)
+        self.layer = Layer(
+            work.image, packed, blocks(n, config.batch), blocks(c, config.block), len(self.records)
+        )
+        self.tile, cycles = choose(self.layer, config)
+        tile = self.tile
+        self.choices = {
+            "tile": f"{tile.outputs}x{tile.rows}x{tile.columns}",
+            "reduction": f"{tile.depth}x{tile.taps}x{work.image.columns.taps}",
+            "outer": "weights" if tile.weights_outer else "image",
+            "steps": self.layer.steps,
+            "estimate": cycles,
+        }
+
+    def actions(self, bases: Bases) -> list[Action]:
+        """Its actions, given where everything lies."""
+        schedule = ContractionSchedule(
+            self.work, self.layer, self.tile, len(self.records), bases, self.config
+        )
+        return schedule.actions()
+
+
+class ElementwiseJob(Job):
+    """Accumulators combined element by element."""
+
+    def __init__(self, work: Elementwise, config: AcceleratorConfig):
+        kernel = work.kernel
+        self.config = config
+        self.inputs = tuple(dict.fromkeys(image.tensor for image in work.images.values()))
+        self.output = kernel.output
+        self.weights = np.zeros((0, config.wgt_element_bytes), np.uint8)
+        self.parameters = records_of(work, is_index(kernel.element[3]))
+        rows = [pack_records(kernel, record, None, config) for record in self.parameters]
+        empty = np.zeros((0, config.qnt_element_bytes), np.uint8)
+        self.records = np.concatenate([empty, *rows])
+        self.plan, cycles = plan(work, config)
+        tile = self.plan.tile
+        self.choices = {
+            "tile": "x".join(map(str, tile)),
+            "steps": math.prod(self.plan.positions) * self.plan.planes * len(work.acts),
+            "estimate": cycles,
+        }
+
+    def actions(self, bases: Bases) -> list[Action]:
+        """Its actions, given where everything lies."""
+        return ElementwiseSchedule(self.plan, self.parameters, bases, self.config).actions()

@@ -1,0 +1,125 @@
+"""Operators as loop nests: what each node of the tensor graph computes, integer by integer.
+
+The forms are fixed, so that instructions can be matched with them. Notation: ``x`` input, ``w``
+weights, ``out`` output under their names in the graph and in TFLite's layouts; all constants that
+a lowering makes are arrays ``<node>.bias``, ``.multiplier``, ``.left``, ``.right`` of ``i32``, one
+element an output channel. Nothing is simplified: strides of 1 and pads of 0 are written out.
+
+Conv2D
+    for n, y, x, o: ``out[n,y,x,o] = requantize(bias[o] + Sum[ky,kx,c](pixel * w[o,ky,kx,c]), ...)``
+    where ``pixel`` is ``x[n, y*sy + ky*dy - top, x*sx + kx*dx - left, c]``; if the window has any
+    pad, ``Select(inside, x[...], zero_point)`` with
+    ``inside = (0 <= row) & (row < H) & (0 <= column) & (column < W)``. ``bias[o]`` is the node's
+    bias less ``zero_point * sum(w[o])``, modulo 2**32.
+DepthwiseConv2D
+    The same with channel ``o // multiplier`` (``o`` if that is 1) and ``w[0,ky,kx,o]``.
+FullyConnected
+    for n, o: the same over ``x[n,c] * w[o,c]``, with ``x`` as [rows, depth], ``out`` as [rows, O].
+Add
+    for every element: ``requantize(rescale(a - zp_a, m_a, 20, r_a) + rescale(b - zp_b, m_b, 20,
+    r_b), m, 0, r, zp_out, low, high)``; an operand that is broadcast has index 0 there.
+AveragePool2D, MaxPool2D
+    Over the elements inside; the mean is rounded half away from zero.
+Reshape
+    for i: ``out[i] = x[i]``, both flat.
+Softmax
+    See :mod:`.nests.softmax`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+
+from ..isa.errors import UnsupportedError
+from ..isa.nest import F32, I8, I32
+from .graph import (
+    Add,
+    AveragePool2D,
+    Conv2D,
+    DepthwiseConv2D,
+    FullyConnected,
+    Graph,
+    MaxPool2D,
+    Node,
+    Op,
+    Opaque,
+    Reshape,
+    Softmax,
+)
+from .nests import elementwise, filters, pools, softmax
+from .nests.common import Operator, Use, buffer_of
+
+__all__ = ["Operator", "nest_of", "reason_against"]
+
+
+def nest_of(graph: Graph, node: Node) -> Operator:
+    """What ``node`` computes.
+
+    Parameters
+    ----------
+    graph : Graph
+        A verified graph.
+    node : Node
+        One of its nodes.
+
+    Raises
+    ------
+    UnsupportedError
+        Where :func:`reason_against` gives a reason.
+    """
+    reason = reason_against(graph, node)
+    if reason is not None:
+        raise UnsupportedError(f"{graph.name}: node {node.name!r}: {reason}")
+    return LOWERINGS[type(node.op)](Use(graph, node))
+
+
+def reason_against(graph: Graph, node: Node) -> str | None:
+    """Why ``node`` has no loop nest; None if it has one."""
+    use = Use(graph, node)
+    match node.op:
+        case Opaque(kind):
+            return f"Weft has no operator {kind}"
+        case Reshape():
+            return use.other_type((F32, I8, I32))
+        case _:
+            reason = use.other_type((I8,))
+    if reason is not None:
+        return reason
+    made = {f"{node.name}.{suffix}" for suffix in (*filters.CONSTANTS, *softmax.SCRATCH)}
+    for name in made.intersection((*node.inputs[:2], *node.outputs)):
+        return f"its tensor {name!r} is called like an array that Weft makes for it"
+    match node.op:
+        case Conv2D() | DepthwiseConv2D() | FullyConnected():
+            return filters.reason_against(use)
+        case Add():
+            return elementwise.reason_against(use)
+        case Softmax(beta):
+            return softmax.reason_against(
+                use.x, use.quant(use.x).scale[0], beta, use.quant(use.out)
+            )
+        case _:
+            pass
+    return None
+
+
+def _softmax(use: Use) -> Operator:
+    op = use.node.op
+    assert isinstance(op, Softmax)
+    rows = (math.prod(use.x.shape[:-1]), use.x.shape[-1])
+    x, out = buffer_of(use.x, rows), buffer_of(use.out, rows)
+    nest, scratch = softmax.nest(use.node.name, x, out, use.quant(use.x).scale[0], op.beta)
+    return Operator(nest, {}, scratch)
+
+
+LOWERINGS: Mapping[type[Op], Callable[[Use], Operator]] = {
+    Conv2D: filters.conv2d,
+    DepthwiseConv2D: filters.depthwise,
+    FullyConnected: filters.fully_connected,
+    Add: elementwise.add,
+    AveragePool2D: pools.average_pool,
+    MaxPool2D: pools.max_pool,
+    Reshape: elementwise.reshape,
+    Softmax: _softmax,
+}
+"""From a node to its loop nest."""

@@ -1,0 +1,223 @@
+"""From a graph to what runs: one list of named passes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import numpy as np
+
+from ..isa.config import AcceleratorConfig
+from ..isa.formats import INSTRUCTION_BYTES, UOP_BYTES
+from ..isa.instructions import InstructionSet
+from .allocate import Constants, lives_of, share
+from .artifact import AcceleratorStep, CompiledModel, DramTensor, HostStep, Step
+from .check import check
+from .emit import finish
+from .graph import Graph
+from .kernel import dram_shape
+from .layout import packed_bytes
+from .partition import Placement, compulsory_bytes, macs, place
+from .schedule import Bases
+from .verify import verify
+
+Where = Literal["auto", "cpu"]
+
+
+@dataclass(frozen=True, eq=False)
+class Module:
+    """A network on its way; every pass fills in more."""
+
+    graph: Graph
+    config: AcceleratorConfig
+    placement: Where
+    on_host: frozenset[str]
+    groups: tuple[tuple[Placement, ...], ...] = ()
+    """Steps to be, in order: one node on the accelerator, or neighbours on the host."""
+    tensors: Mapping[str, DramTensor] | None = None
+    constants: Constants | None = None
+    steps: tuple[Step, ...] = ()
+
+
+Pass = Callable[[Module], Module]
+Watch = Callable[[str, Module], None]
+"""Called after each pass with its name and what it made: to print, to time, to verify."""
+
+
+def compile_graph(
+    graph: Graph,
+    config: AcceleratorConfig,
+    *,
+    placement: Where = "auto",
+    on_host: frozenset[str] = frozenset(),
+    watch: Watch | None = None,
+) -> CompiledModel:
+    """``graph`` compiled for ``config``.
+
+    Parameters
+    ----------
+    graph : Graph
+        The network.
+    config : AcceleratorConfig
+        The hardware.
+    placement : str
+        ``auto`` puts every node on the accelerator that can run there; ``cpu`` none.
+    on_host : frozenset of str
+        Names of nodes that run on the host in any case.
+    watch : callable or None
+        Called after each pass.
+
+    Raises
+    ------
+    ModelError
+        If the graph is not legal.
+    UnsupportedError
+        If neither accelerator nor host can run some nodes; it lists them all.
+    """
+    module = Module(graph, config, placement, on_host)
+    for name, apply in PASSES:
+        module = apply(module)
+        if watch is not None:
+            watch(name, module)
+    assert module.tensors is not None
+    assert module.constants is not None
+    segments = tuple(module.constants.segments)
+    return CompiledModel(graph, config, module.steps, module.tensors, segments, module.constants.at)
+
+
+# --- the passes ----------------------------------------------------------------------------------
+
+
+def verify_graph(module: Module) -> Module:
+    """The graph is legal."""
+    verify(module.graph)
+    return module
+
+
+def partition(module: Module) -> Module:
+    """Every node has a place; what runs on the accelerator is matched with instructions, cut."""
+    groups: list[tuple[Placement, ...]] = []
+    for placed in place(module.graph, module.config, module.placement, module.on_host):
+        if placed.job is None and groups and groups[-1][0].job is None:
+            groups[-1] = (*groups[-1], placed)
+        else:
+            groups.append((placed,))
+    return replace(module, groups=tuple(groups))
+
+
+def allocate(module: Module) -> Module:
+    """Every activation that the accelerator touches has an address."""
+    config, graph = module.config, module.graph
+    touched = [(*_ends(graph, group), group[0].job is not None) for group in module.groups]
+    names = dict.fromkeys(name for reads, writes, on in touched if on for name in (*reads, *writes))
+    tensors: dict[str, DramTensor] = {}
+    for name in names:
+        tensor = graph.tensors[name]
+        fill = tensor.quant.zero_point[0] if tensor.quant is not None else 0
+        tensors[name] = DramTensor(name, 0, dram_shape(tensor.shape), fill)
+    sizes = {name: packed_bytes(tensor, config) for name, tensor in tensors.items()}
+    alignment = max(config.inp_element_bytes, config.out_element_bytes, config.acc8_element_bytes)
+    addresses, end = share(lives_of(touched, sizes, graph.outputs), alignment)
+    placed = {name: replace(t, address=addresses[name]) for name, t in tensors.items()}
+    return replace(module, tensors=placed, constants=Constants(end))
+
+
+def emit(module: Module) -> Module:
+    """Every step is there, with its constants and its program in DRAM."""
+    steps = tuple(
+        _host_step(module.graph, group)
+        if group[0].job is None
+        else _accelerator_step(module, group[0])
+        for group in module.groups
+    )
+    return replace(module, steps=steps)
+
+
+def check_programs(module: Module) -> Module:
+    """No program races, leaves a token behind or goes out of a scratchpad."""
+    assert module.constants is not None
+    segments = {segment.name: segment for segment in module.constants.segments}
+    for step in module.steps:
+        if isinstance(step, AcceleratorStep):
+            uops = segments.get(f"{step.name}.uop")
+            check(step.instructions, module.config, () if uops is None else (uops,))
+    return module
+
+
+PASSES: tuple[tuple[str, Pass], ...] = (
+    ("verify", verify_graph),
+    ("partition", partition),
+    ("allocate", allocate),
+    ("emit", emit),
+    ("check", check_programs),
+)
+"""From a graph to programs, in order."""
+
+
+# --- steps ---------------------------------------------------------------------------------------
+
+
+def _ends(graph: Graph, group: tuple[Placement, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Activations that a step reads from outside, and those that it writes."""
+    if group[0].job is not None:
+        return group[0].job.inputs, (group[0].job.output,)
+    nodes = [placed.node for placed in group]
+    writes = tuple(name for node in nodes for name in node.outputs)
+    reads = dict.fromkeys(
+        name
+        for node in nodes
+        for name in node.inputs
+        if name and name not in writes and graph.tensors[name].data is None
+    )
+    return tuple(reads), writes
+
+
+def _host_step(graph: Graph, group: tuple[Placement, ...]) -> HostStep:
+    nodes = [placed.node for placed in group]
+    reads, writes = _ends(graph, group)
+    reasons = [f"{placed.node.name}: {placed.reason}" for placed in group]
+    return HostStep(
+        name=nodes[0].name,
+        op="+".join(type(node.op).__name__ for node in nodes),
+        nodes=tuple(node.name for node in nodes),
+        inputs=reads,
+        outputs=writes,
+        reason=group[0].reason if len(group) == 1 else "; ".join(reasons),
+        macs=sum(macs(graph, node) for node in nodes),
+    )
+
+
+def _accelerator_step(module: Module, placed: Placement) -> AcceleratorStep:
+    node, job, config = placed.node, placed.job, module.config
+    tensors, constants = module.tensors, module.constants
+    assert job is not None
+    assert tensors is not None
+    assert constants is not None
+    element = config.inp_element_bytes
+    weights = constants.add(f"{node.name}.wgt", job.weights, config.wgt_element_bytes)
+    records = constants.add(f"{node.name}.qnt", job.records, config.qnt_element_bytes)
+    bases = Bases(
+        {name: tensors[name].address // element for name in (*job.inputs, job.output)},
+        records // config.qnt_element_bytes,
+        weights // config.wgt_element_bytes,
+    )
+    stream = finish(job.actions(bases), config, constants.reserve(UOP_BYTES))
+    constants.add(f"{node.name}.uop", stream.uops, UOP_BYTES)
+    instructions = InstructionSet(config)
+    words = b"".join(
+        instructions.encode(i).to_bytes(INSTRUCTION_BYTES, "little") for i in stream.instructions
+    )
+    address = constants.add(node.name, np.frombuffer(words, np.uint8), INSTRUCTION_BYTES)
+    return AcceleratorStep(
+        name=node.name,
+        op=type(node.op).__name__,
+        nodes=(node.name,),
+        inputs=job.inputs,
+        outputs=(job.output,),
+        address=address,
+        instructions=stream.instructions,
+        macs=macs(module.graph, node),
+        compulsory_bytes=compulsory_bytes(module.graph, node),
+        choices=job.choices,
+    )

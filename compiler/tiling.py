@@ -1,0 +1,283 @@
+"""How a layer is cut into tiles that fit the scratchpads, chosen by an estimate of cycles.
+
+A contraction runs over tiles of its output (channel blocks, rows, columns) and, where not all
+weights or inputs of a tile fit at once, over chunks of its reduction (input blocks, rows of
+taps). Whatever of inputs and weights is still in its scratchpad from an earlier tile is not
+loaded again; see :mod:`.schedule`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..isa.config import AcceleratorConfig
+from .constants import Weights
+from .image import Image, Walk
+from .kernel import Refusal
+
+START_CYCLES = 10
+"""What an instruction costs besides its steps or beats, roughly."""
+LATENCY_CYCLES = 60
+"""From an instruction's start to its first data, roughly."""
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """A contraction's extents, in elements.
+
+    ``batches`` of images; ``outputs`` channel blocks of output; ``inputs`` as in
+    :class:`.constants.Weights`.
+    """
+
+    image: Image
+    weights: Weights
+    batches: int
+    outputs: int
+    records: int
+    """Elements of parameters: one an output block, or 1 for all."""
+
+    @property
+    def rows(self) -> Walk:
+        """Along the image's height."""
+        return self.image.rows
+
+    @property
+    def columns(self) -> Walk:
+        """Along its width."""
+        return self.image.columns
+
+    @property
+    def depth(self) -> int:
+        """Input blocks that an output block reads."""
+        return len(self.weights.inputs[0])
+
+    def most_inputs(self, outputs: int) -> int:
+        """The most input blocks that a tile of so many output blocks reads in all."""
+        inputs = self.weights.inputs
+        tiles = (inputs[first : first + outputs] for first in range(0, self.outputs, outputs))
+        return max(len({block for row in tile for block in row}) for tile in tiles)
+
+    @cached_property
+    def dense(self) -> bool:
+        """Whether every output block reads the same input blocks."""
+        return len(set(self.weights.inputs)) == 1
+
+    @property
+    def steps(self) -> int:
+        """Steps of the array for the whole layer."""
+        positions = self.batches * self.outputs * self.rows.positions * self.columns.positions
+        return positions * self.depth * self.rows.taps * self.columns.taps
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Sizes of a tile: output blocks, rows, columns; input blocks and rows of taps of a chunk.
+
+    ``weights_outer`` says that all tiles of the image are done with one tile of output channels
+    before the next; otherwise all channels are done with one tile of the image.
+    """
+
+    outputs: int
+    rows: int
+    columns: int
+    depth: int
+    taps: int
+    weights_outer: bool
+
+
+@dataclass(frozen=True)
+class Extents:
+    """What a tile needs in the scratchpads, in elements."""
+
+    box_rows: int
+    box_columns: int
+    skips_rows: bool
+    blocks: int
+    inp: int
+    wgt: int
+    acc: int
+    uops: int
+
+
+def extents(layer: Layer, tile: Tile) -> Extents:
+    """Of a full tile."""
+    rows, columns = layer.rows, layer.columns
+    skips = tile.taps == 1 and rows.stride > 1
+    box_rows = (
+        tile.rows if skips else (tile.rows - 1) * rows.stride + (tile.taps - 1) * rows.dilation + 1
+    )
+    box_columns = row_length(columns, tile.columns)
+    blocks = tile.depth if layer.dense else layer.most_inputs(tile.outputs)
+    shape = layer.weights.data.shape
+    wgt = (
+        min(tile.outputs, shape[0])
+        * min(tile.depth, shape[1])
+        * min(tile.taps, shape[2])
+        * shape[3]
+    )
+    return Extents(
+        box_rows,
+        box_columns,
+        skips,
+        blocks,
+        blocks * box_rows * box_columns,
+        wgt,
+        tile.outputs * tile.rows * tile.columns,
+        tile.outputs * tile.depth * tile.taps * columns.taps,
+    )
+
+
+def row_length(columns: Walk, count: int) -> int:
+    """Elements of a row of input under ``count`` columns of output.
+
+    For all columns, without padding, it is the whole row: rows follow one another in DRAM.
+    """
+    if count == columns.positions and not columns.before and not columns.after:
+        return columns.extent
+    return (count - 1) * columns.stride + columns.reach
+
+
+def parts(extent: int) -> list[int]:
+    """Sizes of equal parts of ``extent``, the largest first."""
+    sizes = {blocks_of(extent, count) for count in range(1, min(extent, 16) + 1)}
+    count = 32
+    while count < 2 * extent:
+        sizes.add(blocks_of(extent, min(count, extent)))
+        count *= 2
+    return sorted(sizes, reverse=True)
+
+
+def blocks_of(extent: int, count: int) -> int:
+    """The size of ``count`` equal parts, rounded up."""
+    return -(-extent // count)
+
+
+def choose(layer: Layer, config: AcceleratorConfig) -> tuple[Tile, int]:
+    """The tile with the least estimate of cycles, and that estimate.
+
+    Raises
+    ------
+    Refusal
+        If even the smallest tile does not fit, with the numbers.
+    """
+    _check_pads(layer)
+    for columns in _column_sizes(layer.columns.positions):
+        found = [
+            (cycles, tile)
+            for tile in _tiles(layer, columns)
+            if (cycles := _estimate(layer, tile, config)) is not None
+        ]
+        if found:
+            cycles, tile = min(found, key=lambda f: f[0])
+            return tile, cycles
+    least = extents(layer, Tile(1, 1, 1, 1, 1, True))
+    raise Refusal(
+        f"its smallest tile needs inp {least.inp}, wgt {least.wgt}, acc {least.acc}, "
+        f"uop {least.uops} elements; this hardware has {config.depths_text}"
+    )
+
+
+def _check_pads(layer: Layer) -> None:
+    for what, walk in (("rows", layer.rows), ("columns", layer.columns)):
+        if max(walk.before, walk.after) > 15:
+            raise Refusal(f"padding of {max(walk.before, walk.after)} {what}; a load has up to 15")
+
+
+def _column_sizes(positions: int) -> Iterator[int]:
+    size = positions
+    while True:
+        yield size
+        if size == 1:
+            return
+        size = blocks_of(size, 2)
+
+
+def _tiles(layer: Layer, columns: int) -> Iterator[Tile]:
+    depths = parts(layer.depth) if layer.dense else [layer.depth]
+    for outputs in parts(layer.outputs):
+        for rows in parts(layer.rows.positions):
+            for depth in depths:
+                for taps in sorted({layer.rows.taps, 1}, reverse=True):
+                    for weights_outer in (True, False):
+                        yield Tile(outputs, rows, columns, depth, taps, weights_outer)
+
+
+def _estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int | None:
+    """Cycles, roughly; None if the tile does not fit."""
+    need = extents(layer, tile)
+    trips = 1 << 13
+    if (
+        need.inp > config.inp_depth
+        or need.wgt > config.wgt_depth
+        or need.acc > config.acc_depth
+        or need.uops > config.uop_depth
+        or (layer.records > config.qnt_depth < tile.outputs)
+        or max(tile.rows, tile.columns) >= trips
+    ):
+        return None
+    channel_tiles = blocks_of(layer.outputs, tile.outputs)
+    image_tiles = (
+        layer.batches
+        * blocks_of(layer.rows.positions, tile.rows)
+        * blocks_of(layer.columns.positions, tile.columns)
+    )
+    chunks = blocks_of(layer.depth, tile.depth) * blocks_of(layer.rows.taps, tile.taps)
+    tiles = channel_tiles * image_tiles
+    of_input = image_tiles * chunks * (1 if layer.dense else channel_tiles)
+    of_weights = channel_tiles * chunks if layer.weights.data.shape[0] > 1 else chunks
+    inp_slots, wgt_slots = config.inp_depth // need.inp, config.wgt_depth // need.wgt
+    inp_loads = _loads(of_input, inp_slots, chunks, 1 if layer.dense else channel_tiles,
+                       channel_tiles, tile.weights_outer)  # fmt: skip
+    wgt_loads = _loads(of_weights, wgt_slots, chunks, 1, image_tiles, not tile.weights_outer)
+
+    inp_cycles = _box_cycles(need, config)
+    wgt_cycles = START_CYCLES + need.wgt * max(1, config.wgt_element_bytes // config.bus_bytes)
+    out_cycles = max(1.0, config.out_element_bytes / config.bus_bytes)
+    in_flight = min(tiles * chunks, 2)
+    variants = min(tiles * chunks, max(1, min(inp_slots, 2)) * max(1, min(wgt_slots, 2)))
+    reading = (
+        inp_loads * inp_cycles
+        + wgt_loads * wgt_cycles
+        + variants * need.uops * 4 / config.bus_bytes
+        + layer.outputs * config.qnt_element_bytes / config.bus_bytes
+    )
+    computing = layer.steps + tiles * (chunks + 1) * START_CYCLES
+    stores = tiles * tile.outputs * (1 if tile.columns == layer.columns.positions else tile.rows)
+    writing = tiles * need.acc * out_cycles + stores * START_CYCLES
+    first = inp_cycles + wgt_cycles + LATENCY_CYCLES
+    last = need.acc * out_cycles + LATENCY_CYCLES
+    overlapped = all(
+        distinct == 1 or slots >= in_flight
+        for distinct, slots in ((of_input, inp_slots), (of_weights, wgt_slots))
+    )
+    if tiles > 1 and config.acc_depth < 2 * need.acc:
+        computing += writing
+    if overlapped:
+        middle = max(computing, reading - first + LATENCY_CYCLES, writing - last)
+    else:
+        middle = computing + reading
+    return math.ceil(first + middle + last)
+
+
+def _loads(distinct: int, slots: int, chunks: int, variety: int, repeats: int, outer: bool) -> int:
+    """How many times a tile is loaded, given ``repeats`` visits of each.
+
+    ``outer`` says that the visits of one tile are far apart: all the others come between.
+    """
+    if distinct <= slots:
+        return distinct
+    if variety > 1:
+        return distinct
+    if not outer and chunks <= max(1, slots - 1):
+        return distinct
+    return distinct * repeats
+
+
+def _box_cycles(need: Extents, config: AcceleratorConfig) -> float:
+    """Of loading one tile's input."""
+    bytes_ = config.inp_element_bytes
+    row = max(need.box_columns, need.box_columns * bytes_ / config.bus_bytes) + 1
+    return START_CYCLES + need.blocks * need.box_rows * row

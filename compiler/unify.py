@@ -1,0 +1,220 @@
+"""Unification: finding an instruction's meaning in an expression.
+
+An instruction's meaning stores one value for every lane of an element. Its loads from
+scratchpads and DRAM and its parameters are *holes*; :func:`unify` finds what stands in them so
+that the meaning equals a given expression. Whether the found parts can be brought there is for
+the caller to see (:mod:`.tensorize`).
+
+Besides equality of structure it knows: the operands of ``add``, ``mul``, ``min``, ``max``, ``and``
+may be swapped; subtracting a constant is adding its negative; a parameter that is added may be 0;
+masking with ``2**k - 1`` does nothing to a value that is known to fit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from functools import cached_property, lru_cache
+
+from ..isa.config import AcceleratorConfig
+from ..isa.instructions import InstructionSet, Operation
+from ..isa.nest import (
+    Binary,
+    Cast,
+    Const,
+    DType,
+    Expr,
+    For,
+    If,
+    Index,
+    Let,
+    Load,
+    Nest,
+    Node,
+    Select,
+    Stmt,
+    Store,
+    Sum,
+    rewrite,
+    walk,
+)
+
+COMMUTATIVE = frozenset({"add", "mul", "min", "max", "and", "or", "xor", "eq", "ne"})
+Range = Callable[[Expr], tuple[int, int] | None]
+"""The least and greatest value of an expression, if known."""
+Admits = Callable[[Expr, Expr], bool]
+"""Whether a hole may stand for an expression at all."""
+
+
+@dataclass(frozen=True)
+class Pattern:
+    """One operation's meaning, a lane at a time.
+
+    Attributes
+    ----------
+    operation : Operation
+        Whose.
+    target : Load
+        The place that it writes, in the form of a load from there.
+    lanes : mapping
+        Extents of the lane loops and of the sums inside, by index.
+    value : Expr
+        What it writes.
+    params : frozenset of str
+        Parameters of the instruction that occur in ``value`` as numbers.
+    """
+
+    operation: Operation
+    target: Load
+    lanes: Mapping[str, int]
+    value: Expr
+    params: frozenset[str]
+    types: Mapping[str, DType]
+    """Of the buffers."""
+
+    @cached_property
+    def size(self) -> int:
+        """Nodes of ``value``; the larger of two that match does more at once."""
+        return sum(1 for _ in walk(self.value))
+
+    @property
+    def stores(self) -> bool:
+        """Whether it writes to DRAM."""
+        return self.target.buffer.startswith("dram.")
+
+    @property
+    def source_types(self) -> set[DType]:
+        """Of what it reads in DRAM."""
+        return {t for name, t in self.types.items() if name.startswith("dram.")}
+
+    def is_hole(self, e: Expr) -> bool:
+        """Whether ``e`` stands for a value from outside."""
+        return isinstance(e, Load) or (isinstance(e, Index) and e.name in self.params)
+
+
+def pattern_of(operation: Operation, config: AcceleratorConfig) -> Pattern | None:
+    """The meaning of ``operation`` as a pattern; None if it is no single store."""
+    nest: Nest = operation.meaning(config)
+    lanes: dict[str, int] = {}
+    stmt: Stmt = nest.body
+    while not isinstance(stmt, Store):
+        match stmt:
+            case For(index, Const(value=0), Const(value=int(stop)), body, parallel=True):
+                lanes[index] = stop
+                stmt = body
+            case For(body=body) | Let(body=body) | If(body=body):
+                stmt = body
+            case _:
+                return None
+    value = normal(stmt.value)
+    for node in walk(value):
+        if isinstance(node, Sum):
+            lanes |= dict(node.axes)
+    return Pattern(
+        operation,
+        Load(stmt.buffer, stmt.indices),
+        lanes,
+        value,
+        frozenset(nest.params) & {"imm", "pad_value"},
+        {buffer.name: buffer.dtype for buffer in nest.buffers},
+    )
+
+
+@lru_cache(maxsize=256)
+def patterns(config: AcceleratorConfig) -> tuple[Pattern, ...]:
+    """Every operation that can be matched, the largest first."""
+    found = (pattern_of(o, config) for o in InstructionSet(config).operations.values())
+    return tuple(sorted((p for p in found if p is not None), key=lambda p: -p.size))
+
+
+def normal(e: Expr) -> Expr:
+    """``e`` with subtracted constants as added ones."""
+
+    def rule(node: Node) -> Node | None:
+        match node:
+            case Binary("sub", a, Const(value=int(value), dtype=dtype)):
+                return Binary("add", a, Const(-value, dtype))
+        return None
+
+    result = rewrite(e, rule)
+    assert isinstance(result, Expr)
+    return result
+
+
+@dataclass(frozen=True)
+class Match:
+    """What stands in a pattern's holes, and the sums that correspond."""
+
+    holes: Mapping[Expr, Expr] = field(default_factory=dict[Expr, Expr])
+    sums: tuple[tuple[Sum, Sum], ...] = ()
+
+    def bind(self, hole: Expr, value: Expr) -> Match | None:
+        """With ``hole`` standing for ``value``; None if it stands for another already."""
+        known = self.holes.get(hole)
+        if known is not None:
+            return self if known == value else None
+        return replace(self, holes={**self.holes, hole: value})
+
+
+def unify(pattern: Pattern, subject: Expr, range_of: Range, admits: Admits) -> Iterator[Match]:
+    """Every way to fill the holes of ``pattern`` so that it equals ``subject``.
+
+    Parameters
+    ----------
+    pattern : Pattern
+        An operation.
+    subject : Expr
+        A :func:`normal` expression.
+    range_of, admits : callable
+        What is known of the range of a part of ``subject``, and what a hole may stand for.
+    """
+    return _unify(pattern, pattern.value, subject, Match(), range_of, admits)
+
+
+def _unify(
+    pattern: Pattern, shape: Expr, subject: Expr, match: Match, range_of: Range, admits: Admits
+) -> Iterator[Match]:
+    def go(a: Expr, b: Expr, found: Match) -> Iterator[Match]:
+        return _unify(pattern, a, b, found, range_of, admits)
+
+    def both(pairs: tuple[tuple[Expr, Expr], ...], found: Match) -> Iterator[Match]:
+        if not pairs:
+            yield found
+            return
+        for first in go(*pairs[0], found):
+            yield from both(pairs[1:], first)
+
+    if pattern.is_hole(shape):
+        bound = match.bind(shape, subject) if admits(shape, subject) else None
+        if bound is not None:
+            yield bound
+        return
+    match shape, subject:
+        case Const(value=a), Const(value=b):
+            if a == b:
+                yield match
+        case Cast(dtype, a), Const() if pattern.is_hole(a):
+            if (known := range_of(subject)) and dtype.min <= known[0] and known[1] <= dtype.max:
+                yield from go(a, subject, match)
+        case Cast(d, a), Cast(e, b):
+            if d == e:
+                yield from go(a, b, match)
+        case Select(c, a, b), Select(d, e, f):
+            yield from both(((c, d), (a, e), (b, f)), match)
+        case Sum(_, a), Sum(_, b):
+            for found in go(a, b, match):
+                yield replace(found, sums=(*found.sums, (shape, subject)))
+        case Binary(op, a, b), Binary(other, c, d) if op == other:
+            yield from both(((a, c), (b, d)), match)
+            if op in COMMUTATIVE:
+                yield from both(((a, d), (b, c)), match)
+    match shape:
+        case Binary("add", a, b):
+            for rest, hole in ((a, b), (b, a)):
+                is_parameter = isinstance(hole, Load) and hole.buffer.startswith("qnt.")
+                if is_parameter or (isinstance(hole, Load) and not isinstance(rest, Load)):
+                    yield from both(((hole, Const(0)), (rest, subject)), match)
+        case Binary("and", a, Const(value=int(mask))) if not mask & (mask + 1):
+            known = range_of(subject)
+            if known is not None and known[0] >= 0 and known[1] <= mask:
+                yield from go(a, subject, match)

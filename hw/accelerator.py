@@ -1,0 +1,131 @@
+"""The whole accelerator."""
+
+from amaranth import *
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In, Out
+
+from ..isa.config import AcceleratorConfig
+from ..isa.memories import MEMORIES, Engine
+from .arrival import write_parts
+from .axi import axi4_signature, axi4lite_signature
+from .compute import ComputeEngine
+from .control import Control
+from .counters import Counters
+from .fetch import Fetch
+from .form import Form
+from .load import LoadEngine
+from .read_port import ReadPort
+from .scheduler import Scheduler
+from .scratchpad import Scratchpad
+from .store import StoreEngine
+from .write_port import WritePort
+
+READERS = ("fetch", "load", "compute")
+"""Who reads DRAM, by the AXI id."""
+
+
+LOADED = tuple(dict.fromkeys(m.scratchpad for m in MEMORIES.values() if m.engine is Engine.LOAD))
+"""The scratchpads that the load engine fills and the compute engine reads."""
+
+
+class Accelerator(wiring.Component):
+    """Control, scheduler, fetch, the three engines and the ports to DRAM, connected.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        What to build.
+    form : Form
+        How arithmetic is built; the same in every cycle.
+
+    Members
+    -------
+    m_axi : :py:`Out(axi4_signature(config))`
+        DRAM: reads of fetch, load and compute by their ids, writes of store.
+    s_axil : :py:`In(axi4lite_signature())`
+        The registers.
+    irq : :py:`Out(1)`
+        A program has ended, or a fault has stopped the machine.
+    """
+
+    def __init__(self, config: AcceleratorConfig, form: Form = "synthesis"):
+        self._config, self._form = config, form
+        super().__init__(
+            {
+                "m_axi": Out(axi4_signature(config)),
+                "s_axil": In(axi4lite_signature()),
+                "irq": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config = self._config
+        m.submodules.control = control = Control(config)
+        m.submodules.counters = counters = Counters(config)
+        m.submodules.scheduler = scheduler = Scheduler(config)
+        m.submodules.fetch = fetch = Fetch(config)
+        m.submodules.load = load = LoadEngine(config)
+        m.submodules.compute = compute = ComputeEngine(config, self._form)
+        m.submodules.store = store = StoreEngine(config, self._form)
+        m.submodules.read_port = read_port = ReadPort(config, len(READERS))
+        m.submodules.write_port = write_port = WritePort(config)
+        engines = {"load": load, "compute": compute, "store": store}
+        units = {"fetch": fetch, **engines}
+
+        # From the program to the engines.
+        wiring.connect(m, control.start, fetch.start)
+        wiring.connect(m, fetch.o, scheduler.i)
+        m.d.comb += [
+            scheduler.clear.eq(control.launch),
+            scheduler.halt.eq(control.halt),
+            scheduler.fetch_idle.eq(fetch.idle),
+            scheduler.count.eq(control.count),
+            control.finished.eq(scheduler.finished),
+            control.rest.eq(scheduler.fault),
+            control.waiting.eq(scheduler.waiting),
+        ]
+        for name, engine in engines.items():
+            body = getattr(scheduler, name)
+            wiring.connect(m, body.issue, engine.i)
+            m.d.comb += [body.done.eq(engine.done), body.activity.eq(engine.activity)]
+        for name, unit in units.items():
+            wiring.connect(m, unit.fault, getattr(control, name))
+
+        # Data.
+        for name in LOADED:
+            parts = write_parts(config, name)
+            width = 8 * getattr(config, f"{name}_element_bytes")
+            cells = Scratchpad(getattr(config, f"{name}_depth"), width, parts)
+            m.submodules[name] = cells
+            wiring.connect(m, getattr(load, name), cells.write)
+            wiring.connect(m, getattr(compute, name), cells.read[0])
+        wiring.connect(m, store.acc, compute.store_acc)
+        if config.requantize:
+            wiring.connect(m, store.qnt, compute.store_qnt)
+        for number, name in enumerate(READERS):
+            wiring.connect(m, units[name].bus, read_port.client[number])
+        wiring.connect(m, store.bus, write_port.client)
+
+        # The outside.
+        wiring.connect(m, wiring.flipped(self.s_axil), control.axil)
+        m.d.comb += self.irq.eq(control.irq)
+        for half in (read_port.axi, write_port.axi):
+            for name, member in half.signature.members.items():
+                inside, outside = getattr(half, name), getattr(self.m_axi, name)
+                m.d.comb += outside.eq(inside) if member.flow is Out else inside.eq(outside)
+
+        # Counters.
+        wiring.connect(m, counters.counts, control.counts)
+        m.d.comb += [
+            counters.clear.eq(control.launch),
+            counters.run.eq(control.running),
+            counters.gemm_step.eq(compute.gemm_step),
+            counters.alu_step.eq(compute.alu_step),
+            counters.read_beat.eq(read_port.beat),
+            counters.written.eq(write_port.written),
+        ]
+        for name in engines:
+            for event in (f"{name}_activity", f"{name}_done"):
+                m.d.comb += getattr(counters, event).eq(getattr(scheduler, event))
+        return m

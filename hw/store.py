@@ -1,0 +1,185 @@
+"""The store engine: accumulators to DRAM."""
+
+from __future__ import annotations
+
+from amaranth import *
+from amaranth.lib import data, stream, wiring
+from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
+
+from ..isa.config import AcceleratorConfig
+from ..isa.faults import FaultCode
+from .acc_reader import AccReader
+from .axi import write_client_signature
+from .fork import fork
+from .form import Form
+from .interfaces import INDEX_BITS, Activity, Fault, Issue, read_signature
+from .packer import Packer, packed_row
+from .queue import Queue
+from .requantizer import Requantizer
+from .store_rows import StoreRows, store_row
+
+ROWS_READ = 4
+"""Rows that may wait to be read."""
+ROWS_PACKED = 16
+"""Rows between the accumulators and the bus: what the requantizer's stages hold, and some."""
+ROWS_UNDER_WAY = 32
+"""Rows, and instructions without any, that are not yet complete."""
+
+
+class StoreEngine(wiring.Component):
+    """Executes STORE and STOREX; an element or a beat a cycle, whichever are more.
+
+    Instructions overlap, and so do their rows: accumulators of one are read while those before
+    are on their way and the responses to others are awaited. An instruction is complete when the
+    responses to all its rows have come.
+
+    Rows are checked before anything of them is requested or read. What has been requested is
+    delivered, fault or not.
+
+    Members
+    -------
+    i : :py:`In(Issue)`
+        Instructions, statically legal, whose tokens have been taken.
+    acc, qnt : :py:`Out(read_signature(...))`
+        The scratchpads; ``qnt`` with ``requantize`` only.
+    bus : :py:`Out(write_client_signature(config))`
+        DRAM.
+    done : :py:`Out(1)`
+        An instruction is complete, in order.
+    fault : :py:`Out(Fault)`
+        SRAM_RANGE or BUS_WRITE when all before it is complete; held until reset.
+    activity : :py:`Out(Activity)`
+        BUSY in a cycle that reads an accumulator or sends a beat, else WAIT_MEMORY while there is
+        an instruction.
+    idle : :py:`Out(1)`
+        No instruction is there.
+    """
+
+    def __init__(self, config: AcceleratorConfig, form: Form = "synthesis"):
+        self._config, self._form = config, form
+        acc = read_signature(config.acc_index_bits, 8 * config.acc_element_bytes)
+        qnt = read_signature(config.qnt_index_bits, 8 * config.qnt_element_bytes)
+        super().__init__(
+            {
+                "i": In(Issue),
+                "acc": Out(acc),
+                **({"qnt": Out(qnt)} if config.requantize else {}),
+                "bus": Out(write_client_signature(config)),
+                "done": Out(1),
+                "fault": Out(Fault),
+                "activity": Out(Activity),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        config, bus = self._config, self.bus
+        m.submodules.rows = rows = StoreRows(config)
+        m.submodules.to_read = to_read = Queue(store_row(config), ROWS_READ)
+        m.submodules.to_pack = to_pack = Queue(packed_row(config), ROWS_PACKED)
+        m.submodules.reader = reader = AccReader(config)
+        m.submodules.requantizer = requantizer = Requantizer(config, self._form)
+        m.submodules.packer = packer = Packer(config)
+        m.submodules.completion = completion = Completion()
+
+        m.d.comb += [
+            rows.i.payload.eq(self.i.payload),
+            rows.i.valid.eq(self.i.valid & ~self.fault.valid),
+            self.i.ready.eq(rows.i.ready & ~self.fault.valid),
+        ]
+        entry = rows.o.p
+        moves = ~(entry.empty | entry.beyond)
+        with m.If(moves):
+            taken = fork(m, rows.o.valid, completion.i, bus.request, to_read.i, to_pack.i)
+            m.d.comb += rows.o.ready.eq(taken)
+        with m.Else():
+            m.d.comb += rows.o.ready.eq(fork(m, rows.o.valid, completion.i))
+        beat_bits = exact_log2(config.bus_bytes)
+        m.d.comb += [
+            bus.request.p.address.eq(entry.row.address & -config.bus_bytes),
+            bus.request.p.beats.eq(entry.row.beats),
+            to_read.i.payload.eq(entry),
+            to_pack.i.p.count.eq(entry.count),
+            to_pack.i.p.slot.eq(entry.row.address[:beat_bits] >> exact_log2(packer.element)),
+            completion.i.p.moves.eq(moves),
+            completion.i.p.beyond.eq(entry.beyond),
+            completion.i.p.last.eq(entry.row.last | entry.empty),
+            completion.i.p.index.eq(entry.index),
+        ]
+
+        wiring.connect(m, to_read.o, reader.i)
+        wiring.connect(m, wiring.flipped(self.acc), reader.acc)
+        if config.requantize:
+            wiring.connect(m, wiring.flipped(self.qnt), reader.qnt)
+        wiring.connect(m, reader.o, requantizer.i)
+        wiring.connect(m, requantizer.o, packer.i)
+        wiring.connect(m, to_pack.o, packer.rows)
+        wiring.connect(m, packer.o, wiring.flipped(bus.data))
+
+        wiring.connect(m, wiring.flipped(bus.response), completion.response)
+        wiring.connect(m, wiring.flipped(self.fault), completion.fault)
+        m.d.comb += [
+            self.done.eq(completion.done),
+            self.idle.eq(completion.idle & ~rows.o.valid),
+        ]
+        with m.If(self.acc.enable | (bus.data.valid & bus.data.ready)):
+            m.d.comb += self.activity.eq(Activity.BUSY)
+        with m.Elif(~self.idle):
+            m.d.comb += self.activity.eq(Activity.WAIT_MEMORY)
+        return m
+
+
+class Completion(wiring.Component):
+    """Waits for the responses to rows and reports instructions complete, or a fault, in order.
+
+    Members
+    -------
+    i : stream
+        Rows in order: ``moves`` if a response will come, ``beyond`` if the row is a fault,
+        ``last`` of its instruction, the instruction's ``index``.
+    response : stream
+        From the bus.
+    done : :py:`Out(1)`
+        An instruction is complete.
+    fault : :py:`Out(Fault)`
+        Held until reset; nothing is taken any more.
+    idle : :py:`Out(1)`
+        No row is there.
+    """
+
+    def __init__(self):
+        row = data.StructLayout({"moves": 1, "beyond": 1, "last": 1, "index": INDEX_BITS})
+        super().__init__(
+            {
+                "i": In(stream.Signature(row)),
+                "response": In(stream.Signature(data.StructLayout({"error": 1}))),
+                "done": Out(1),
+                "fault": Out(Fault),
+                "idle": Out(1),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.queue = queue = Queue(self.i.payload.shape(), ROWS_UNDER_WAY)
+        wiring.connect(m, wiring.flipped(self.i), queue.i)
+        row, answer = queue.o.p, self.response
+        ends, fails = Signal(), Signal()
+        live = queue.o.valid & ~self.fault.valid
+        m.d.comb += [
+            ends.eq(live & (answer.valid | ~row.moves)),
+            fails.eq(row.beyond | (row.moves & answer.p.error)),
+            queue.o.ready.eq(ends & ~fails),
+            answer.ready.eq(live & row.moves & ~fails),
+            self.done.eq(ends & ~fails & row.last),
+            self.idle.eq(~queue.o.valid),
+            self.fault.index.eq(row.index),
+        ]
+        with m.If(ends & fails):
+            m.d.sync += [
+                self.fault.valid.eq(1),
+                self.fault.code.eq(Mux(row.beyond, FaultCode.SRAM_RANGE, FaultCode.BUS_WRITE)),
+            ]
+        return m

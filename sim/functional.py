@@ -1,0 +1,216 @@
+"""The instructions' meanings, compiled, as a device: what a program does, and no time at all."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..isa.config import PAGE_BYTES, AcceleratorConfig
+from ..isa.errors import ConfigError, DeviceError
+from ..isa.formats import INSTRUCTION_BYTES
+from ..isa.golden import access_fault, beats, scratchpads
+from ..isa.instructions import InstructionSet
+from ..isa.memories import MEMORIES
+from ..isa.native import NativeCode
+from ..isa.nest import I16, Buffer, Nest
+from ..isa.ordering import Stop
+from ..isa.storage import bound_array
+from .device import (
+    DEFAULT_DRAM_BYTES,
+    DEFAULT_DRAM_LATENCY,
+    DEFAULT_TIMEOUT_CYCLES,
+    Device,
+    RunResult,
+)
+from .paths import cache_directory
+from .stream import Stream
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+LARGEST_DRAM = 1 << 32
+"""Bytes that 32 address bits reach."""
+KEPT_STREAMS = 64
+"""Decoded streams that a device remembers."""
+
+
+def laid_out(nest: Nest, config: AcceleratorConfig) -> Nest:
+    """``nest`` over the scratchpads as this simulator keeps them, which only it can see.
+
+    A weight element is transposed, so that a vector of outputs lies side by side; inputs are
+    widened, so that two of them are one lane of a product.
+    """
+
+    def changed(buffer: Buffer) -> Buffer:
+        if buffer.name == "wgt":
+            return replace(buffer, strides=(config.block**2, 1, config.block))
+        return replace(buffer, dtype=I16) if buffer.name == "inp" else buffer
+
+    return replace(nest, buffers=tuple(changed(b) for b in nest.buffers))
+
+
+@lru_cache(maxsize=16)
+def _code(config: AcceleratorConfig) -> NativeCode:
+    """The compiled meanings of a configuration; on disk for the next process."""
+    instructions = InstructionSet(config)
+    nests = [laid_out(instructions.meaning(name), config) for name in instructions.operations]
+    nests = [nest for nest in nests if nest.buffers]
+    names = {buffer.name for nest in nests for buffer in nest.buffers}
+    return NativeCode(nests, names, cache=cache_directory() / "functional")
+
+
+@dataclass(frozen=True)
+class _Program:
+    """A decoded stream ready to run: a row of addresses for each call, with what they point to."""
+
+    stream: Stream
+    calls: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    keep: list[NDArray[np.int64]]
+
+
+class FunctionalDevice(Device):
+    """Executes programs by the instructions' meanings.
+
+    Engines take turns as the dependence tokens allow; a program with a race between engines does
+    one of the things that hardware may do. Accesses beyond DRAM are bus errors, those beyond a
+    scratchpad are faults, as in hardware.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        What to simulate. Its meanings are compiled when it is first met, in about a second, and
+        kept on disk.
+    dram_bytes : int
+        Rounded up to whole pages of 4096 bytes; at most 4 GiB. What is never touched costs
+        nothing.
+    dram_latency, stall_seed, timeout_cycles
+        Checked, and of no use here: there is no time.
+    progress : callable, optional
+        Told of the compilation: name, fraction.
+    wave : None
+        There are no waves.
+
+    Raises
+    ------
+    ConfigError
+        If an option is out of range, or ``wave`` is given.
+    """
+
+    def __init__(
+        self,
+        config: AcceleratorConfig,
+        *,
+        dram_bytes: int = DEFAULT_DRAM_BYTES,
+        dram_latency: int = DEFAULT_DRAM_LATENCY,
+        stall_seed: int | None = None,
+        timeout_cycles: int = DEFAULT_TIMEOUT_CYCLES,
+        progress: Callable[[str, float], None] | None = None,
+        wave: str | PathLike[str] | None = None,
+    ):
+        for name, value, most in (
+            ("dram_bytes", dram_bytes, LARGEST_DRAM),
+            ("dram_latency", dram_latency, 1 << 20),
+            ("timeout_cycles", timeout_cycles, 1 << 62),
+        ):
+            if not 1 <= value <= most:
+                raise ConfigError(f"{name} must be from 1 to {most}, not {value}")
+        if wave is not None:
+            raise ConfigError("the functional simulator has no waves; use rtl for them")
+        self.config = config
+        self.instructions = InstructionSet(config)
+        self.dram = np.zeros(-(-dram_bytes // PAGE_BYTES) * PAGE_BYTES, np.uint8)
+        if progress is not None:
+            progress("compiling the instructions", 0.0)
+        self._code = _code(config)
+        if progress is not None:
+            progress("compiling the instructions", 1.0)
+        self._programs: OrderedDict[bytes, _Program] = OrderedDict()
+        self._stopped: str | None = None
+        self._memory = _memory(config)
+        self._tables = self._bind()
+
+    def _bind(self) -> Mapping[str, NDArray[np.int64]]:
+        """The buffers of every operation, as its code takes them."""
+        arrays = dict(self._memory)
+        for memory in MEMORIES.values():
+            arrays[memory.dram(self.config).name] = self.dram
+        tables: dict[str, NDArray[np.int64]] = {}
+        for name, nest in self._code.nests.items():
+            bound = {b.name: bound_array(b, arrays[b.name]) for b in nest.buffers}
+            tables[name] = self._code.prepare(name, bound).buffers
+        return tables
+
+    def _run(self, address: int, count: int) -> RunResult:
+        if self._stopped is not None:
+            raise DeviceError(f"{self._stopped}; only reset() makes it run again")
+        program = self._program(self.dram[address : address + count * INSTRUCTION_BYTES].tobytes())
+        failed = self._code.sequence(program.calls)
+        _, stop = program.stream.ordered
+        if failed is not None:
+            row, number = failed
+            index = int(program.rows[row])
+            operation = program.stream.operation(index)
+            buffer = self._code.nests[operation.name].buffers[number].name
+            stop = Stop(access_fault(operation, buffer), operation.engine.value, index)
+        if stop is not None:
+            fault = stop.fault()
+            self._stopped = f"the device stopped with a fault: {fault}"
+            raise fault
+        counters = dict(program.stream.counters)
+        counters["read_bytes"] += beats(self.config, address, count * INSTRUCTION_BYTES)
+        return RunResult(0, counters)
+
+    def _program(self, data: bytes) -> _Program:
+        """The stream decoded, or remembered."""
+        program = self._programs.get(data)
+        if program is None:
+            program = self._programs[data] = self._decoded(data)
+            if len(self._programs) > KEPT_STREAMS:
+                self._programs.popitem(last=False)
+        return program
+
+    def _decoded(self, data: bytes) -> _Program:
+        stream = Stream(self.instructions, data)
+        rows = np.zeros((stream.end, 3), np.int64)
+        executes = np.zeros(stream.end, bool)
+        keep: list[NDArray[np.int64]] = []
+        for group in stream.groups:
+            name = group.operation.name
+            if name not in self._code.nests:
+                continue
+            columns = [group.fields[param] for param in self._code.nests[name].params]
+            params = np.ascontiguousarray(np.stack(columns, axis=1), np.int64)
+            keep.append(params)
+            executes[group.at] = True
+            rows[group.at, 0] = self._code.address(name)
+            rows[group.at, 1] = params.ctypes.data + params.strides[0] * np.arange(len(params))
+            rows[group.at, 2] = self._tables[name].ctypes.data
+        order, _ = stream.ordered
+        order = order[executes[order]]
+        return _Program(stream, np.ascontiguousarray(rows[order]), order, keep)
+
+    def reset(self) -> None:
+        """Scratchpads to zero, queues empty, faults cleared; DRAM keeps its contents."""
+        for array in self._memory.values():
+            array[...] = 0
+        self._stopped = None
+
+    def close(self) -> None:
+        """Forget the decoded streams; may be called twice."""
+        self._programs.clear()
+        self._stopped = "the device is closed"
+
+
+def _memory(config: AcceleratorConfig) -> dict[str, Any]:
+    """The scratchpads as :func:`laid_out` has them."""
+    arrays = scratchpads(config)
+    arrays["inp"] = arrays["inp"].astype(np.int16)
+    arrays["wgt"] = arrays["wgt"].transpose(0, 2, 1)
+    return arrays

@@ -1,0 +1,57 @@
+"""The simulation library of a configuration, found without generating its Verilog again."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from functools import cache
+from importlib import metadata
+from pathlib import Path
+
+from ..isa.config import AcceleratorConfig
+from ..isa.spec import spec_hash
+from . import verilate
+
+FORM = "simulation"
+"""Of the matrix unit: the form that simulates fast, proven equal to the one for synthesis."""
+
+
+def library(
+    config: AcceleratorConfig, *, trace: bool = False, progress: verilate.Progress | None = None
+) -> Path:
+    """The shared library that simulates ``config``; built at the first call.
+
+    What was built is found by the configuration and the sources that decide the Verilog, so
+    that a warm start costs neither Amaranth nor Verilator. Raises what
+    :func:`weft.sim.verilate.build` raises.
+    """
+    parts = (spec_hash(config), _sources_hash(), FORM, verilate.toolchain_key(trace=trace))
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
+    index = verilate.folder() / f"{key}.built"
+    if index.exists():
+        built = verilate.folder() / index.read_text()
+        if built.exists():
+            return built
+
+    def generate() -> str:
+        from ..hw import verilog
+
+        return verilog.generate(config, form=FORM)
+
+    built = verilate.build(generate, config.bus_bytes, trace=trace, progress=progress)
+    partial = index.with_suffix(f".{os.getpid()}")
+    partial.write_text(built.name)
+    os.replace(partial, index)
+    return built
+
+
+@cache
+def _sources_hash() -> str:
+    """Of everything that decides the Verilog but the configuration."""
+    digest = hashlib.sha256(metadata.version("amaranth").encode())
+    rooms = Path(__file__).resolve().parent.parent
+    for room in ("isa", "hw"):
+        for source in sorted((rooms / room).rglob("*.py")):
+            digest.update(str(source.relative_to(rooms)).encode())
+            digest.update(source.read_bytes())
+    return digest.hexdigest()

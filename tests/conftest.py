@@ -1,0 +1,32 @@
+"""What all tests share: the option ``--update-golden`` and the fixture ``golden_text``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-golden",
+        action="store_true",
+        help="write what the tests print over their golden texts, to be reviewed as code is",
+    )
+
+
+@pytest.fixture
+def golden_text(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
+    """Compares a text with the file of that name in ``golden/`` beside the test."""
+    folder = Path(str(request.path)).parent / "golden"
+
+    def check(name: str, text: str) -> None:
+        path = folder / name
+        if request.config.getoption("--update-golden"):
+            folder.mkdir(exist_ok=True)
+            path.write_text(text)
+        assert path.exists(), f"{path} is missing; pytest --update-golden writes it"
+        assert text == path.read_text()
+
+    return check

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from random import Random
+
+import pytest
+
+from tests.hw.box_bench import TINY
+from tests.hw.stream_bench import Sink, Source, simulate
+from weft.hw.packer import Packer
+
+
+@pytest.mark.parametrize("bus", [8, 16, 64])
+@pytest.mark.parametrize("block", [4, 16])
+@pytest.mark.parametrize("stall", [0.0, 0.4])
+def test_rows_become_beats_with_the_strobes_of_their_bytes(bus, block, stall):
+    config = replace(TINY, block=block, bus_bytes=bus, acc_bytes=8192, wgt_bytes=8192)
+    size = config.out_element_bytes
+    slots = max(1, bus // size)
+    random = Random(bus)
+    rows = [{"count": random.randint(1, 9), "slot": random.randrange(slots)} for _ in range(20)]
+    elements, beats = [], []
+    for row in rows:
+        memory: dict[int, int] = {}
+        for number in range(row["count"]):
+            element = random.randbytes(size)
+            elements.append(int.from_bytes(element, "little"))
+            memory |= {(row["slot"] + number) * size + i: byte for i, byte in enumerate(element)}
+        for first in range(0, max(memory) + 1, bus):
+            beats.append([memory.get(first + i) for i in range(bus)])
+
+    packer = Packer(config)
+    sink = Sink(packer.o, stall=stall)
+    sources = (Source(packer.rows, rows, seed=2), Source(packer.i, elements, stall=stall, seed=3))
+    cycles = simulate(packer, sink, *sources, until=lambda: len(sink.values) == len(beats), extra=9)
+    assert len(sink.values) == len(beats)
+    for got, expected in zip(sink.values, beats, strict=True):
+        strobes = [bool(got.strobe >> i & 1) for i in range(bus)]
+        assert strobes == [byte is not None for byte in expected]
+        assert [got.data >> 8 * i & 255 if s else None for i, s in enumerate(strobes)] == expected
+    if not stall:
+        assert cycles <= max(len(elements), len(beats)) + 4

@@ -1,0 +1,65 @@
+"""Devices for tests that every kind of device must pass."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from importlib.util import find_spec
+from typing import Any
+
+import pytest
+
+from weft.isa import AcceleratorConfig
+from weft.sim import Device, connect
+
+KINDS: dict[str, tuple[str, dict[str, Any]]] = {
+    "functional": ("functional", {}),
+    "rtl-1": ("rtl", {"dram_latency": 1}),
+    "rtl-60": ("rtl", {"dram_latency": 60}),
+    "rtl-1-stalls": ("rtl", {"dram_latency": 1, "stall_seed": 1}),
+    "rtl-60-stalls": ("rtl", {"dram_latency": 60, "stall_seed": 2}),
+}
+"""Kind and options of each variant that tests go through."""
+
+HAS_RTL = find_spec("weft.hw.verilog") is not None and shutil.which("make") is not None
+
+
+class Devices:
+    """Devices of one variant, one a configuration; they live as long as the tests."""
+
+    def __init__(self, variant: str):
+        self.variant = variant
+        self._made: dict[tuple[AcceleratorConfig, int], Device] = {}
+
+    @property
+    def slow(self) -> bool:
+        """Whether a step takes microseconds rather than nanoseconds."""
+        return self.variant != "functional"
+
+    def __call__(self, config: AcceleratorConfig, dram_bytes: int) -> Device:
+        """The device of a configuration; whatever ran on it before."""
+        key = config, dram_bytes
+        if key not in self._made:
+            kind, options = KINDS[self.variant]
+            self._made[key] = connect(kind, config, dram_bytes=dram_bytes, **options)
+        return self._made[key]
+
+    def close(self) -> None:
+        for device in self._made.values():
+            device.close()
+
+
+@pytest.fixture(
+    scope="session",
+    params=[
+        pytest.param(name, marks=[] if kind == "functional" else pytest.mark.slow)
+        for name, (kind, _) in KINDS.items()
+    ],
+)
+def devices(request: pytest.FixtureRequest) -> Iterator[Devices]:
+    """Devices of every variant; those that simulate the RTL need to have it built."""
+    if request.param != "functional" and not HAS_RTL:
+        pytest.skip("there is no RTL to simulate")
+    made = Devices(request.param)
+    yield made
+    made.close()

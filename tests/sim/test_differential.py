@@ -1,0 +1,40 @@
+"""Random programs: the golden model and every device do the same."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, note, settings
+from hypothesis import strategies as st
+
+from tests.programs import DRAM_BYTES, programs
+from tests.sim.executors import assert_same, golden, on_device
+from weft.isa import PRESETS, AcceleratorConfig
+
+TINY = PRESETS["tiny"]
+CONFIGS = {
+    **PRESETS,
+    "nibbles": replace(TINY, inp_width=4, wgt_width=4, token_depth=1),
+    "batch": replace(TINY, batch=2, bus_bytes=16, token_depth=2),
+    "plain": replace(TINY, requantize=False, pad_value=False, overwrite=False),
+    "narrow": replace(TINY, block=2, inp_width=4, bus_bytes=64, acc_bytes=4096),
+    "wide": AcceleratorConfig(block=64, wgt_bytes=1 << 18, bus_bytes=8),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_a_random_program_does_the_same_everywhere(name: str, devices):
+    config = CONFIGS[name]
+    device = devices(config, DRAM_BYTES)
+
+    @settings(max_examples=15, deadline=None)
+    @given(programs(config), st.integers(0, 1 << 16))
+    def agrees(program, seed):
+        note(program.text)
+        wanted = golden(program)
+        assert wanted.fault is None
+        assert_same(golden(program, seed), wanted)
+        assert_same(on_device(program, device), wanted)
+
+    agrees()
