@@ -325,6 +325,27 @@ def test_a_program_without_end_is_exit_code_4(fails):
     fails(STOPPED, "conv_0: ", "run", "stop.weft", "--on", "functional")
 
 
+@pytest.mark.slow
+def test_the_rtl_runs_times_out_and_records_waves(
+    weft, fails, home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Builds the simulator of ``tiny``, twice, where it is not in the user's cache."""
+    monkeypatch.delenv("WEFT_CACHE")
+    package.save(hand_made(), "model.weft", {})
+    code, out, err = weft("run", "model.weft", "--json")
+    assert code == OK, err
+    record = json.loads(out)
+    assert record["on"] == "rtl"
+    assert record["layers"][0]["cycles"] == sum(record["layers"][0]["stalls"].values()) > 0
+    fails(STOPPED, "conv_0: FINISH was not reached in 3 cycles", "run", "model.weft",
+          "--timeout", "3")  # fmt: skip
+    stopping(Instruction("finish", pop_prev=True))
+    fails(STOPPED, "conv_0: deadlock: compute waits for a token from load", "run", "stop.weft")
+    assert weft("run", "model.weft", "--wave", "w.fst", "--limit", "2")[0] == OK
+    assert (home / "w.fst").stat().st_size > 100
+    fails(BAD_INPUT, "dram_latency must be from 1", "run", "model.weft", "--latency", "0")
+
+
 def test_a_missing_compiler_is_exit_code_3():
     package.save(hand_made(), "model.weft", {})
     result = in_a_process("run", "model.weft", environment={"PATH": "", "CXX": ""})
