@@ -18,7 +18,7 @@ from .image import Image, Walk
 from .kernel import Refusal
 from .schedule import Bases, Mover, Range, Slots, Stage, in_order, part
 from .tensorize import Act, Elementwise
-from .tiling import LATENCY_CYCLES, START_CYCLES, Extents, blocks_of, parts
+from .tiling import LATENCY_CYCLES, START_CYCLES, Extents, blocks_of, parts, row_length
 
 TRIPS = (1 << 14) - 1
 """Of a loop of ALU, and columns of a store."""
@@ -53,8 +53,7 @@ class Plan:
         """Rows and columns of the input under a full tile."""
         image = next(iter(self.images.values()))
         rows = (self.tile[1] - 1) * image.rows.stride + image.rows.reach
-        columns = (self.tile[2] - 1) * image.columns.stride + image.columns.reach
-        return rows, columns
+        return rows, row_length(image.columns, self.tile[2])
 
     def size(self, region: int) -> int:
         """Elements of a region."""
@@ -267,12 +266,14 @@ class ElementwiseSchedule:
     ) -> tuple[list[tuple[int, int, int]], dict[str, int]]:
         assert act.src is not None
         image = self.plan.images[act.src]
-        height, width = self.plan.box
+        plane_size = self.plan.box[0] * self.plan.box[1]
+        width = row_length(image.columns, columns.count)
         uops = [
             (
                 regions[act.dst].start + plane * rows.count * columns.count,
                 regions[act.src].start
-                + (plane * height + ky * image.rows.dilation) * width
+                + plane * plane_size
+                + ky * image.rows.dilation * width
                 + kx * image.columns.dilation,
                 0,
             )

@@ -17,7 +17,7 @@ from ..isa.instructions import InstructionSet
 from .emit import Action, Span, Uops
 from .image import Image
 from .tensorize import Contraction
-from .tiling import Extents, Layer, Tile, blocks_of, extents
+from .tiling import Extents, Layer, Tile, blocks_of, extents, row_length
 
 
 @dataclass(frozen=True)
@@ -189,9 +189,7 @@ class Mover:
         )
         first = rows.start * image.rows.stride + taps.start * image.rows.dilation
         top, size_y, bottom, y = _clip(first + image.rows.origin, count, step, height)
-        span = (columns.count - 1) * image.columns.stride + image.columns.reach
-        if need.box_columns == width and not image.columns.before:
-            span = width
+        span = row_length(image.columns, columns.count)
         start = columns.start * image.columns.stride + image.columns.origin
         left, size_x, right, x = _clip(start, span, 1, width)
         pads = (top, bottom, left, right)
@@ -499,7 +497,8 @@ class ContractionSchedule:
         planes = self._blocks(chunk)
         extent = self._extents(chunk)
         positions = chunk.rows.count * chunk.columns.count
-        row = 1 if need.skips_rows else layer.rows.dilation
+        length = row_length(layer.columns, chunk.columns.count)
+        row = length * (1 if need.skips_rows else layer.rows.dilation)
         uops: list[tuple[int, int, int]] = []
         for d in range(chunk.depth.count):
             for ky in range(chunk.taps.count):
@@ -507,7 +506,7 @@ class ContractionSchedule:
                     for o in range(chunk.blocks.count):
                         block = layer.weights.inputs[chunk.blocks.start + o][chunk.depth.start + d]
                         plane = planes.index(block) * need.box_rows * need.box_columns
-                        tap = ky * row * need.box_columns + kx * layer.columns.dilation
+                        tap = ky * row + kx * layer.columns.dilation
                         at = 0
                         for i, n in zip((o, d, ky, kx), extent, strict=True):
                             at = at * n + (i if n > 1 else 0)
@@ -523,7 +522,7 @@ class ContractionSchedule:
         dst = {"dst_factor_out": columns if rows > 1 else 0,
                "dst_factor_in": 1 if columns > 1 else 0}  # fmt: skip
         src = {
-            "src_factor_out": stride * self.need.box_columns if rows > 1 else 0,
+            "src_factor_out": stride * row_length(self.layer.columns, columns) if rows > 1 else 0,
             "src_factor_in": self.layer.columns.stride if columns > 1 else 0,
         }
         outputs = chunk.blocks.count

@@ -268,9 +268,10 @@ def _wait(job: subprocess.Popen[str], tick: Callable[[], None]) -> None:
 def _kill(jobs: Iterable[subprocess.Popen[str]]) -> None:
     """End what has not ended by itself, because the build was broken off."""
     for job in jobs:
-        if job.poll() is None:
-            job.kill()
-            job.communicate()
+        job.kill()
+        job.wait()
+        if job.stderr is not None:
+            job.stderr.close()
 
 
 def _first_error(text: str) -> str:

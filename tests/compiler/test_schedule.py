@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.compiler.programs import BATCHED, SMALL, TINY
+from tests.compiler.compiled import BATCHED, SMALL, TINY
 from tests.networks import single
 from weft.compiler.artifact import AcceleratorStep
 from weft.compiler.emit import Action, Span, finish

@@ -80,14 +80,14 @@ def box_of(memory_type: MemoryType, **values: int):
 def test_random_boxes_land_where_they_belong(name, types, latency, stall):
     config = CONFIGS[name]
     random = Random(f"{name} {types} {latency}")
-    boxes = random_boxes(random, config, types, cycles=900)
+    boxes = random_boxes(random, config, types, cycles=500)
     bench = Bench(config, types, Dram(latency=latency, stall=stall))
     bench.run(boxes, stall=stall)
     bench.check(boxes)
 
 
 @pytest.mark.parametrize("memory_type", [*LOADED, *COMPUTED])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["wide elements", "narrow elements"])
 def test_a_long_row_ends_with_the_last_entry(name, memory_type):
     config = CONFIGS[name]
     memory = MEMORIES[memory_type]
