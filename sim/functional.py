@@ -18,7 +18,20 @@ from ..isa.golden import access_fault, beats, scratchpads
 from ..isa.instructions import InstructionSet
 from ..isa.memories import MEMORIES
 from ..isa.native import NativeCode
-from ..isa.nest import I16, Buffer, Index, Load, Nest, Node, Stmt, Store, Sum, rewrite, substitute
+from ..isa.nest import (
+    I16,
+    Buffer,
+    Expr,
+    Index,
+    Load,
+    Nest,
+    Node,
+    Stmt,
+    Store,
+    Sum,
+    rewrite,
+    substitute,
+)
 from ..isa.ordering import Stop
 from ..isa.storage import bound_array
 from .device import (
@@ -52,8 +65,9 @@ def laid_out(nest: Nest, config: AcceleratorConfig) -> Nest:
         match node:
             case Sum((("c", extent),), body):
                 halves = {"c": 2 * Index("c") + Index("odd")}
-                inner = substitute(body, halves)
-                return Sum((("c", extent // 2), ("odd", 2)), rewrite(inner, paired))
+                inner = rewrite(substitute(body, halves), paired)
+                assert isinstance(inner, Expr)
+                return Sum((("c", extent // 2), ("odd", 2)), inner)
             case Store("wgt", (index, out, lane), value):
                 return Store("wgt", (index, lane // 2, out, lane % 2), value)
         return None
