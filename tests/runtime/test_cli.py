@@ -466,7 +466,7 @@ def test_verilog_writes_every_file(weft, fails):
     code, out, _ = weft("verilog", "-o", "out", "--hw", "tiny", "--json")
     assert code == OK
     assert {Path(path).name for path in json.loads(out)["files"]} == {
-        "weft.v", "registers.md", "registers.json", "weft_isa.h", "config.toml",
+        "weft.v", "weft.vlt", "registers.md", "registers.json", "weft_isa.h", "config.toml",
     }  # fmt: skip
     assert "module weft" in Path("out/weft.v").read_text()
     code, again, _ = weft("hw", "show", "out/config.toml", "--json")
