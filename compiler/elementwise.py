@@ -24,6 +24,11 @@ TRIPS = (1 << 14) - 1
 """Of a loop of ALU, and columns of a store."""
 
 
+SLOTS = 3
+"""One is loaded, one is worked on, one is stored. Loads of accumulators take the compute engine's
+turn: with two slots they, and the work behind them, would wait for the store before last."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """How an elementwise operator is cut.
@@ -147,9 +152,8 @@ def _estimate(p: Plan, config: AcceleratorConfig) -> int:
     loading = sum(p.size(region) * beats + START_CYCLES for region in p.images)
     steps = sum(out * _taps(p, act) + START_CYCLES for act in p.work.acts)
     storing = out * beats + START_CYCLES
-    double = config.acc_depth >= 2 * p.total or tiles == 1
-    middle = max(loading + steps, storing) if double else loading + steps + storing
-    return tiles * middle + storing + 2 * LATENCY_CYCLES
+    waiting = 0 if min(SLOTS, tiles) * p.total <= config.acc_depth else storing + LATENCY_CYCLES
+    return tiles * max(loading + steps + waiting, storing) + storing + 2 * LATENCY_CYCLES
 
 
 def _taps(p: Plan, act: Act) -> int:
@@ -171,7 +175,7 @@ class ElementwiseSchedule:
     ):
         self.plan, self.records, self.bases, self.config = p, list(records), bases, config
         self.mover = Mover(config)
-        self.slots = Slots("acc", config.acc_depth, p.total, 2)
+        self.slots = Slots("acc", config.acc_depth, p.total, SLOTS)
         self.stages = [
             self._stage(planes, rows, columns)
             for planes in Range.cut(p.planes, p.tile[0])

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from weft.compiler.artifact import DramTensor
+from weft.compiler.artifact import DramTensor, Unfold
 from weft.compiler.layout import pack, packed_bytes, unpack
 from weft.isa import AcceleratorConfig, DataError
 
@@ -60,3 +60,41 @@ def test_another_size_or_type_is_refused():
         pack(tensor, TINY, np.zeros((1, 2, 2, 3), np.int16))
     with pytest.raises(DataError, match="'x' takes 16 bytes, not 12"):
         unpack(tensor, TINY, np.zeros(12, np.uint8))
+
+
+pairs = st.tuples(st.integers(1, 3), st.integers(1, 3))
+
+
+@given(
+    shapes,
+    st.tuples(st.integers(-3, 3), st.integers(-3, 3)),
+    pairs,
+    pairs,
+    pairs,
+    pairs,
+    st.sampled_from(CONFIGS),
+)
+def test_an_unfolded_tensor_holds_patches(shape, origin, steps, patch, dilations, extents, config):
+    unfold = Unfold(origin, steps, patch, dilations, extents)
+    tensor = DramTensor("x", 0, shape, 77, unfold)
+    n, h, w, c = shape
+    x = numbered(shape)
+    flat = pack(tensor, config, x)
+    assert flat.size == packed_bytes(tensor, config)
+    lanes = patch[0] * patch[1] * c
+    as_usual = unpack(DramTensor("x", 0, (n, *extents, lanes), 77), config, flat)
+    for at in np.ndindex(n, *extents, *patch, c):
+        image, row, column, j, i, channel = at
+        y = row * steps[0] + j * dilations[0] + origin[0]
+        x_ = column * steps[1] + i * dilations[1] + origin[1]
+        inside = 0 <= y < h and 0 <= x_ < w
+        lane = (j * patch[1] + i) * c + channel
+        expected = x[image, y, x_, channel] if inside else 77
+        assert as_usual[image, row, column, lane] == expected
+
+
+def test_only_the_host_writes_an_unfolded_tensor():
+    unfold = Unfold((0, 0), (1, 1), (1, 2), (1, 1), (2, 2))
+    tensor = DramTensor("x", 0, (1, 2, 2, 2), 0, unfold)
+    with pytest.raises(DataError, match="only the host writes it"):
+        unpack(tensor, TINY, np.zeros(16, np.uint8))
