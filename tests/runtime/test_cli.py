@@ -114,6 +114,9 @@ def test_an_error_is_json_where_json_was_asked_for(weft):
     assert code == BAD_INPUT
     assert json.loads(out)["kind"] == "ModelError"
     assert json.loads(out)["error"] in err
+    code, out, _ = weft("run", "model.tflite", "--speed", "--json")
+    assert code == BAD_INPUT
+    assert "--speed" in json.loads(out)["error"]
 
 
 def test_an_exception_that_nobody_foresaw_is_no_mismatch(weft, monkeypatch: pytest.MonkeyPatch):
