@@ -102,46 +102,47 @@ def mentions(e: Expr, names: Container[str]) -> bool:
     return any(isinstance(c, Expr) and mentions(c, names) for c in children(e))
 
 
-def fits_lanes(body: Stmt, index: str, buffers: Mapping[str, Buffer]) -> bool:
+def fits_lanes(body: Stmt, index: str) -> bool:
     """Whether ``body`` may be evaluated for all values of a parallel loop's index at once.
 
     It may if control flow does not differ between lanes: no loops within, conditions that are
     the same for all, and where a ``Select`` differs, no load in its branches that would not be
-    made anyway. Within sums, lanes must lie side by side in memory, or their terms must; elsewhere
-    they may be gathered.
+    made anyway. Lanes that do not lie side by side in memory are gathered one by one, which is
+    still faster than to do everything else once a lane.
     """
-    return _stmt_fits(body, {index: 1}, buffers)
+    return _stmt_fits(body, {index: 1})
 
 
-def _stmt_fits(stmt: Stmt, steps: Mapping[str, int | None], buffers: Mapping[str, Buffer]) -> bool:
+def _stmt_fits(stmt: Stmt, steps: Mapping[str, int | None]) -> bool:
     match stmt:
         case Block(stmts):
-            return all(_stmt_fits(s, steps, buffers) for s in stmts)
+            return all(_stmt_fits(s, steps) for s in stmts)
         case For():
             return False
         case If(cond, body):
-            return not mentions(cond, steps) and _stmt_fits(body, steps, buffers)
+            return not mentions(cond, steps) and _stmt_fits(body, steps)
         case Let(name, value, body):
-            if not _expr_fits(value, steps, buffers):
+            if not _expr_fits(value, steps):
                 return False
             inner = {k: v for k, v in steps.items() if k != name}
             if mentions(value, steps):
                 inner[name] = lane_step(value, steps)
-            return _stmt_fits(body, inner, buffers)
+            return _stmt_fits(body, inner)
         case Store(_, indices, value):
             return (
                 any(mentions(i, steps) for i in indices)
-                and all(_expr_fits(i, steps, buffers) for i in indices)
-                and _expr_fits(value, steps, buffers)
+                and all(_expr_fits(i, steps) for i in indices)
+                and _expr_fits(value, steps)
             )
     return False
 
 
-def _expr_fits(e: Expr, steps: Mapping[str, int | None], buffers: Mapping[str, Buffer]) -> bool:
+def _expr_fits(e: Expr, steps: Mapping[str, int | None]) -> bool:
     if not mentions(e, steps):
         return True
-    return _selects_fit(e, steps, set(_certain(e))) and all(
-        _sum_fits(s, steps, buffers) for s in _nodes(e) if isinstance(s, Sum)
+    sums = (node for node in _nodes(e) if isinstance(node, Sum))
+    return _selects_fit(e, steps, set(_certain(e))) and not any(
+        name in steps for s in sums for name, _ in s.axes
     )
 
 
@@ -184,12 +185,6 @@ def _selects_fit(e: Expr, steps: Mapping[str, int | None], certain: set[Expr]) -
     if isinstance(e, Sum):
         return _selects_fit(e.body, steps, set(_certain(e.body)))
     return all(_selects_fit(c, steps, certain) for c in children(e) if isinstance(c, Expr))
-
-
-def _sum_fits(e: Sum, steps: Mapping[str, int | None], buffers: Mapping[str, Buffer]) -> bool:
-    if {name for name, _ in e.axes} & set(steps):
-        return False
-    return _in_lanes(e, steps, buffers) or in_rows(e, steps, buffers)
 
 
 def _in_lanes(e: Sum, steps: Mapping[str, int | None], buffers: Mapping[str, Buffer]) -> bool:

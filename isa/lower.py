@@ -170,7 +170,7 @@ class _Function(Sums):
                 self.jump(end)
                 self.start(end)
             case For(index, Const(start), Const(stop), body, True) if (
-                stop - start >= 2 and fits_lanes(body, index, self.buffers)
+                stop - start >= 2 and fits_lanes(body, index)
             ):
                 self.lane_loop(index, int(start), int(stop), body)
             case For(index, start, stop, body):

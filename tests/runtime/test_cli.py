@@ -27,7 +27,7 @@ from weft.isa.errors import DataError
 from weft.runtime import package
 from weft.runtime.commands.run import _read as read_array
 
-OK, BAD_INPUT, MISSING_TOOL, STOPPED = 0, 2, 3, 4
+OK, MISMATCH, BAD_INPUT, MISSING_TOOL, STOPPED = 0, 1, 2, 3, 4
 
 
 @pytest.fixture(autouse=True)
@@ -161,6 +161,39 @@ def test_seeded_data_are_the_same_every_time(weft):
         assert weft("run", "model.tflite", "--on", "cpu", "--output", name)[0] == OK
     with np.load("a.npz") as a, np.load("b.npz") as b:
         np.testing.assert_array_equal(a["conv_0"], b["conv_0"])
+
+
+def test_an_output_may_have_any_name(weft):
+    graph = single("conv", (1, 3, 3, 2), 4)
+    node, output = graph.nodes[0], graph.tensors["conv_0"]
+    tensors = dict(graph.tensors) | {"file": replace(output, name="file")}
+    del tensors["conv_0"]
+    graph = replace(
+        graph, tensors=tensors, nodes=(replace(node, outputs=("file",)),), outputs=("file",)
+    )
+    Path("model.tflite").write_bytes(write(graph))
+    assert weft("run", "model.tflite", "--on", "cpu", "--output", "y")[0] == OK
+    with np.load("y") as outputs:
+        assert list(outputs) == ["file"]
+
+
+def test_outputs_that_are_not_as_expected_are_exit_code_1(weft):
+    run = ("run", "model.tflite", "--on", "cpu", "--input", "x.npy")
+    assert weft(*run, "--output", "y.npz")[0] == OK
+    assert weft(*run, "--expect", "y.npz")[0] == OK
+    with np.load("y.npz") as outputs:
+        y = outputs["conv_0"]
+    np.save("y.npy", y)
+    assert weft(*run, "--expect", "y.npy")[0] == OK
+    y[1, 2, 0, 3] ^= 1
+    np.save("y.npy", y)
+    code, out, err = weft(*run, "--expect", "y.npy")
+    assert code == MISMATCH
+    assert "1 of 72 elements differ; the first, at [1, 2, 0, 3], is " in err
+    assert err.count("\n") == 1
+    assert "conv_0 " in out  # the table is there all the same
+    np.save("y.npy", y[:1])
+    assert weft(*run, "--expect", "y.npy")[0] == BAD_INPUT
 
 
 def test_an_archive_of_several_arrays_needs_a_key(weft, fails):
@@ -323,6 +356,27 @@ def test_a_deadlock_is_exit_code_4_and_names_layer_and_engine(fails):
 def test_a_program_without_end_is_exit_code_4(fails):
     stopping(Instruction("gemm", {"uop_bgn": 0, "uop_end": 1}))
     fails(STOPPED, "conv_0: ", "run", "stop.weft", "--on", "functional")
+
+
+@pytest.mark.slow
+def test_the_rtl_runs_times_out_and_records_waves(
+    weft, fails, home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Builds the simulator of ``tiny``, twice, where it is not in the user's cache."""
+    monkeypatch.delenv("WEFT_CACHE")
+    package.save(hand_made(), "model.weft", {})
+    code, out, err = weft("run", "model.weft", "--json")
+    assert code == OK, err
+    record = json.loads(out)
+    assert record["on"] == "rtl"
+    assert record["layers"][0]["cycles"] == sum(record["layers"][0]["stalls"].values()) > 0
+    fails(STOPPED, "conv_0: FINISH was not reached in 3 cycles", "run", "model.weft",
+          "--timeout", "3")  # fmt: skip
+    stopping(Instruction("finish", pop_prev=True))
+    fails(STOPPED, "conv_0: deadlock: compute waits for a token from load", "run", "stop.weft")
+    assert weft("run", "model.weft", "--wave", "w.fst", "--limit", "2")[0] == OK
+    assert (home / "w.fst").stat().st_size > 100
+    fails(BAD_INPUT, "dram_latency must be from 1", "run", "model.weft", "--latency", "0")
 
 
 def test_a_missing_compiler_is_exit_code_3():
