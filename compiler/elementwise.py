@@ -12,13 +12,14 @@ from dataclasses import dataclass, replace
 
 from ..isa.config import AcceleratorConfig
 from ..isa.nest import Expr
+from .boxes import Mover
 from .constants import varies
 from .emit import Action, Span
 from .image import Image, Walk
 from .kernel import Refusal
-from .schedule import Bases, Mover, Range, Slots, Stage, in_order, part
-from .tensorize import Act, Elementwise
+from .schedule import Bases, Range, Slots, Stage, in_order, part
 from .tiling import LATENCY_CYCLES, START_CYCLES, Extents, blocks_of, parts, row_length
+from .work import Act, Elementwise
 
 TRIPS = (1 << 14) - 1
 """Of a loop of ALU, and columns of a store."""

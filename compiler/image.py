@@ -194,7 +194,7 @@ def _load(patterns: tuple[Pattern, ...], scratchpad: str, pad: int | None) -> st
     for pattern in sorted(patterns, key=lambda p: p.size):
         match pattern.value:
             case Select(_, Load(source), outside) if pattern.target.buffer == scratchpad:
-                if pattern.types[source] != I8:
+                if not pattern.aligned or pattern.types[source] != I8:
                     continue
             case _:
                 continue

@@ -12,13 +12,15 @@ from ..isa.config import AcceleratorConfig
 from .affine import is_index
 from .artifact import Unfold
 from .constants import pack_records, pack_weights, varies
+from .contraction import ContractionSchedule
 from .elementwise import ElementwiseSchedule, plan, records_of
 from .emit import Action
 from .kernel import Kernel
 from .layout import blocks
-from .schedule import Bases, ContractionSchedule
-from .tensorize import Contraction, Elementwise, tensorize
+from .schedule import Bases
+from .tensorize import tensorize
 from .tiling import Layer, choose
+from .work import Contraction, Elementwise
 
 
 class Job(ABC):

@@ -10,13 +10,14 @@ from hypothesis import strategies as st
 from tests.compiler.compiled import BATCHED, SMALL, TINY
 from tests.networks import single
 from weft.compiler.artifact import AcceleratorStep
+from weft.compiler.boxes import clip
 from weft.compiler.emit import Action, Span, finish
 from weft.compiler.graph import Graph
 from weft.compiler.jobs import ContractionJob, ElementwiseJob, job_of
 from weft.compiler.kernel import Refusal
 from weft.compiler.partition import kernel_for
 from weft.compiler.pipeline import compile_graph
-from weft.compiler.schedule import Bases, Range, Slots, Stage, _clip, in_order
+from weft.compiler.schedule import Bases, Range, Slots, Stage, in_order
 from weft.isa import AcceleratorConfig
 
 BASE = AcceleratorConfig.preset("base")
@@ -38,7 +39,7 @@ def actions(graph: Graph, config: AcceleratorConfig) -> list[Action]:
 def test_a_clipped_box_has_every_position_once(first, count, step, extent):
     positions = [first + i * step for i in range(count)]
     inside = [p for p in positions if 0 <= p < extent]
-    before, size, after, start = _clip(first, count, step, extent)
+    before, size, after, start = clip(first, count, step, extent)
     assert before + size + after == count
     assert size == len(inside)
     assert before == sum(p < 0 for p in positions) or not inside
