@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..isa.nest import Binary, Const, Expr, Index
+from ..isa.nest import Binary, Const, Expr, Index, walk
 
 
 @dataclass(frozen=True)
@@ -67,3 +67,8 @@ def is_index(e: Expr) -> str | None:
         return None
     ((name, c),) = form.coefficients
     return name if c == 1 else None
+
+
+def indices_of(e: Expr) -> frozenset[str]:
+    """The names of all indices in ``e``."""
+    return frozenset(node.name for node in walk(e) if isinstance(node, Index))

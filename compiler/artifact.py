@@ -18,12 +18,28 @@ from .graph import Graph
 
 
 @dataclass(frozen=True)
+class Unfold:
+    """Elements that hold a patch of pixels each, so that few channels fill the lanes.
+
+    Element (y, x), of ``extents``, holds in lane ``(j * patch[1] + i) * C + c`` channel ``c`` of
+    the pixel in row ``y * steps[0] + j * dilations[0] + origin[0]`` and column
+    ``x * steps[1] + i * dilations[1] + origin[1]``, and ``fill`` where that is outside.
+    """
+
+    origin: tuple[int, int]
+    steps: tuple[int, int]
+    patch: tuple[int, int]
+    dilations: tuple[int, int]
+    extents: tuple[int, int]
+
+
+@dataclass(frozen=True)
 class DramTensor:
     """An activation in DRAM, channel-blocked.
 
     Element ``[n // batch][c // block][y][x]`` of ``element_bytes`` holds lanes
     ``[n % batch][c % block]``; a tensor of rank 2 ([N, C]) has y = x = 1. Lanes beyond N and C
-    hold ``fill``.
+    hold ``fill``. One that only the host writes may be unfolded.
 
     Attributes
     ----------
@@ -35,12 +51,15 @@ class DramTensor:
         (N, H, W, C).
     fill : int
         What the ragged lanes hold when the host writes the tensor.
+    unfold : Unfold or None
+        How its elements hold patches of pixels; None where each holds a pixel.
     """
 
     name: str
     address: int
     shape: tuple[int, int, int, int]
     fill: int
+    unfold: Unfold | None = None
 
 
 @dataclass(frozen=True, eq=False)

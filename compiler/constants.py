@@ -30,7 +30,7 @@ from ..isa.nest import (
 from ..isa.storage import numpy_dtype
 from .kernel import Kernel
 from .layout import blocks
-from .tensorize import Contraction
+from .work import Contraction
 
 Loops = tuple[tuple[str, int], ...]
 

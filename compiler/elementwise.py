@@ -6,21 +6,28 @@ and stores the last one. An operator without a window sees its tensors as one lo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..isa.config import AcceleratorConfig
 from ..isa.nest import Expr
+from .boxes import Mover
 from .constants import varies
-from .emit import Action, Span, Uops
+from .emit import Action, Span
 from .image import Image, Walk
 from .kernel import Refusal
-from .schedule import Bases, Mover, Range, Slots, Stage, in_order, part
-from .tensorize import Act, Elementwise
-from .tiling import LATENCY_CYCLES, START_CYCLES, Extents, blocks_of, parts
+from .schedule import Bases, Range, Slots, Stage, in_order, part
+from .tiling import LATENCY_CYCLES, START_CYCLES, Extents, blocks_of, parts, row_length
+from .work import Act, Elementwise
 
 TRIPS = (1 << 14) - 1
 """Of a loop of ALU, and columns of a store."""
+
+
+SLOTS = 3
+"""One is loaded, one is worked on, one is stored. Loads of accumulators take the compute engine's
+turn: with two slots they, and the work behind them, would wait for the store before last."""
 
 
 @dataclass(frozen=True)
@@ -29,14 +36,16 @@ class Plan:
 
     Attributes
     ----------
+    work : Elementwise
+        The operator.
+    images : mapping
+        What is loaded, by region; one long row each where there is no window.
     planes : int
         Channel blocks of all batches, one image each.
     positions : (int, int)
         Rows and columns of the output.
-    tile : (int, int)
-        Planes and rows of a tile, or planes and columns where there is one row.
-    region : int
-        Elements of an image's region; the others take those of the output's tile.
+    tile : (int, int, int)
+        Planes, rows and columns of a tile.
     """
 
     work: Elementwise
@@ -50,8 +59,7 @@ class Plan:
         """Rows and columns of the input under a full tile."""
         image = next(iter(self.images.values()))
         rows = (self.tile[1] - 1) * image.rows.stride + image.rows.reach
-        columns = (self.tile[2] - 1) * image.columns.stride + image.columns.reach
-        return rows, columns
+        return rows, row_length(image.columns, self.tile[2])
 
     def size(self, region: int) -> int:
         """Elements of a region."""
@@ -106,22 +114,15 @@ def plan(work: Elementwise, config: AcceleratorConfig) -> tuple[Plan, int]:
             raise Refusal("padding of more than 15 rows or columns; a load has up to 15")
     if all(_is_plain(image) for image in images.values()):
         long = planes * height * width
-        flat = {region: _flat(image, long) for region, image in images.items()}
-        options = [
-            Plan(work, flat, 1, (1, long), (1, 1, size))
-            for size in {min(size, TRIPS, config.acc_depth) for size in parts(long)}
-        ]
-    else:
-        options = [
-            Plan(work, images, planes, (height, width), (count, rows, width))
-            for count in parts(planes)
-            for rows in parts(height)
-        ]
-    fitting = [
-        p
-        for p in options
-        if p.total <= config.acc_depth and p.tile[0] * p.tile[1] * p.tile[2] <= TRIPS
+        images = {region: _flat(image, long) for region, image in images.items()}
+        planes, height, width = 1, 1, long
+    options = [
+        Plan(work, images, planes, (height, width), (count, rows, columns))
+        for columns in parts(width)
+        for rows in (parts(height) if columns == width else [1])
+        for count in (parts(planes) if columns == width else [1])
     ]
+    fitting = [p for p in options if p.total <= config.acc_depth and math.prod(p.tile) <= TRIPS]
     if not fitting:
         least = min(p.total for p in options)
         raise Refusal(
@@ -152,9 +153,8 @@ def _estimate(p: Plan, config: AcceleratorConfig) -> int:
     loading = sum(p.size(region) * beats + START_CYCLES for region in p.images)
     steps = sum(out * _taps(p, act) + START_CYCLES for act in p.work.acts)
     storing = out * beats + START_CYCLES
-    double = config.acc_depth >= 2 * p.total or tiles == 1
-    middle = max(loading + steps, storing) if double else loading + steps + storing
-    return tiles * middle + storing + 2 * LATENCY_CYCLES
+    waiting = 0 if min(SLOTS, tiles) * p.total <= config.acc_depth else storing + LATENCY_CYCLES
+    return tiles * max(loading + steps + waiting, storing) + storing + 2 * LATENCY_CYCLES
 
 
 def _taps(p: Plan, act: Act) -> int:
@@ -176,7 +176,7 @@ class ElementwiseSchedule:
     ):
         self.plan, self.records, self.bases, self.config = p, list(records), bases, config
         self.mover = Mover(config)
-        self.slots = Slots("acc", config.acc_depth, p.total, 2)
+        self.slots = Slots("acc", config.acc_depth, p.total, SLOTS)
         self.stages = [
             self._stage(planes, rows, columns)
             for planes in Range.cut(p.planes, p.tile[0])
@@ -271,12 +271,14 @@ class ElementwiseSchedule:
     ) -> tuple[list[tuple[int, int, int]], dict[str, int]]:
         assert act.src is not None
         image = self.plan.images[act.src]
-        height, width = self.plan.box
+        plane_size = self.plan.box[0] * self.plan.box[1]
+        width = row_length(image.columns, columns.count)
         uops = [
             (
                 regions[act.dst].start + plane * rows.count * columns.count,
                 regions[act.src].start
-                + (plane * height + ky * image.rows.dilation) * width
+                + plane * plane_size
+                + ky * image.rows.dilation * width
                 + kx * image.columns.dilation,
                 0,
             )
@@ -308,6 +310,3 @@ def _grouped(acts: Sequence[Act]) -> list[list[Act]]:
                 continue
         groups.append([act])
     return groups
-
-
-__all__ = ["ElementwiseSchedule", "Plan", "Uops", "plan", "records_of"]

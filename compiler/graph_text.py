@@ -22,25 +22,21 @@ import base64
 import binascii
 import json
 import math
-import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields
-from typing import NoReturn, TypeVar, get_args
+from typing import get_args
 
 import numpy as np
 
 from ..isa.errors import ModelError
 from ..isa.nest import DType
 from .graph import Activation, Graph, Node, Op, Quant, Tensor, Window
+from .text_line import DECIMAL, PLAIN, Line
 from .verify import RANK_LIMIT, TENSOR_BYTES_LIMIT, verify
 
 LINE_BYTES = 72
 """Of a constant in one line of text: 96 characters."""
-PLAIN = re.compile(r"[A-Za-z0-9_.:/;][A-Za-z0-9_.:/;-]*(?<!:)")
-"""A name that needs no quotes; it does not end in a colon."""
-
 OPERATORS: Mapping[str, type[Op]] = {op.__name__: op for op in get_args(Op)}
-T = TypeVar("T")
 
 
 # --- writing -----------------------------------------------------------------------------------
@@ -127,95 +123,6 @@ def parse_graph(text: str) -> Graph:
     return graph
 
 
-TOKEN = re.compile(
-    r'\s*("(?:[^"\\]|\\.)*"|[A-Za-z0-9_.:/;+-]+?(?=:?(?:[\s,()\[\]=]|$))|[,()\[\]=:])'
-)
-"""A quoted name, a word (which does not end in a colon), or a mark."""
-DECIMAL = re.compile(r"-?[0-9]{1,20}")
-REAL = re.compile(r"-?(?:[0-9]+(?:\.[0-9]*)?(?:e[+-]?[0-9]+)?|inf|nan)")
-
-
-class _Line:
-    """The tokens of one line, taken from the left."""
-
-    def __init__(self, number: int, text: str):
-        self.number = number
-        self.indented = text[:1].isspace()
-        self.tokens: list[str] = []
-        at = 0
-        text = text.rstrip()
-        while at < len(text):
-            match = TOKEN.match(text, at)
-            if match is None:
-                self.fail(f"cannot read {text[at : at + 40].strip()!r}")
-            self.tokens.append(match[1])
-            at = match.end()
-        self._at = 0
-
-    def fail(self, message: str) -> NoReturn:
-        """Refuse the text because of this line."""
-        raise ModelError(f"line {self.number}: {message}")
-
-    @property
-    def next(self) -> str:
-        """The next token; empty at the end of the line."""
-        return self.tokens[self._at] if self._at < len(self.tokens) else ""
-
-    def take(self) -> str:
-        """The next token, consumed."""
-        token = self.next
-        self._at += 1
-        return token
-
-    def skip(self, mark: str) -> bool:
-        """Whether the next token is ``mark``, which is consumed."""
-        if self.next != mark:
-            return False
-        self._at += 1
-        return True
-
-    def expect(self, mark: str) -> None:
-        """Consume ``mark``; nothing else may stand here. Empty is the end of the line."""
-        token = self.take()
-        if token != mark:
-            self.fail(f"expected {mark or 'nothing more'!r}, not {token!r}")
-
-    def name(self) -> str:
-        """A plain or quoted name."""
-        token = self.take()
-        if token.startswith('"'):
-            try:
-                return str(json.loads(token))
-            except ValueError:
-                self.fail(f"a name in quotes as in JSON is expected, not {token}")
-        if not PLAIN.fullmatch(token):
-            self.fail(f"expected a name, not {token!r}")
-        return token
-
-    def integer(self) -> int:
-        """A decimal integer."""
-        token = self.take()
-        if not DECIMAL.fullmatch(token):
-            self.fail(f"expected an integer, not {token!r}")
-        return int(token)
-
-    def real(self) -> float:
-        """A floating-point number."""
-        token = self.take()
-        if not REAL.fullmatch(token):
-            self.fail(f"expected a number, not {token!r}")
-        return float(token)
-
-    def several(self, item: Callable[[], T], end: str = "") -> tuple[T, ...]:
-        """Items with commas between them; none where ``end`` follows at once."""
-        if end and self.next == end:
-            return ()
-        items = [item()]
-        while self.skip(","):
-            items.append(item())
-        return tuple(items)
-
-
 class _Parser:
     def __init__(self, text: str):
         self.lines = [
@@ -255,11 +162,11 @@ class _Parser:
                     line.fail(f"expected input, node, output or constant, not {keyword!r}")
         return Graph(name, self.tensors, tuple(nodes), tuple(inputs), tuple(outputs))
 
-    def line(self) -> _Line:
+    def line(self) -> Line:
         if self.at >= len(self.lines):
             raise ModelError("line 1: expected 'graph', not the end of the text")
         self.at += 1
-        return _Line(*self.lines[self.at - 1])
+        return Line(*self.lines[self.at - 1])
 
     def below(self) -> Iterator[tuple[int, str]]:
         """The indented lines that follow."""
@@ -267,7 +174,7 @@ class _Parser:
             self.at += 1
             yield self.lines[self.at - 1]
 
-    def tensor(self, line: _Line, constant: bool = False) -> Tensor:
+    def tensor(self, line: Line, constant: bool = False) -> Tensor:
         """A tensor's name, type, shape and quantization, and the data below a constant."""
         name = line.name()
         if name in self.tensors:
@@ -286,7 +193,7 @@ class _Parser:
         self.tensors[name] = Tensor(name, dtype, shape, quant, data)
         return self.tensors[name]
 
-    def quant(self, line: _Line, shape: tuple[int, ...]) -> Quant:
+    def quant(self, line: Line, shape: tuple[int, ...]) -> Quant:
         scale = line.several(line.real)
         line.expect("zero")
         zeros = line.several(line.integer)
@@ -295,7 +202,7 @@ class _Parser:
             zeros *= len(scale)
         return Quant(scale, zeros, axis)
 
-    def data(self, line: _Line, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
+    def data(self, line: Line, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
         if dtype.bits not in (8, 16, 32, 64) or (dtype.kind == "f" and dtype.bits == 8):
             line.fail(f"a constant of type {dtype}")
         if len(shape) > RANK_LIMIT or any(extent <= 0 for extent in shape):
@@ -312,7 +219,7 @@ class _Parser:
         kind = np.dtype(f"{dtype.kind}{dtype.bits // 8}")
         return np.frombuffer(raw, kind.newbyteorder("<")).astype(kind, copy=False).reshape(shape)
 
-    def node(self, line: _Line) -> Node:
+    def node(self, line: Line) -> Node:
         name = line.name()
         line.expect(":")
         kind = line.take()
@@ -325,10 +232,10 @@ class _Parser:
         made = self.attributes(line, op)
         outputs: list[str] = []
         for number, text in self.below():
-            outputs.append(self.tensor(_Line(number, text)).name)
+            outputs.append(self.tensor(Line(number, text)).name)
         return Node(name, made, inputs, tuple(outputs))
 
-    def attributes(self, line: _Line, op: type[Op]) -> Op:
+    def attributes(self, line: Line, op: type[Op]) -> Op:
         """The operator with the attributes on the rest of the line."""
         own = {field.name: field for field in fields(op)}
         of_window = {f.name: f for f in fields(Window)} if own.pop("window", None) else {}
@@ -352,7 +259,7 @@ class _Parser:
         return op(**values)  # type: ignore[arg-type]
 
 
-def _parse_numbers(line: _Line, count: int) -> tuple[int, ...]:
+def _parse_numbers(line: Line, count: int) -> tuple[int, ...]:
     """``3x3``, or four numbers with commas between them."""
     if count == 4:
         numbers = line.several(line.integer)
@@ -367,7 +274,7 @@ def _parse_numbers(line: _Line, count: int) -> tuple[int, ...]:
     return numbers
 
 
-def _parse_attribute(line: _Line, name: str) -> object:
+def _parse_attribute(line: Line, name: str) -> object:
     match name:
         case "activation":
             value = line.take()
@@ -381,7 +288,7 @@ def _parse_attribute(line: _Line, name: str) -> object:
     return line.integer()
 
 
-def _require(line: _Line, known: Iterable[Field], values: Mapping[str, object]) -> None:
+def _require(line: Line, known: Iterable[Field], values: Mapping[str, object]) -> None:
     for field in known:
         if field.default is MISSING and field.name not in values:
             line.fail(f"{field.name}= is missing")

@@ -40,6 +40,13 @@ class Walk:
         return (self.taps - 1) * self.dilation + 1
 
     @property
+    def touched(self) -> int:
+        """Input positions that any tap of any output position meets."""
+        starts = range(self.origin, self.origin + self.positions * self.stride, self.stride)
+        offsets = range(0, self.reach, self.dilation)
+        return len({s + o for s in starts for o in offsets} & set(range(self.extent)))
+
+    @property
     def before(self) -> int:
         """Positions of padding before the input."""
         return max(0, -self.origin)
@@ -84,6 +91,12 @@ class Image:
     def tap_loops(self) -> tuple[str, ...]:
         """The loops of the taps."""
         return tuple(w.loop for w in (self.rows, self.columns) if w.loop is not None)
+
+    @property
+    def touched_bytes(self) -> int:
+        """What any schedule must read of it, ragged lanes left out."""
+        n, _, _, c = self.shape
+        return n * self.rows.touched * self.columns.touched * c
 
     @property
     def padded(self) -> bool:
@@ -181,7 +194,7 @@ def _load(patterns: tuple[Pattern, ...], scratchpad: str, pad: int | None) -> st
     for pattern in sorted(patterns, key=lambda p: p.size):
         match pattern.value:
             case Select(_, Load(source), outside) if pattern.target.buffer == scratchpad:
-                if pattern.types[source] != I8:
+                if not pattern.aligned or pattern.types[source] != I8:
                     continue
             case _:
                 continue

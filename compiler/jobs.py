@@ -10,14 +10,17 @@ import numpy as np
 
 from ..isa.config import AcceleratorConfig
 from .affine import is_index
+from .artifact import Unfold
 from .constants import pack_records, pack_weights, varies
+from .contraction import ContractionSchedule
 from .elementwise import ElementwiseSchedule, plan, records_of
 from .emit import Action
 from .kernel import Kernel
 from .layout import blocks
-from .schedule import Bases, ContractionSchedule
-from .tensorize import Contraction, Elementwise, tensorize
+from .schedule import Bases
+from .tensorize import tensorize
 from .tiling import Layer, choose
+from .work import Contraction, Elementwise
 
 
 class Job(ABC):
@@ -40,6 +43,15 @@ class Job(ABC):
     weights: np.ndarray
     records: np.ndarray
     choices: Mapping[str, str | int]
+    read_bytes: int
+    """What any schedule must read of its inputs."""
+    unfold: Mapping[str, Unfold] = {}
+    """How its inputs lie, those that do not lie as usual."""
+
+    @property
+    def estimate(self) -> int:
+        """Of its cycles."""
+        return int(self.choices["estimate"])
 
     @abstractmethod
     def actions(self, bases: Bases) -> list[Action]:
@@ -65,9 +77,12 @@ class ContractionJob(Job):
         n, _, _, c = kernel.shapes[kernel.output]
         self.work, self.config = work, config
         self.inputs, self.output = (work.image.tensor,), kernel.output
+        self.read_bytes = work.image.touched_bytes
         self.weights = packed.data
         self.records = pack_records(kernel, record, channel, config)
-        self.layer = Layer(work.image, packed, blocks(n, config.batch), blocks(c, config.block), len(self.records))
+        self.layer = Layer(
+            work.image, packed, blocks(n, config.batch), blocks(c, config.block), len(self.records)
+        )
         self.tile, cycles = choose(self.layer, config)
         tile = self.tile
         self.choices = {
@@ -94,6 +109,8 @@ class ElementwiseJob(Job):
         self.config = config
         self.inputs = tuple(dict.fromkeys(image.tensor for image in work.images.values()))
         self.output = kernel.output
+        by_tensor = {image.tensor: image.touched_bytes for image in work.images.values()}
+        self.read_bytes = sum(by_tensor.values())
         self.weights = np.zeros((0, config.wgt_element_bytes), np.uint8)
         self.parameters = records_of(work, is_index(kernel.element[3]))
         rows = [pack_records(kernel, record, None, config) for record in self.parameters]

@@ -312,13 +312,13 @@ def _four(
     """An access of ``shape`` as one of ``four`` axes."""
     if len(indices) == DRAM_RANK:
         return indices
-    names = [is_index(i) for i in indices]
-    if len(indices) == 2 and any(name in axes for name in names):
-        parts = [
-            [Index(part) for part, _ in axes[name]] if name in axes else [index]
-            for name, index in zip(names, indices, strict=True)
+    split = [axes.get(is_index(i) or "") for i in indices]
+    if len(indices) == 2 and any(split):
+        flat = [
+            part
+            for index, parts in zip(indices, split, strict=True)
+            for part in ([Index(name) for name, _ in parts] if parts else [index])
         ]
-        flat = [index for part in parts for index in part]
         if len(flat) == DRAM_RANK:
             return tuple(flat)
         raise Refusal(f"{list(shape)} over a tensor that is {list(four)} in DRAM")

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import DataError
-from .artifact import DramTensor
+from .artifact import DramTensor, Unfold
 
 
 def blocks(extent: int, block: int) -> int:
@@ -22,6 +22,8 @@ def blocks(extent: int, block: int) -> int:
 def packed_shape(tensor: DramTensor, config: AcceleratorConfig) -> tuple[int, ...]:
     """[N / batch, C / block, H, W, batch, block], rounded up."""
     n, h, w, c = tensor.shape
+    if tensor.unfold is not None:
+        (h, w), c = tensor.unfold.extents, math.prod(tensor.unfold.patch) * c
     return blocks(n, config.batch), blocks(c, config.block), h, w, config.batch, config.block
 
 
@@ -57,16 +59,40 @@ def pack(tensor: DramTensor, config: AcceleratorConfig, array: np.ndarray) -> np
         raise DataError(
             f"{tensor.name!r} holds {tensor.shape} bytes, not {array.dtype} {array.shape}"
         )
-    n, h, w, c = tensor.shape
+    elements = array.reshape(tensor.shape).view(np.uint8)
+    if tensor.unfold is not None:
+        elements = _patches(elements, tensor.unfold, tensor.fill & 0xFF)
+    n, h, w, c = elements.shape
     outer_n, outer_c, *_, batch, block = packed_shape(tensor, config)
     full = np.full((outer_n * batch, h, w, outer_c * block), tensor.fill & 0xFF, np.uint8)
-    full[:n, :, :, :c] = array.reshape(tensor.shape).view(np.uint8)
+    full[:n, :, :, :c] = elements
     lanes = full.reshape(outer_n, batch, h, w, outer_c, block)
     return np.ascontiguousarray(lanes.transpose(0, 4, 2, 3, 1, 5)).reshape(-1)
 
 
+def _patches(x: np.ndarray, unfold: Unfold, fill: int) -> np.ndarray:
+    """[N, H, W, C] as [N, patch rows, patch columns, lanes]."""
+    n, height, width, c = x.shape
+    taps = np.full((n, *unfold.extents, *unfold.patch, c), fill, np.uint8)
+    for j, i in np.ndindex(unfold.patch):
+        rows, columns = (
+            np.arange(extent) * step + tap * dilation + origin
+            for extent, step, tap, dilation, origin in zip(
+                unfold.extents, unfold.steps, (j, i), unfold.dilations, unfold.origin, strict=True
+            )
+        )
+        y, x_ = (
+            np.flatnonzero((at >= 0) & (at < extent))
+            for at, extent in ((rows, height), (columns, width))
+        )
+        taps[:, y[:, None], x_, j, i] = x[:, rows[y][:, None], columns[x_]]
+    return taps.reshape(n, *unfold.extents, -1)
+
+
 def unpack(tensor: DramTensor, config: AcceleratorConfig, data: np.ndarray) -> np.ndarray:
     """What :func:`pack` packed, ``int8`` of shape ``tensor.shape``; ragged lanes are dropped."""
+    if tensor.unfold is not None:
+        raise DataError(f"{tensor.name!r} is unfolded; only the host writes it")
     n, h, w, c = tensor.shape
     if data.size != packed_bytes(tensor, config):
         raise DataError(

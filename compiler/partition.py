@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..isa.config import AcceleratorConfig
@@ -12,6 +13,7 @@ from .graph import Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape
 from .jobs import Job, job_of
 from .kernel import Kernel, Refusal, kernel_of
 from .operators import nest_of, reason_against
+from .unfold import unfoldings
 
 
 @dataclass(frozen=True)
@@ -57,12 +59,45 @@ def place(
             placed.append(Placement(node, None, "it was asked to run on the cpu"))
         else:
             try:
-                placed.append(Placement(node, job_of(kernel_for(graph, node), config)))
+                kernel = kernel_for(graph, node)
+                job = job_of(kernel, config)
+                if _host_writes_for_it_alone(graph, node, placed):
+                    job = unfolded(job, kernel, graph, config)
+                placed.append(Placement(node, job))
             except Refusal as refusal:
                 placed.append(Placement(node, None, str(refusal)))
     if lost:
         raise UnsupportedError(f"{graph.name}: " + "; ".join(lost))
     return tuple(placed)
+
+
+def _host_writes_for_it_alone(graph: Graph, node: Node, placed: Sequence[Placement]) -> bool:
+    """Whether the host writes the node's first input, and nothing but this node reads it."""
+    x = node.inputs[0]
+    writers = [p for p in placed if x in p.node.outputs]
+    readers = [other for other in graph.nodes if x in other.inputs]
+    return readers == [node] and all(p.job is None for p in writers)
+
+
+def unfolded(job: Job, kernel: Kernel, graph: Graph, config: AcceleratorConfig) -> Job:
+    """``job``, or a faster one with its input unfolded."""
+    for form, name, unfold in unfoldings(kernel, fills_of(graph), config):
+        try:
+            other = job_of(form, config)
+        except Refusal:
+            continue
+        if other.estimate < job.estimate:
+            other.unfold, other.read_bytes = {name: unfold}, job.read_bytes
+            job = other
+    return job
+
+
+def fills_of(graph: Graph) -> dict[str, int]:
+    """What the ragged lanes of each activation hold: its zero point."""
+    return {
+        name: tensor.quant.zero_point[0] if tensor.quant is not None else 0
+        for name, tensor in graph.tensors.items()
+    }
 
 
 def kernel_for(graph: Graph, node: Node) -> Kernel:
@@ -100,7 +135,10 @@ def macs(graph: Graph, node: Node) -> int:
     return math.prod(graph.tensors[node.outputs[0]].shape) * each
 
 
-def compulsory_bytes(graph: Graph, node: Node) -> int:
-    """What any schedule moves: each input and constant read once, each output written once."""
-    tensors = [graph.tensors[name] for name in {*node.inputs, *node.outputs} if name]
-    return sum(math.prod(tensor.shape) * tensor.dtype.bits // 8 for tensor in tensors)
+def compulsory_bytes(graph: Graph, node: Node, job: Job) -> int:
+    """What any schedule moves: inputs where they are used and constants read once, each output
+    written once."""
+    names = {*node.inputs, *node.outputs} - {*job.inputs, ""}
+    others = [graph.tensors[name] for name in names]
+    bits = sum(math.prod(tensor.shape) * tensor.dtype.bits for tensor in others)
+    return job.read_bytes + bits // 8

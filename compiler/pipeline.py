@@ -112,10 +112,16 @@ def allocate(module: Module) -> Module:
     touched = [(*_ends(graph, group), group[0].job is not None) for group in module.groups]
     names = dict.fromkeys(name for reads, writes, on in touched if on for name in (*reads, *writes))
     tensors: dict[str, DramTensor] = {}
+    unfolds = {
+        name: unfold
+        for group in module.groups
+        if group[0].job is not None
+        for name, unfold in group[0].job.unfold.items()
+    }
     for name in names:
         tensor = graph.tensors[name]
         fill = tensor.quant.zero_point[0] if tensor.quant is not None else 0
-        tensors[name] = DramTensor(name, 0, dram_shape(tensor.shape), fill)
+        tensors[name] = DramTensor(name, 0, dram_shape(tensor.shape), fill, unfolds.get(name))
     sizes = {name: packed_bytes(tensor, config) for name, tensor in tensors.items()}
     alignment = max(config.inp_element_bytes, config.out_element_bytes, config.acc8_element_bytes)
     addresses, end = share(lives_of(touched, sizes, graph.outputs), alignment)
@@ -218,6 +224,6 @@ def _accelerator_step(module: Module, placed: Placement) -> AcceleratorStep:
         address=address,
         instructions=stream.instructions,
         macs=macs(module.graph, node),
-        compulsory_bytes=compulsory_bytes(module.graph, node),
+        compulsory_bytes=compulsory_bytes(module.graph, node, job),
         choices=job.choices,
     )

@@ -109,9 +109,7 @@ def extents(layer: Layer, tile: Tile) -> Extents:
     box_rows = (
         tile.rows if skips else (tile.rows - 1) * rows.stride + (tile.taps - 1) * rows.dilation + 1
     )
-    box_columns = (tile.columns - 1) * columns.stride + columns.reach
-    if tile.columns == columns.positions and not columns.before and not columns.after:
-        box_columns = columns.extent  # whole rows follow one another in DRAM
+    box_columns = row_length(columns, tile.columns)
     blocks = tile.depth if layer.dense else layer.most_inputs(tile.outputs)
     shape = layer.weights.data.shape
     wgt = (
@@ -130,6 +128,16 @@ def extents(layer: Layer, tile: Tile) -> Extents:
         tile.outputs * tile.rows * tile.columns,
         tile.outputs * tile.depth * tile.taps * columns.taps,
     )
+
+
+def row_length(columns: Walk, count: int) -> int:
+    """Elements of a row of input under ``count`` columns of output.
+
+    For all columns, without padding, it is the whole row: rows follow one another in DRAM.
+    """
+    if count == columns.positions and not columns.before and not columns.after:
+        return columns.extent
+    return (count - 1) * columns.stride + columns.reach
 
 
 def parts(extent: int) -> list[int]:

@@ -77,6 +77,16 @@ class Pattern:
         """Nodes of ``value``; the larger of two that match does more at once."""
         return sum(1 for _ in walk(self.value))
 
+    @cached_property
+    def aligned(self) -> bool:
+        """Whether every element that it reads has its lanes where the written one has them."""
+        lanes = self.target.indices[1:]
+        elements = [n for n in walk(self.value) if isinstance(n, Load)]
+        return all(
+            e.indices[1:] == lanes or (e.buffer.startswith("qnt.") and e.indices[1:] == lanes[-1:])
+            for e in elements
+        )
+
     @property
     def stores(self) -> bool:
         """Whether it writes to DRAM."""

@@ -120,6 +120,10 @@ class Lowering:
                 return _wrap(self._term(a), dtype)
             case Select(cond, a, b):
                 return self._select(self._term(cond), self._term(a), self._term(b))
+            case Binary("shr", Binary("add", x, Literal(nudge)), Literal(amount)) if (
+                rounded := self._rounded_shift(self._term(x), nudge, amount)
+            ):
+                return rounded
             case Binary(op, a, b):
                 return self._binary(op, self._term(a), self._term(b))
             case Sum(axes, body):
@@ -147,6 +151,24 @@ class Lowering:
         if low == high:
             return _wrap(Term(C(low, _shape(low, low)), low, high, result), result)
         return _wrap(self.combine(op, _BUILDERS[op], (a, b), low, high, result), result)
+
+    def _rounded_shift(self, x: Term, nudge: int | float, amount: int | float) -> Term | None:
+        """``(x + 2**k) >> n`` as ``((x >> k) + 1) >> (n - k)``: an adder k bits shorter.
+
+        None where the nudge is something else or the sum could wrap.
+        """
+        assert isinstance(nudge, int)
+        assert isinstance(amount, int)
+        if not isinstance(nudge, int) or x.dtype != I64:
+            return None
+        k = nudge.bit_length() - 1
+        if nudge != 1 << max(k, 0) or not 0 < k < amount:
+            return None
+        if x.high + nudge > I64.max:
+            return None
+        number = lambda value: self._term(_interned(Literal(value)))  # noqa: E731
+        high = self._binary("shr", x, number(k))
+        return self._binary("shr", self._binary("add", high, number(1)), number(amount - k))
 
     def _sum(self, axes: tuple[tuple[str, int], ...], body: Expr) -> Term:
         names = [name for name, _ in axes]

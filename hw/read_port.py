@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from amaranth import *
-from amaranth.lib import wiring
+from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from ..isa.config import AcceleratorConfig
 from .axi import (
     BURST_BEATS,
+    BURST_BITS,
     BURST_INCR,
     CACHE,
     ID_BITS,
@@ -17,6 +18,7 @@ from .axi import (
     read_client_signature,
 )
 from .bursts import Bursts
+from .interfaces import ADDRESS_BITS
 from .queue import Queue
 
 OUTSTANDING = 16
@@ -67,24 +69,33 @@ class ReadPort(wiring.Component):
         m = Module()
         axi, clients = self.axi, self.client
 
-        outstanding = Signal(range(OUTSTANDING + 1))
-        take = Signal()  # a burst goes into the registers of AR
-        ended = axi.rvalid & axi.rlast
-        m.d.comb += take.eq((~axi.arvalid | axi.arready) & (outstanding != OUTSTANDING))
-        m.d.comb += [axi.rready.eq(1), self.beat.eq(axi.rvalid)]
+        # A queue and not a register: nothing in the machine but it depends on ``arready``.
+        address = data.StructLayout({"address": ADDRESS_BITS, "len": BURST_BITS, "id": ID_BITS})
+        m.submodules.addresses = addresses = Queue(address, 2)
         m.d.comb += [
+            axi.arvalid.eq(addresses.o.valid),
+            addresses.o.ready.eq(axi.arready),
+            axi.araddr.eq(addresses.o.p.address),
+            axi.arlen.eq(addresses.o.p.len),
+            axi.arid.eq(addresses.o.p.id),
             axi.arsize.eq(exact_log2(self._config.bus_bytes)),
             axi.arburst.eq(BURST_INCR),
             axi.arcache.eq(CACHE),
+            axi.rready.eq(1),
+            self.beat.eq(axi.rvalid),
         ]
-        with m.If(axi.arready):
-            m.d.sync += axi.arvalid.eq(0)
 
-        asks = Signal(len(clients))
+        outstanding = Signal(range(OUTSTANDING + 1))
+        asks, take = Signal(len(clients)), Signal()
         m.submodules.turns = turns = Turns(len(clients))
-        m.d.comb += [turns.asks.eq(asks), turns.take.eq(take)]
-        started = take & asks.any()
-        m.d.sync += outstanding.eq(outstanding + started - ended)
+        m.d.comb += [
+            take.eq(addresses.i.ready & (outstanding != OUTSTANDING)),
+            turns.asks.eq(asks),
+            turns.take.eq(take),
+            addresses.i.valid.eq(asks.any() & (outstanding != OUTSTANDING)),
+        ]
+        started = addresses.i.valid & addresses.i.ready
+        m.d.sync += outstanding.eq(outstanding + started - (axi.rvalid & axi.rlast))
 
         for number, client in enumerate(clients):
             m.submodules[f"bursts_{number}"] = bursts = Bursts(self._config)
@@ -105,12 +116,11 @@ class ReadPort(wiring.Component):
                 queue.i.p.error.eq(axi.rresp[1]),
             ]
             m.d.sync += promised.eq(promised + Mux(granted, bursts.o.p.beats, 0) - leaves)
-            with m.If(granted):
-                m.d.sync += [
-                    axi.arvalid.eq(1),
-                    axi.araddr.eq(bursts.o.p.address),
-                    axi.arlen.eq(bursts.o.p.len),
-                    axi.arid.eq(number),
+            with m.If(turns.grant[number]):
+                m.d.comb += [
+                    addresses.i.p.address.eq(bursts.o.p.address),
+                    addresses.i.p.len.eq(bursts.o.p.len),
+                    addresses.i.p.id.eq(number),
                 ]
         return m
 

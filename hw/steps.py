@@ -145,8 +145,9 @@ class Steps(wiring.Component):
     """Issues the steps of instructions in order: a step a cycle, none lost between instructions.
 
     An instruction without steps takes one cycle. From ``i`` to the first of ``o`` are
-    :attr:`latency` cycles. An operand's index is its micro-op's field plus the loops' offsets; the
-    indices that the operation accesses are compared with the depths. Nothing follows a step that has ``fault``, until reset.
+    :attr:`latency` cycles. An operand's index is its micro-op's field plus the loops' offsets;
+    the indices that the operation accesses are compared with the depths. Nothing follows a step
+    that has ``fault``, until reset.
 
     Members
     -------

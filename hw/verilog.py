@@ -27,7 +27,15 @@ from .form import Form
 TOP = "weft"
 """The module's name."""
 
-LINT_EXCEPTIONS = {}
+LINT_EXCEPTIONS = {
+    "CASEINCOMPLETE": "a case without a default keeps the value assigned before it",
+    "DECLFILENAME": "one file holds all modules",
+    "PROCASSINIT": "registers have a value at power-up and the same one at reset",
+    "UNUSEDSIGNAL": "every field of a layout and both ends of a connection have a name",
+    "VARHIDDEN": "a signal may have the name of an instance around it",
+    "WIDTHEXPAND": "operands and constants are no wider than their values; Verilog extends them",
+    "WIDTHTRUNC": "`!` and conditions take vectors",
+}
 """Rules of ``verilator -Wall`` that the text does not keep, each with the reason."""
 
 _SCRIPT = "proc -nomux -norom; memory_collect; write_verilog -sv -norename -noattr"
@@ -114,4 +122,6 @@ def _yosys(script: str) -> str:
         raise MissingToolError("no yosys for writing Verilog: pip install amaranth[builtin-yosys]")
     if done.returncode:
         raise RuntimeError(f"yosys fails on Amaranth's output: {done.stderr.strip()}")
-    return re.sub(r"\A/\*.*?\*/\s*", "", done.stdout)
+    text = re.sub(r"\A/\*.*?\*/\s*", "", done.stdout)
+    # Verilog has no signals without bits; nothing refers to them.
+    return re.sub(r"^ *wire \[-1:0\] .*\n", "", text, flags=re.MULTILINE)

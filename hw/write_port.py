@@ -10,6 +10,8 @@ from amaranth.utils import exact_log2
 from ..isa.config import AcceleratorConfig
 from .axi import BURST_BITS, BURST_INCR, CACHE, axi4_write_signature, write_client_signature
 from .bursts import Bursts
+from .fork import fork
+from .interfaces import ADDRESS_BITS
 from .queue import Queue
 
 OUTSTANDING = 16
@@ -57,28 +59,25 @@ class WritePort(wiring.Component):
         m.submodules.under_way = under_way = Queue(data.StructLayout({"last": 1}), OUTSTANDING)
         wiring.connect(m, wiring.flipped(client.request), bursts.i)
 
-        # ``lengths`` never holds more than ``under_way``: the data of a burst precede its response.
-        take = Signal()
+        # Queues and not registers: nothing in the machine but them depends on AXI's ready signals.
+        address = data.StructLayout({"address": ADDRESS_BITS, "len": BURST_BITS})
+        m.submodules.addresses = addresses = Queue(address, 2)
+        taken = fork(m, bursts.o.valid, addresses.i, lengths.i, under_way.i)
         m.d.comb += [
-            take.eq(bursts.o.valid & (~axi.awvalid | axi.awready) & under_way.i.ready),
-            bursts.o.ready.eq(take),
-            lengths.i.valid.eq(take),
+            bursts.o.ready.eq(taken),
             lengths.i.payload.eq(bursts.o.p.len),
-            under_way.i.valid.eq(take),
             under_way.i.p.last.eq(bursts.o.p.last),
+            addresses.i.p.address.eq(bursts.o.p.address),
+            addresses.i.p.len.eq(bursts.o.p.len),
+            axi.awvalid.eq(addresses.o.valid),
+            addresses.o.ready.eq(axi.awready),
+            axi.awaddr.eq(addresses.o.p.address),
+            axi.awlen.eq(addresses.o.p.len),
             axi.awid.eq(0),
             axi.awsize.eq(exact_log2(self._config.bus_bytes)),
             axi.awburst.eq(BURST_INCR),
             axi.awcache.eq(CACHE),
         ]
-        with m.If(axi.awready):
-            m.d.sync += axi.awvalid.eq(0)
-        with m.If(take):
-            m.d.sync += [
-                axi.awvalid.eq(1),
-                axi.awaddr.eq(bursts.o.p.address),
-                axi.awlen.eq(bursts.o.p.len),
-            ]
 
         m.submodules.responses = responses = Queue(data.StructLayout({"error": 1}), 2)
         failed = Signal()  # an earlier burst of the same request

@@ -27,6 +27,7 @@ from .nest import (
     Sum,
     children,
     dtype_of,
+    walk,
 )
 from .storage import unit_strides
 
@@ -101,46 +102,47 @@ def mentions(e: Expr, names: Container[str]) -> bool:
     return any(isinstance(c, Expr) and mentions(c, names) for c in children(e))
 
 
-def fits_lanes(body: Stmt, index: str, buffers: Mapping[str, Buffer]) -> bool:
+def fits_lanes(body: Stmt, index: str) -> bool:
     """Whether ``body`` may be evaluated for all values of a parallel loop's index at once.
 
     It may if control flow does not differ between lanes: no loops within, conditions that are
     the same for all, and where a ``Select`` differs, no load in its branches that would not be
-    made anyway. Within sums, lanes must lie side by side in memory; elsewhere they may be
-    gathered.
+    made anyway. Lanes that do not lie side by side in memory are gathered one by one, which is
+    still faster than to do everything else once a lane.
     """
-    return _stmt_fits(body, {index: 1}, buffers)
+    return _stmt_fits(body, {index: 1})
 
 
-def _stmt_fits(stmt: Stmt, steps: Mapping[str, int | None], buffers: Mapping[str, Buffer]) -> bool:
+def _stmt_fits(stmt: Stmt, steps: Mapping[str, int | None]) -> bool:
     match stmt:
         case Block(stmts):
-            return all(_stmt_fits(s, steps, buffers) for s in stmts)
+            return all(_stmt_fits(s, steps) for s in stmts)
         case For():
             return False
         case If(cond, body):
-            return not mentions(cond, steps) and _stmt_fits(body, steps, buffers)
+            return not mentions(cond, steps) and _stmt_fits(body, steps)
         case Let(name, value, body):
-            if not _expr_fits(value, steps, buffers):
+            if not _expr_fits(value, steps):
                 return False
             inner = {k: v for k, v in steps.items() if k != name}
             if mentions(value, steps):
                 inner[name] = lane_step(value, steps)
-            return _stmt_fits(body, inner, buffers)
+            return _stmt_fits(body, inner)
         case Store(_, indices, value):
             return (
                 any(mentions(i, steps) for i in indices)
-                and all(_expr_fits(i, steps, buffers) for i in indices)
-                and _expr_fits(value, steps, buffers)
+                and all(_expr_fits(i, steps) for i in indices)
+                and _expr_fits(value, steps)
             )
     return False
 
 
-def _expr_fits(e: Expr, steps: Mapping[str, int | None], buffers: Mapping[str, Buffer]) -> bool:
+def _expr_fits(e: Expr, steps: Mapping[str, int | None]) -> bool:
     if not mentions(e, steps):
         return True
-    return _selects_fit(e, steps, set(_certain_loads(e))) and all(
-        _sum_fits(s, steps, buffers) for s in _nodes(e) if isinstance(s, Sum)
+    sums = (node for node in _nodes(e) if isinstance(node, Sum))
+    return _selects_fit(e, steps, set(_certain(e))) and not any(
+        name in steps for s in sums for name, _ in s.axes
     )
 
 
@@ -151,39 +153,89 @@ def _nodes(e: Expr) -> Iterator[Expr]:
             yield from _nodes(child)
 
 
-def _certain_loads(e: Expr) -> Iterator[Load]:
-    """The loads of ``e`` that no condition guards."""
-    if isinstance(e, Load):
+def _certain(e: Expr) -> Iterator[Expr]:
+    """The loads and sums of ``e`` that are evaluated whatever the conditions say."""
+    if isinstance(e, Load | Sum):
         yield e
-    inside = tuple(children(e))
-    if isinstance(e, Select):
-        inside = (e.cond,)
-    elif isinstance(e, Sum):
-        inside = ()
-    for child in inside:
+    if isinstance(e, Sum):
+        return
+    for child in (e.cond,) if isinstance(e, Select) else children(e):
         if isinstance(child, Expr):
-            yield from _certain_loads(child)
+            yield from _certain(child)
 
 
-def _selects_fit(e: Expr, steps: Mapping[str, int | None], certain: set[Load]) -> bool:
+def _outermost(e: Expr) -> Iterator[Expr]:
+    """The loads and sums of ``e`` that are not within a sum."""
+    if isinstance(e, Load | Sum):
+        yield e
+    if not isinstance(e, Sum):
+        for child in children(e):
+            if isinstance(child, Expr):
+                yield from _outermost(child)
+
+
+def _selects_fit(e: Expr, steps: Mapping[str, int | None], certain: set[Expr]) -> bool:
+    """Whether lanes that evaluate both branches load nothing but what is in ``certain``."""
     if isinstance(e, Select):
         if not _selects_fit(e.cond, steps, certain):
             return False
         if mentions(e.cond, steps):
-            loads = {n for b in (e.a, e.b) for n in _nodes(b) if isinstance(n, Load)}
-            return loads <= certain
-        return all(_selects_fit(b, steps, certain | set(_certain_loads(b))) for b in (e.a, e.b))
+            return all(n in certain for b in (e.a, e.b) for n in _outermost(b))
+        return all(_selects_fit(b, steps, certain | set(_certain(b))) for b in (e.a, e.b))
     if isinstance(e, Sum):
-        axes = [name for name, _ in e.axes]
-        known = {load for load in certain if not mentions(load, axes)}
-        return _selects_fit(e.body, steps, known | set(_certain_loads(e.body)))
+        return _selects_fit(e.body, steps, set(_certain(e.body)))
     return all(_selects_fit(c, steps, certain) for c in children(e) if isinstance(c, Expr))
 
 
-def _sum_fits(e: Sum, steps: Mapping[str, int | None], buffers: Mapping[str, Buffer]) -> bool:
-    if {name for name, _ in e.axes} & set(steps):
+def _in_lanes(e: Sum, steps: Mapping[str, int | None], buffers: Mapping[str, Buffer]) -> bool:
+    """Whether the lanes of everything that a sum loads itself lie side by side."""
+    loads = (n for n in _own_nodes(e.body) if isinstance(n, Load))
+    return all(_together(load, steps, buffers) for load in loads)
+
+
+def _own_nodes(e: Expr) -> Iterator[Expr]:
+    """The nodes of ``e`` without those of sums within it."""
+    if not isinstance(e, Sum):
+        yield e
+        for child in children(e):
+            if isinstance(child, Expr):
+                yield from _own_nodes(child)
+
+
+def leaves(e: Sum, steps: Mapping[str, int | None]) -> list[Sum] | None:
+    """The innermost sums of a sum of sums, or of selections between sums; None if it is neither.
+
+    Then totals can be carried through all of them: every lane takes the same branches. A sum
+    without further ones within is its own only leaf.
+    """
+
+    def below(e: Expr) -> list[Sum] | None:
+        match e:
+            case Sum(_, body) if any(isinstance(n, Sum) for n in _nodes(body)):
+                return below(body)
+            case Sum():
+                return [e]
+            case Select(cond, a, b) if not mentions(cond, steps):
+                found = below(a), below(b)
+                return None if found[0] is None or found[1] is None else found[0] + found[1]
+        return None
+
+    return below(e)
+
+
+ROW = 8
+"""Terms that a row needs to have."""
+
+
+def in_rows(e: Sum, steps: Mapping[str, int | None], buffers: Mapping[str, Buffer]) -> bool:
+    """Whether the terms of a sum lie side by side on its last axis, but the lanes do not."""
+    if not e.axes or e.axes[-1][1] < ROW or _in_lanes(e, steps, buffers):
         return False
-    return all(_together(n, steps, buffers) for n in _nodes(e.body) if isinstance(n, Load))
+    name = e.axes[-1][0]
+    if any(isinstance(n, Sum) for n in _nodes(e.body)) or speculates(e.body, {name: 1}):
+        return False
+    loads = [n for n in _nodes(e.body) if isinstance(n, Load)]
+    return all(_together(load, {name: 1}, buffers) for load in loads)
 
 
 def _together(load: Load, steps: Mapping[str, int | None], buffers: Mapping[str, Buffer]) -> bool:
@@ -203,7 +255,13 @@ def _together(load: Load, steps: Mapping[str, int | None], buffers: Mapping[str,
 
 def speculates(e: Expr, steps: Mapping[str, int | None]) -> bool:
     """Whether lanes would make a load that one of them does not ask for."""
-    return not _selects_fit(e, steps, set(_certain_loads(e)))
+    return not _selects_fit(e, steps, set(_certain(e)))
+
+
+def has_rows(body: Stmt, index: str, buffers: Mapping[str, Buffer]) -> bool:
+    """Whether a loop's body sums over rows of memory, a row for each lane."""
+    sums = (node for node in walk(body) if isinstance(node, Sum))
+    return any(in_rows(e, {index: 1}, buffers) for e in sums)
 
 
 def is_narrow(e: Expr, buffers: Mapping[str, Buffer]) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from .lanes import Lanes, mentions
@@ -28,6 +28,8 @@ class Accesses(Builder, ABC):
         self.names = {name: Value(f"%p{i}", I64) for i, name in enumerate(nest.params)}
         self.lanes: Lanes | None = None
         self.guarded: frozenset[tuple[str, Expr]] = frozenset()
+        self.stores = 0
+        self.known: dict[Expr, tuple[Lanes | None, Value]] = {}
 
     @abstractmethod
     def expr(self, e: Expr) -> Value:
@@ -47,13 +49,32 @@ class Accesses(Builder, ABC):
     @contextmanager
     def binding(self, name: str, value: Value) -> Iterator[None]:
         """``name`` stands for ``value`` for a while."""
-        outer, guarded = self.names.get(name), self.guarded
-        self.names[name] = value
-        self.guarded = frozenset(g for g in guarded if not mentions(g[1], (name,)))
-        yield
-        self.guarded = guarded
+        outer = self.names.get(name)
+        with self.region():
+            self.names[name] = value
+            self.guarded = frozenset(g for g in self.guarded if not mentions(g[1], (name,)))
+            self.known = {e: v for e, v in self.known.items() if not mentions(e, (name,))}
+            yield
         if outer is not None:
             self.names[name] = outer
+
+    @contextmanager
+    def region(self) -> Iterator[None]:
+        """What is found out within is forgotten afterwards: control may not have come by."""
+        guarded, known, stores = self.guarded, dict(self.known), self.stores
+        yield
+        self.guarded = guarded
+        self.known = known if self.stores == stores else {}
+
+    def remembered(self, e: Expr, compute: Callable[[], Value]) -> Value:
+        """The value of an expression, computed only once where nothing has changed it."""
+        found = self.known.get(e)
+        if found is not None and found[0] is self.lanes:
+            return found[1]
+        lanes = self.lanes
+        value = compute()
+        self.known[e] = lanes, value
+        return value
 
     # --- indices
 
@@ -195,10 +216,12 @@ class Accesses(Builder, ABC):
         """One element, or one for each lane."""
         buffer = self.buffers[stmt.buffer]
         source, dtype = self.dtype(stmt.value), buffer.dtype
+        self.stores += 1
         if (source.kind == "f") != (dtype.kind == "f"):
             raise TypeError(f"{buffer.name} holds {dtype}; a value of {source} needs a Cast")
         value = self.cast(self.expr(stmt.value), dtype)
         offset, step = self.place(buffer, stmt.indices)
+        self.known = {}
         if self.lanes is None:
             self.store_one(buffer, offset, value)
             return

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .lanes import Lanes, fits_lanes, mentions
+from .lanes import Lanes, fits_lanes, has_rows, mentions
 from .llvm_ir import Value, type_text
 from .llvm_sums import Sums
 from .nest import (
@@ -42,7 +42,7 @@ from .nest import (
 LANES = 16
 """Lanes of a piece of a long loop."""
 WHOLE_LANES = 64
-"""A loop of up to so many trips, a power of two, is one piece."""
+"""A loop of up to so many trips, a power of two, is one piece, unless it sums over rows."""
 
 
 def lower(nest: Nest, checked: frozenset[str], pairs: bool) -> tuple[str, set[str]]:
@@ -113,9 +113,9 @@ class _Function(Sums):
             case Cast(dtype, a):
                 return self.cast(self.expr(a), dtype)
             case Select():
-                return self.select(e)
+                return self.remembered(e, lambda: self.select(e))
             case Sum():
-                return self.sum(e)
+                return self.remembered(e, lambda: self.sum(e))
             case Binary(op, a, b):
                 return self.binary(op, self.expr(a), self.expr(b))
         raise TypeError(f"not an expression: {e!r}")
@@ -146,9 +146,8 @@ class _Function(Sums):
         )  # fmt: skip
 
     def branch_value(self, e: Expr, dtype: DType, count: int) -> Value:
-        guarded = self.guarded
-        value = self.cast(self.expr(e), dtype)
-        self.guarded = guarded
+        with self.region():
+            value = self.cast(self.expr(e), dtype)
         return self.splat(value, count) if count else value
 
     # --- statements
@@ -165,14 +164,13 @@ class _Function(Sums):
             case If(cond, body):
                 yes, end = self.label("if"), self.label("fi")
                 self.branch(self.holds(self.expr(cond)), yes, end)
-                guarded = self.guarded
                 self.start(yes)
-                self.stmt(body)
+                with self.region():
+                    self.stmt(body)
                 self.jump(end)
                 self.start(end)
-                self.guarded = guarded
             case For(index, Const(start), Const(stop), body, True) if (
-                stop - start >= 2 and fits_lanes(body, index, self.buffers)
+                stop - start >= 2 and fits_lanes(body, index)
             ):
                 self.lane_loop(index, int(start), int(stop), body)
             case For(index, start, stop, body):
@@ -217,7 +215,8 @@ class _Function(Sums):
     def lane_loop(self, name: str, start: int, stop: int, body: Stmt) -> None:
         """A parallel loop in pieces of lanes, what is left over in halving pieces."""
         count = stop - start
-        if count <= WHOLE_LANES and count & (count - 1) == 0:
+        whole_lanes = LANES if has_rows(body, name, self.buffers) else WHOLE_LANES
+        if count <= whole_lanes and count & (count - 1) == 0:
             self.piece(name, self.constant(start, I64), count, body, start % 2 == 0)
             return
         whole, even = count - count % LANES, start % 2 == 0

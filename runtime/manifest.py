@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple, fields
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,7 @@ from ..compiler.artifact import (
     HostStep,
     Segment,
     Step,
+    Unfold,
 )
 from ..compiler.graph import Graph
 from ..isa.config import AcceleratorConfig
@@ -31,6 +33,8 @@ from ..isa.instructions import InstructionSet
 DRAM_BYTES_LIMIT = 1 << 32
 """What 32 address bits reach."""
 MACS_LIMIT = 1 << 62
+UNFOLD_LIMIT = 1 << 24
+"""No distance or extent of an unfolded tensor reaches it."""
 
 
 def records_of(model: CompiledModel) -> dict[str, Any]:
@@ -38,7 +42,10 @@ def records_of(model: CompiledModel) -> dict[str, Any]:
     return {
         "dram_bytes": model.dram_bytes,
         "steps": [_step_record(step) for step in model.steps],
-        "tensors": [[t.name, t.address, list(t.shape), t.fill] for t in model.tensors.values()],
+        "tensors": [
+            [t.name, t.address, list(t.shape), t.fill, _unfold_record(t.unfold)]
+            for t in model.tensors.values()
+        ],
         "segments": [[s.name, s.address, s.data.nbytes] for s in model.segments],
     }
 
@@ -161,7 +168,7 @@ def _tensors(
     records: Mapping[str, Any], graph: Graph, config: AcceleratorConfig, dram_bytes: int
 ) -> dict[str, DramTensor]:
     tensors: dict[str, DramTensor] = {}
-    for row in _rows(records, "tensors", ("name", "address", "shape", "fill")):
+    for row in _rows(records, "tensors", ("name", "address", "shape", "fill", "unfold")):
         name = _text(row, "name", "a tensor")
         where = f"tensor {name!r}"
         if name not in graph.tensors or name in tensors:
@@ -180,11 +187,32 @@ def _tensors(
             )
         address = _integer(row, "address", where)
         fill = _integer(row, "fill", where, least=-(1 << 31), most=(1 << 31) - 1)
-        tensor = DramTensor(name, address, (shape[0], shape[1], shape[2], shape[3]), fill)
+        n, h, w, c = shape
+        tensor = DramTensor(name, address, (n, h, w, c), fill, _unfold(row, where))
         if address + layout.packed_bytes(tensor, config) > dram_bytes:
             raise PackageError(f"{where}: it ends beyond DRAM of {dram_bytes:#x} bytes")
         tensors[name] = tensor
     return tensors
+
+
+def _unfold_record(unfold: Unfold | None) -> list[int] | None:
+    return None if unfold is None else [n for pair in astuple(unfold) for n in pair]
+
+
+def _unfold(row: Mapping[str, Any], where: str) -> Unfold | None:
+    """Ten integers: origin, steps, patch, dilations, extents, two each."""
+    numbers = row["unfold"]
+    if numbers is None:
+        return None
+    if (
+        not isinstance(numbers, list)
+        or len(numbers) != 2 * len(fields(Unfold))
+        or not all(isinstance(n, int) and abs(n) < UNFOLD_LIMIT for n in numbers)
+        or not all(n > 0 for n in numbers[2:])
+    ):
+        raise PackageError(f"{where}: unfold {numbers!r:.60} is no origin, steps and extents")
+    pairs = zip(numbers[::2], numbers[1::2], strict=True)
+    return Unfold(*pairs)
 
 
 def _check_flow(model: CompiledModel) -> None:

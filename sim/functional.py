@@ -18,7 +18,7 @@ from ..isa.golden import access_fault, beats, scratchpads
 from ..isa.instructions import InstructionSet
 from ..isa.memories import MEMORIES
 from ..isa.native import NativeCode
-from ..isa.nest import I16, Buffer, Nest
+from ..isa.nest import I16, Buffer, Index, Load, Nest, Node, Stmt, Store, Sum, rewrite, substitute
 from ..isa.ordering import Stop
 from ..isa.storage import bound_array
 from .device import (
@@ -43,16 +43,36 @@ KEPT_STREAMS = 64
 def laid_out(nest: Nest, config: AcceleratorConfig) -> Nest:
     """``nest`` over the scratchpads as this simulator keeps them, which only it can see.
 
-    A weight element is transposed, so that a vector of outputs lies side by side; inputs are
-    widened, so that two of them are one lane of a product.
+    Inputs are widened, so that two of them are one lane of a product. A weight element
+    [out][in] is kept as [in // 2][out][in % 2]: the pairs that those two meet lie side by side,
+    one output's after another's.
     """
+
+    def rule(node: Node) -> Node | None:
+        match node:
+            case Sum((("c", extent),), body):
+                halves = {"c": 2 * Index("c") + Index("odd")}
+                inner = substitute(body, halves)
+                return Sum((("c", extent // 2), ("odd", 2)), rewrite(inner, paired))
+            case Store("wgt", (index, out, lane), value):
+                return Store("wgt", (index, lane // 2, out, lane % 2), value)
+        return None
+
+    def paired(node: Node) -> Node | None:
+        match node:
+            case Load("wgt", (index, out, _)):
+                return Load("wgt", (index, Index("c"), out, Index("odd")))
+        return None
 
     def changed(buffer: Buffer) -> Buffer:
         if buffer.name == "wgt":
-            return replace(buffer, strides=(config.block**2, 1, config.block))
+            shape = (config.wgt_depth, config.block // 2, config.block, 2)
+            return replace(buffer, shape=shape)
         return replace(buffer, dtype=I16) if buffer.name == "inp" else buffer
 
-    return replace(nest, buffers=tuple(changed(b) for b in nest.buffers))
+    body = rewrite(nest.body, rule)
+    assert isinstance(body, Stmt)
+    return replace(nest, buffers=tuple(changed(b) for b in nest.buffers), body=body)
 
 
 @lru_cache(maxsize=16)
@@ -212,5 +232,5 @@ def _memory(config: AcceleratorConfig) -> dict[str, Any]:
     """The scratchpads as :func:`laid_out` has them."""
     arrays = scratchpads(config)
     arrays["inp"] = arrays["inp"].astype(np.int16)
-    arrays["wgt"] = arrays["wgt"].transpose(0, 2, 1)
+    arrays["wgt"] = arrays["wgt"].reshape(-1, config.block // 2, config.block, 2)
     return arrays

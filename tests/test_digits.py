@@ -31,10 +31,8 @@ def data() -> dict[str, np.ndarray]:
 
 
 def test_the_shipped_files_are_small():
-    assert sum((EXAMPLE / name).stat().st_size for name in SHIPPED) < 100_000
-
-
-SHIPPED = ("digits.tflite", "digits_test.npz")
+    shipped = ("digits.tflite", "digits_test.npz")
+    assert sum((EXAMPLE / name).stat().st_size for name in shipped) < 100_000
 
 
 def test_the_shipped_data_are_images_inputs_and_labels(example, data: dict[str, np.ndarray]):
@@ -61,6 +59,50 @@ def test_the_shipped_network_scores_as_tflm_does(
 
     with weft.jit(weft.load(EXAMPLE / "digits.tflite"), on=on) as run:
         np.testing.assert_array_equal(run(data["x"]), golden.DIGITS)
+
+
+@pytest.mark.slow
+def test_the_rtl_scores_as_tflm_does(data: dict[str, np.ndarray]):
+    """Builds the simulator of ``base`` if it is not in the user's cache."""
+    import weft
+
+    with weft.jit(weft.load(EXAMPLE / "digits.tflite"), "base", "rtl") as run:
+        np.testing.assert_array_equal(run(data["x"][:20]), golden.DIGITS[:20])
+        totals = run.report()["totals"]
+    assert totals["offload_macs"] == 1
+    assert 0 < totals["cycles"] < 10_000
+
+
+def test_classify_shows_digits_mistakes_accuracy_and_the_table(tmp_path):
+    result = subprocess.run(
+        [sys.executable, EXAMPLE / "classify.py", "--on", "functional", "--limit", "360"],
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "WEFT_CACHE": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 0, result.stderr
+    assert "360 handwritten digits that the network has never seen" in result.stdout
+    assert result.stdout.count("says") == 2
+    assert f"{RIGHT} of 360 right: 98.6%" in result.stdout
+    assert "conv1 " in result.stdout
+    assert result.stderr == ""
+
+
+def test_classify_says_in_one_line_what_is_missing(tmp_path):
+    result = subprocess.run(
+        [sys.executable, EXAMPLE / "classify.py"],
+        cwd=ROOT,
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT), "WEFT_CACHE": str(tmp_path), "PATH": "", "CXX": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 3
+    assert result.stderr.startswith("classify.py: ")
+    assert result.stderr.count("\n") == 1
 
 
 def test_gradients_equal_differences_of_the_loss(example):

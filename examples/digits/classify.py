@@ -4,6 +4,8 @@ The network (``digits.tflite``, trained by ``train.py``) is compiled for the acc
 accelerator's own Verilog, translated by Verilator, executes it clock by clock.
 
     python examples/digits/classify.py [--on rtl|functional|cpu] [--hw PRESET] [--limit N]
+
+The digits are held-out ones: the network was not trained on them.
 """
 
 from __future__ import annotations
@@ -66,7 +68,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--on", default="rtl", choices=("rtl", "functional", "cpu"))
     parser.add_argument("--hw", default="base", help="preset or TOML file (default base)")
-    parser.add_argument("--limit", type=int, help="only so many digits")
+    parser.add_argument(
+        "--limit", type=int, default=100, help="so many of the 360 digits (default 100)"
+    )
     arguments = parser.parse_args()
 
     console = Console(highlight=False, width=None if sys.stdout.isatty() else 120)
@@ -100,4 +104,10 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        sys.exit(main())
+    except weft.WeftError as error:
+        print(f"classify.py: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        sys.exit(130)

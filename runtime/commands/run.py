@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from ...isa.errors import ConfigError, DataError
+from ...isa.errors import ConfigError, DataError, MismatchError
 from ...isa.storage import numpy_dtype
 from .. import report
-from ..jit import TARGETS, Run, jit
+from ..jit import TARGETS, jit
 from ..network import Network, load
 from .options import add_hardware, chosen_hardware, print_json, progress_bars
 
@@ -41,6 +41,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--key", help="which array of an .npz")
     parser.add_argument("--limit", type=int, metavar="N", help="run only the first N samples")
     parser.add_argument("--output", metavar="FILE.npz", help="one array per output, samples first")
+    parser.add_argument(
+        "--expect", metavar="FILE",
+        help="compare the outputs with these, bit for bit: what --output wrote, or a .npy",
+    )  # fmt: skip
     parser.add_argument("--report", metavar="FILE.json", help="write the report")
     parser.add_argument("--wave", metavar="FILE.fst", help="record waves of the first sample")
     parser.add_argument(
@@ -61,6 +65,7 @@ def main(options: argparse.Namespace) -> int:
             raise DataError(f"{path}: there is no folder {Path(path).parent} to write it to")
     network = load(options.model)
     inputs, seeded = _inputs(network, options)
+    expected = _expected(network, options)
     device: dict[str, Any] = {}
     if options.latency is not None:
         device["dram_latency"] = options.latency
@@ -84,14 +89,18 @@ def main(options: argparse.Namespace) -> int:
         with run:
             outputs = run(*inputs, progress=samples)
             record = run.report()
+    arrays = outputs if isinstance(outputs, tuple) else (outputs,)
+    named = dict(zip(network.graph.outputs, arrays, strict=True))
     if options.output:
-        _write_outputs(run, outputs, options.output)
+        _write_outputs(named, options.output)
     if options.report:
         _write(options.report, json.dumps(record, indent=2) + "\n")
     if options.json:
         print_json(record)
-        return 0
-    _print(record, seeded, options)
+    else:
+        _print(record, seeded, options)
+    for name, array in expected.items():
+        compare(name, named[name], array)
     return 0
 
 
@@ -141,11 +150,47 @@ def _read(path: Path, key: str | None) -> np.ndarray:
         raise DataError(f"{path}: {error.strerror or error}") from None
 
 
-def _write_outputs(run: Run, outputs: Any, path: str) -> None:
-    arrays = outputs if isinstance(outputs, tuple) else (outputs,)
-    names = run.network.graph.outputs
+def _expected(network: Network, options: argparse.Namespace) -> dict[str, np.ndarray]:
+    """What ``--expect`` says of each output; nothing without it."""
+    if options.expect is None:
+        return {}
+    names, path = network.graph.outputs, Path(options.expect)
+    if len(names) == 1:
+        return {names[0]: _read(path, None)}
+    return {name: _read(path, name) for name in names}
+
+
+def compare(name: str, got: np.ndarray, expected: np.ndarray) -> None:
+    """Return if two arrays are equal.
+
+    Raises
+    ------
+    DataError
+        If they differ in type or shape, so that no element can be compared.
+    MismatchError
+        If elements differ; it says how many, and shows the first.
+    """
+    if (got.dtype, got.shape) != (expected.dtype, expected.shape):
+        raise DataError(
+            f"output {name!r} is {got.dtype}{list(got.shape)}, "
+            f"{expected.dtype}{list(expected.shape)} was expected"
+        )
+    different = np.argwhere(~np.equal(got, expected))
+    if len(different):
+        first = tuple(int(i) for i in different[0])
+        raise MismatchError(
+            f"output {name!r}: {len(different)} of {got.size} elements differ; the first, at "
+            f"{list(first)}, is {got[first]} and should be {expected[first]}"
+        )
+
+
+def _write_outputs(named: dict[str, np.ndarray], path: str) -> None:
+    # Not numpy.savez, whose own arguments are names that an output cannot have.
     try:
-        np.savez(path, **dict(zip(names, arrays, strict=True)))
+        with zipfile.ZipFile(path, "w") as archive:
+            for name, array in named.items():
+                with archive.open(f"{name}.npy", "w", force_zip64=True) as file:
+                    np.lib.format.write_array(file, array, allow_pickle=False)
     except OSError as error:
         raise DataError(f"{path}: {error.strerror}") from None
 

@@ -73,6 +73,23 @@ class Sink:
             cycle += 1
 
 
+class Monitor:
+    """Watches a stream inside a design: what is offered must stay until it is taken."""
+
+    def __init__(self, stream, name: str):
+        self.stream, self.name = stream, name
+
+    async def process(self, ctx):
+        stream, cycle, offered = self.stream, 0, None
+        trigger = ctx.tick().sample(stream.valid, stream.ready, Value.cast(stream.payload))
+        async for _, _, valid, ready, bits in trigger:
+            if offered is not None:
+                assert valid, f"{self.name} withdrew its offer in cycle {cycle}"
+                assert bits == offered, f"{self.name} changed its offer in cycle {cycle}"
+            offered = bits if valid and not ready else None
+            cycle += 1
+
+
 class Pulses:
     """Notes the cycles in which a bit is 1."""
 

@@ -9,7 +9,7 @@ from amaranth.lib import wiring
 
 from tests.hw.axi_bench import Dram, ReadChannels
 from tests.hw.box_bench import CONFIGS, TINY, Scratch, load, random_boxes
-from tests.hw.stream_bench import Pulses, Source, simulate
+from tests.hw.stream_bench import Monitor, Pulses, Source, simulate
 from weft.hw.box_reader import BoxReader
 from weft.hw.read_port import ReadPort
 from weft.isa import AcceleratorConfig
@@ -47,10 +47,12 @@ class Bench:
     def run(self, boxes, *, stall: float = 0.0, fault: bool = False, **options) -> None:
         """Until all boxes are done or there is a fault."""
         self.boxes = Source(self.reader.i, boxes, stall=stall)
+        requests = Monitor(self.reader.bus.request, "request")
         actors = (self.boxes, self.channels, *self.scratch.values(), self.done, self.faults)
         simulate(
             self.top,
             *actors,
+            requests,
             until=lambda: len(self.done.cycles) >= len(boxes) or bool(self.faults.cycles),
             **{"extra": 20, **options},
         )
@@ -78,14 +80,14 @@ def box_of(memory_type: MemoryType, **values: int):
 def test_random_boxes_land_where_they_belong(name, types, latency, stall):
     config = CONFIGS[name]
     random = Random(f"{name} {types} {latency}")
-    boxes = random_boxes(random, config, types, cycles=900)
+    boxes = random_boxes(random, config, types, cycles=500)
     bench = Bench(config, types, Dram(latency=latency, stall=stall))
     bench.run(boxes, stall=stall)
     bench.check(boxes)
 
 
 @pytest.mark.parametrize("memory_type", [*LOADED, *COMPUTED])
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize("name", ["wide elements", "narrow elements"])
 def test_a_long_row_ends_with_the_last_entry(name, memory_type):
     config = CONFIGS[name]
     memory = MEMORIES[memory_type]

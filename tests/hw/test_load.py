@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from dataclasses import replace
 from random import Random
 
 import numpy as np
@@ -39,15 +40,18 @@ class Watch:
             assert (Activity(activity) is Activity.IDLE) == bool(idle)
 
 
-@pytest.mark.parametrize("name", ["tiny", "narrow elements", "int4"])
+@pytest.mark.parametrize("name", ["tiny", "narrow elements", "int4", "plain"])
 def test_random_loads_do_what_the_instructions_say(name):
-    config, dram = CONFIGS[name], Dram(latency=7, stall=0.2)
+    config = replace(TINY, pad_value=False) if name == "plain" else CONFIGS[name]
+    dram = Dram(latency=7, stall=0.2)
     instructions = InstructionSet(config)
     random = Random(name)
     boxes = random_boxes(random, config, (MemoryType.INP, MemoryType.WGT), cycles=600)
     issues = []
     for box in boxes:
-        extended = box["memory_type"] == MemoryType.INP and random.random() < 0.5
+        extended = (
+            config.pad_value and box["memory_type"] == MemoryType.INP and random.random() < 0.5
+        )
         if not extended:
             box["pad_value"] = 0
         issues.append(issue(instructions, box, extended))

@@ -64,7 +64,7 @@ def test_every_client_gets_its_beats_in_order_under_any_stalls(bus, seed):
         latency=random.choice((1, 40)), stall=random.choice((0.0, 0.4)), mixed=True, seed=seed
     )
     channels = ReadChannels(port.axi, dram)
-    requests = [random_requests(random, bus, 12) for _ in range(3)]
+    requests = [random_requests(random, bus, 8) for _ in range(3)]
     clients = Clients(port, requests, stalls=[0.0, 0.3, 0.7], seed=seed)
     simulate(port, channels, *clients.sources, *clients.sinks, until=clients.done, extra=100)
     clients.check(dram, bus)
@@ -75,11 +75,11 @@ def test_a_long_request_runs_at_a_beat_a_cycle(latency):
     port = ReadPort(config_with(16), 1)
     dram = Dram(latency=latency)
     channels = ReadChannels(port.axi, dram)
-    clients = Clients(port, [[(16, 1000)]], stalls=[0.0])
+    clients = Clients(port, [[(16, 400)]], stalls=[0.0])
     simulate(port, channels, *clients.sources, *clients.sinks, until=clients.done)
     clients.check(dram, 16)
     first, last = channels.beats[0], channels.beats[-1]
-    assert last - first + 1 == 1000
+    assert last - first + 1 == 400
 
 
 def test_one_beat_requests_follow_each_other_in_every_cycle():
@@ -122,10 +122,10 @@ def test_a_client_that_takes_nothing_does_not_hold_up_another():
     port = ReadPort(config_with(16), 2)
     dram = Dram(latency=40)
     channels = ReadChannels(port.axi, dram)
-    clients = Clients(port, [[(0, 4000)], [(0, 500)]], stalls=[1.0, 0.0])
+    clients = Clients(port, [[(0, 4000)], [(0, 300)]], stalls=[1.0, 0.0])
 
     def second_done():
-        return len(clients.sinks[1].values) == 500
+        return len(clients.sinks[1].values) == 300
 
     simulate(port, channels, *clients.sources, *clients.sinks, until=second_done)
     assert not clients.sinks[0].values
@@ -142,7 +142,7 @@ def test_two_greedy_clients_share_the_bus_evenly():
         channels,
         *clients.sources,
         *sinks,
-        until=lambda: sum(len(s.values) for s in sinks) >= 1000,
+        until=lambda: sum(len(s.values) for s in sinks) >= 600,
     )
     assert abs(len(sinks[0].values) - len(sinks[1].values)) <= 2 * BURST_BEATS
 

@@ -10,7 +10,7 @@ from amaranth.lib import wiring
 
 from tests.hw.axi_bench import Dram, WriteChannels
 from tests.hw.box_bench import CONFIGS, TINY, element_address, lanes_to_bytes
-from tests.hw.stream_bench import Pulses, Source, simulate
+from tests.hw.stream_bench import Monitor, Pulses, Source, simulate
 from weft.hw.interfaces import Activity
 from weft.hw.store import StoreEngine
 from weft.hw.write_port import WritePort
@@ -58,6 +58,8 @@ class Bench:
         self.done, self.faults = Pulses(self.engine.done), Pulses(self.engine.fault.valid)
         self.expected = dram.bytes.copy()
         self.activities: list[Activity] = []
+        streams = {"request": self.engine.bus.request, "data": self.engine.bus.data}
+        self.actors += [Monitor(stream, name) for name, stream in streams.items()]
 
     def _parameters(self, random) -> np.ndarray:
         ranges = {

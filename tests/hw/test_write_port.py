@@ -104,7 +104,7 @@ def test_a_response_comes_after_the_last_burst_of_its_request():
 
 
 def test_an_error_of_any_burst_is_an_error_of_its_request():
-    requests = [(0, 3), (PAGE_BYTES - 32, 40), (16, 2), (PAGE_BYTES, 1), (0, 1)]
+    requests = [(0, 3), (PAGE_BYTES - 32, 40), (16, 2), (2 * PAGE_BYTES - 32, 3), (0, 1)]
     bench = Bench(16, Dram(bad={1}), requests)
     bench.run()
     assert [answer.error for answer in bench.response.values] == [0, 1, 0, 1, 0]

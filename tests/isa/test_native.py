@@ -147,6 +147,60 @@ def test_a_padded_convolution():
         assert (out == wanted).all()
 
 
+def row_conv(value, out=I32, channels=19, lanes=16, w=I8):
+    """``out[y, o]``: a sum over taps k of a choice between sums over rows of channels."""
+    k, o = Index("k"), Index("o")
+    weight = Load("w", (o, k, C))
+    inner = lambda x: Sum((("c", channels),), x * weight)  # noqa: E731
+    total = Sum((("k", 3),), value(inner, k, o))
+    store = Store("out", (Y, o), total)
+    body = For("o", expr(0), expr(lanes), store, parallel=True)
+    buffers = (
+        Buffer("a", I8, (4, channels)), Buffer("w", w, (lanes, 3, channels)),
+        Buffer("out", out, (3, lanes)),
+    )  # fmt: skip
+    return Nest("rows", (), buffers, For("y", expr(0), expr(3), body, parallel=True))
+
+
+@pytest.mark.parametrize("channels", [8, 9, 16, 23, 32, 37, 100, 160])
+@pytest.mark.parametrize("lanes", [2, 4, 7, 16, 40])
+def test_a_sum_over_rows_of_memory(channels: int, lanes: int):
+    a = lambda k: Load("a", (Y + k - 1, C))  # noqa: E731
+    inside = lambda k: (expr(0) <= Y + k - 1) & (Y + k - 1 < 4)  # noqa: E731
+    padded = row_conv(
+        lambda inner, k, o: Select(inside(k), inner(a(k)), inner(expr(-7))),
+        channels=channels, lanes=lanes,
+    )  # fmt: skip
+    assert_agrees(padded, {}, channels)
+    plain = row_conv(lambda inner, k, o: inner(Load("a", (Y, C))), channels=channels, lanes=lanes)
+    assert_agrees(plain, {}, lanes)
+
+
+def test_a_sum_over_rows_of_other_kinds():
+    wide = Load("a", (Y, C)) * 1000
+    assert_agrees(row_conv(lambda inner, k, o: inner(wide)), {})
+    assert_agrees(row_conv(lambda inner, k, o: inner(Load("a", (Y, C))), w=I32), {})
+    assert_agrees(row_conv(lambda inner, k, o: inner(Load("a", (Y, C))), w=I64, out=I64), {})
+    by_lane = lambda inner, k, o: Select(o % 2, inner(Load("a", (Y, C))), inner(expr(3)))  # noqa: E731
+    assert_agrees(row_conv(by_lane), {})
+    mixed = lambda inner, k, o: Select(k < 1, inner(Load("a", (Y, C))), expr(5))  # noqa: E731
+    assert_agrees(row_conv(mixed), {})
+    longer = lambda inner, k, o: Select(  # noqa: E731
+        k < 1, inner(Load("a", (Y, C))), Sum((("c", 3),), Cast(I64, Load("a", (Y, C))))
+    )
+    assert_agrees(row_conv(longer, out=I64), {})
+
+
+def test_a_sum_over_rows_of_floats():
+    a, w = np.float32(np.random.default_rng(0).normal(size=(2, 40, 30)))
+    buffers = (Buffer("a", F32, (30,)), Buffer("w", F32, (40, 30)), Buffer("out", F32, (40,)))
+    total = Sum((("c", 30),), Load("a", (C,)) * Load("w", (X, C)))
+    body = For("x", expr(0), expr(40), Store("out", (X,), total), parallel=True)
+    out = np.zeros(40, np.float32)
+    NativeCode([Nest("f", (), buffers, body)]).run("f", {}, {"a": a[0].copy(), "w": w, "out": out})
+    assert np.allclose(out, w.astype(np.float64) @ a[0], rtol=0, atol=1e-5)
+
+
 def test_a_load_that_only_some_lanes_make_stays_guarded():
     value = Select(X < 4, Load("a", (X,)), Const(9))
     assert_agrees(lane_nest(value, 16, a=(I32, (4,))), {})

@@ -27,7 +27,7 @@ from weft.isa.errors import DataError
 from weft.runtime import package
 from weft.runtime.commands.run import _read as read_array
 
-OK, BAD_INPUT, MISSING_TOOL, STOPPED = 0, 2, 3, 4
+OK, MISMATCH, BAD_INPUT, MISSING_TOOL, STOPPED = 0, 1, 2, 3, 4
 
 
 @pytest.fixture(autouse=True)
@@ -92,7 +92,6 @@ def test_help_lists_every_verb_and_the_exit_codes(weft):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_has_help_and_json(verb: str, weft):
-    pytest.importorskip(f"weft.runtime.commands.{verb}")
     code, out, _ = weft(verb, "--help")
     assert code == OK
     assert "--json" in out
@@ -115,6 +114,9 @@ def test_an_error_is_json_where_json_was_asked_for(weft):
     assert code == BAD_INPUT
     assert json.loads(out)["kind"] == "ModelError"
     assert json.loads(out)["error"] in err
+    code, out, _ = weft("run", "model.tflite", "--speed", "--json")
+    assert code == BAD_INPUT
+    assert "--speed" in json.loads(out)["error"]
 
 
 def test_an_exception_that_nobody_foresaw_is_no_mismatch(weft, monkeypatch: pytest.MonkeyPatch):
@@ -162,6 +164,39 @@ def test_seeded_data_are_the_same_every_time(weft):
         assert weft("run", "model.tflite", "--on", "cpu", "--output", name)[0] == OK
     with np.load("a.npz") as a, np.load("b.npz") as b:
         np.testing.assert_array_equal(a["conv_0"], b["conv_0"])
+
+
+def test_an_output_may_have_any_name(weft):
+    graph = single("conv", (1, 3, 3, 2), 4)
+    node, output = graph.nodes[0], graph.tensors["conv_0"]
+    tensors = dict(graph.tensors) | {"file": replace(output, name="file")}
+    del tensors["conv_0"]
+    graph = replace(
+        graph, tensors=tensors, nodes=(replace(node, outputs=("file",)),), outputs=("file",)
+    )
+    Path("model.tflite").write_bytes(write(graph))
+    assert weft("run", "model.tflite", "--on", "cpu", "--output", "y")[0] == OK
+    with np.load("y") as outputs:
+        assert list(outputs) == ["file"]
+
+
+def test_outputs_that_are_not_as_expected_are_exit_code_1(weft):
+    run = ("run", "model.tflite", "--on", "cpu", "--input", "x.npy")
+    assert weft(*run, "--output", "y.npz")[0] == OK
+    assert weft(*run, "--expect", "y.npz")[0] == OK
+    with np.load("y.npz") as outputs:
+        y = outputs["conv_0"]
+    np.save("y.npy", y)
+    assert weft(*run, "--expect", "y.npy")[0] == OK
+    y[1, 2, 0, 3] ^= 1
+    np.save("y.npy", y)
+    code, out, err = weft(*run, "--expect", "y.npy")
+    assert code == MISMATCH
+    assert "1 of 72 elements differ; the first, at [1, 2, 0, 3], is " in err
+    assert err.count("\n") == 1
+    assert "conv_0 " in out  # the table is there all the same
+    np.save("y.npy", y[:1])
+    assert weft(*run, "--expect", "y.npy")[0] == BAD_INPUT
 
 
 def test_an_archive_of_several_arrays_needs_a_key(weft, fails):
@@ -326,8 +361,28 @@ def test_a_program_without_end_is_exit_code_4(fails):
     fails(STOPPED, "conv_0: ", "run", "stop.weft", "--on", "functional")
 
 
+@pytest.mark.slow
+def test_the_rtl_runs_times_out_and_records_waves(
+    weft, fails, home: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """Builds the simulator of ``tiny``, twice, where it is not in the user's cache."""
+    monkeypatch.delenv("WEFT_CACHE")
+    package.save(hand_made(), "model.weft", {})
+    code, out, err = weft("run", "model.weft", "--json")
+    assert code == OK, err
+    record = json.loads(out)
+    assert record["on"] == "rtl"
+    assert record["layers"][0]["cycles"] == sum(record["layers"][0]["stalls"].values()) > 0
+    fails(STOPPED, "conv_0: FINISH was not reached in 3 cycles", "run", "model.weft",
+          "--timeout", "3")  # fmt: skip
+    stopping(Instruction("finish", pop_prev=True))
+    fails(STOPPED, "conv_0: deadlock: compute waits for a token from load", "run", "stop.weft")
+    assert weft("run", "model.weft", "--wave", "w.fst", "--limit", "2")[0] == OK
+    assert (home / "w.fst").stat().st_size > 100
+    fails(BAD_INPUT, "dram_latency must be from 1", "run", "model.weft", "--latency", "0")
+
+
 def test_a_missing_compiler_is_exit_code_3():
-    pytest.importorskip("weft.hw.verilog")
     package.save(hand_made(), "model.weft", {})
     result = in_a_process("run", "model.weft", environment={"PATH": "", "CXX": ""})
     assert result.returncode == MISSING_TOOL, result.stderr
@@ -351,7 +406,6 @@ def test_explain_says_where_every_node_runs(weft):
 
 
 def test_disasm_prints_every_program(weft):
-    pytest.importorskip("weft.isa.assembly")
     package.save(hand_made(), "model.weft", {})
     code, out, _ = weft("disasm", "model.weft")
     assert code == OK
@@ -362,7 +416,6 @@ def test_disasm_prints_every_program(weft):
 
 
 def test_disasm_of_a_layer_that_does_not_exist_is_refused(fails):
-    pytest.importorskip("weft.isa.assembly")
     package.save(hand_made(), "model.weft", {})
     fails(
         BAD_INPUT,
@@ -413,11 +466,10 @@ def test_doctor_finds_what_is_missing_and_how_to_mend_it():
 
 @pytest.mark.slow
 def test_verilog_writes_every_file(weft, fails):
-    pytest.importorskip("weft.hw.verilog")
     code, out, _ = weft("verilog", "-o", "out", "--hw", "tiny", "--json")
     assert code == OK
     assert {Path(path).name for path in json.loads(out)["files"]} == {
-        "weft.v", "registers.md", "registers.json", "weft_isa.h", "config.toml",
+        "weft.v", "weft.vlt", "registers.md", "registers.json", "weft_isa.h", "config.toml",
     }  # fmt: skip
     assert "module weft" in Path("out/weft.v").read_text()
     code, again, _ = weft("hw", "show", "out/config.toml", "--json")

@@ -131,6 +131,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "short": (lambda m: m["segments"][1].__setitem__(2, 61), "it has 61 bytes, 60 are left"),
     "left": (lambda m: m["segments"][1].__setitem__(2, 59), "have 75 bytes, the package holds 76"),
     "shape": (lambda m: m["tensors"][0].__setitem__(2, [1, 2, 2, 4]), "does not hold"),
+    "unfold": (lambda m: m["tensors"][0].__setitem__(4, [0] * 10), "no origin, steps"),
     "twice": (lambda m: m["tensors"].append(m["tensors"][0]), "stands twice"),
     "place": (lambda m: m["tensors"].pop(), "'conv_0' has no place in DRAM"),
     "count": (change_step(count=2), "no segment at 0x1000 holds its 2 instructions"),

@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 
-from ..isa.nest import (
+from ...isa.nest import (
     I32,
     Binary,
     Block,
@@ -32,9 +32,9 @@ from ..isa.nest import (
     maximum,
     minimum,
 )
-from ..isa.requantize import high_product, rounding_shift_right
-from .graph import Quant, Tensor
-from .scales import Rescale
+from ...isa.requantize import high_product, rounding_shift_right
+from ..graph import Quant, Tensor
+from ..scales import Rescale
 
 CLASSES_LIMIT = 511
 """With more, the last shift to the right could reach 32 bits."""

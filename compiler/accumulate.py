@@ -1,0 +1,110 @@
+"""Expressions of elements as instructions on accumulators."""
+
+from __future__ import annotations
+
+from ..isa.nest import Binary, Const, Expr, Index, Load, Select, walk
+from .image import Image, Where, image_of
+from .kernel import RUNNING, Kernel, Refusal
+from .matcher import RECORDS, Matcher, loads, record_of
+from .unify import Match, Pattern
+from .work import Act, Elementwise, Ending
+
+
+def elementwise(matcher: Matcher, total: Expr, ending: Ending) -> Elementwise:
+    """``total`` of the matcher's kernel, region by region.
+
+    Raises
+    ------
+    Refusal
+        If a part of it is no element of an activation and no instruction computes it.
+    """
+    code = _Code(matcher)
+    reduction = matcher.kernel.reduction
+    if reduction is None:
+        result = code.value(total)
+    else:
+        if total != RUNNING:
+            raise Refusal("its running value is used in more than one way")
+        code.running = result = code.value(reduction.init)
+        if code.value(reduction.update) != result:
+            raise Refusal("no instruction updates its running value in place")
+    return Elementwise(matcher.kernel, code.images, tuple(code.acts), result, ending)
+
+
+class _Code:
+    """Accumulator instructions for an expression, one region a value."""
+
+    def __init__(self, matcher: Matcher):
+        self.matcher = matcher
+        self.images: dict[int, Image] = {}
+        self.acts: list[Act] = []
+        self.running: int | None = None
+        self._regions = 0
+
+    def value(self, e: Expr) -> int:
+        """The region that holds ``e`` after the instructions so far."""
+        if e == RUNNING and self.running is not None:
+            return self.running
+        if _is_element(e, self.matcher.kernel):
+            return self._loaded(e)
+        for pattern in self.matcher.patterns:
+            if pattern.target.buffer != "acc" or not (_is_act(pattern) and pattern.aligned):
+                continue
+            if e == Const(0) and pattern.value != e:
+                continue
+            found = next(self.matcher.matches(pattern, e), None)
+            if found is not None:
+                return self._act(pattern, found)
+        if isinstance(e, Load):
+            raise Refusal("an operand is a constant")
+        raise Refusal(f"no instruction computes {_shape_of(e)} on accumulators")
+
+    def _region(self) -> int:
+        self._regions += 1
+        return self._regions - 1
+
+    def _loaded(self, e: Expr) -> int:
+        reduction = self.matcher.kernel.reduction
+        where = Where(self.matcher.kernel, reduction.axes if reduction else ())
+        image = image_of(where, e, "acc", self.matcher.patterns)
+        if (image.batch, image.channel) != (where.kernel.element[0], where.kernel.element[3]):
+            raise Refusal("an element's batch or channel differs from its output's")
+        region = self._region()
+        self.images[region] = image
+        return region
+
+    def _act(self, pattern: Pattern, match: Match) -> int:
+        mine = [v for hole, v in match.holes.items() if hole == pattern.target]
+        others = [
+            v for hole, v in match.holes.items() if loads(hole, "acc") and hole != pattern.target
+        ]
+        dst = self.value(mine[0]) if mine else self._region()
+        src = self.value(others[0]) if others else None
+        immediates = [v for hole, v in match.holes.items() if isinstance(hole, Index)]
+        imm = next((int(v.value) for v in immediates if isinstance(v, Const)), None)
+        record = record_of(match)
+        taps = dst == self.running and src in self.images
+        self.acts.append(Act(pattern.operation.name, dst, src, imm, record or None, taps))
+        return dst
+
+
+def _is_act(pattern: Pattern) -> bool:
+    """Whether it works on accumulators and parameters alone."""
+    loads = {n.buffer for n in walk(pattern.value) if isinstance(n, Load)}
+    return loads <= {"acc", *RECORDS}
+
+
+def _is_element(e: Expr, kernel: Kernel) -> bool:
+    match e:
+        case Load(buffer) | Select(_, Load(buffer), Const()):
+            return buffer in kernel.shapes
+    return False
+
+
+def _shape_of(e: Expr) -> str:
+    match e:
+        case Binary(op):
+            return f"such a {op!r}"
+        case Const(value):
+            return f"the constant {value}"
+    return f"such a {type(e).__name__.lower()}"

@@ -1,0 +1,69 @@
+"""A kernel beside the instructions of a configuration: what matches what, and with which limits."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from ..isa.config import AcceleratorConfig
+from ..isa.memories import QNT_LANE
+from ..isa.nest import Const, DType, Expr, Index, Load
+from .affine import indices_of, is_index
+from .kernel import Kernel
+from .unify import Match, Pattern, patterns, unify
+
+RECORDS: Mapping[str, DType] = {f"qnt.{record.name}": record.dtype for record in QNT_LANE}
+"""The parameters that an instruction takes from the QNT scratchpad, and their types."""
+
+
+class Matcher:
+    """Matches of a configuration's instructions with expressions of a kernel."""
+
+    def __init__(self, kernel: Kernel, config: AcceleratorConfig):
+        self.kernel, self.config = kernel, config
+        self.patterns = patterns(config)
+
+    def matches(self, pattern: Pattern, subject: Expr) -> Iterator[Match]:
+        """Ways to fill the holes of ``pattern``, with parameters that are constant and fit."""
+
+        def admits(hole: Expr, value: Expr) -> bool:
+            return self._admits(pattern, hole, value)
+
+        return unify(pattern, subject, self._range, admits)
+
+    def _range(self, e: Expr) -> tuple[int, int] | None:
+        match e:
+            case Const(value=int(value)):
+                return value, value
+            case Load(buffer) if buffer in self.kernel.constants:
+                data = self.kernel.constants[buffer]
+                return int(data.min()), int(data.max())
+        return None
+
+    def _admits(self, pattern: Pattern, hole: Expr, value: Expr) -> bool:
+        match hole:
+            case Load(buffer) if buffer in RECORDS:
+                if not indices_of(value) <= {is_index(self.kernel.element[3])}:
+                    return False
+                dtype = RECORDS[buffer]
+                limits = (0 if buffer == "qnt.multiplier" else dtype.min, dtype.max)
+            case Index(name):
+                slot = pattern.operation.format.layout(self.config).by_name[name]
+                limits = (slot.least, slot.greatest)
+            case _:
+                return True
+        known = self._range(value)
+        return known is not None and limits[0] <= known[0] and known[1] <= limits[1]
+
+
+def record_of(match: Match) -> dict[str, Expr]:
+    """Parameters by field: what the qnt holes stand for."""
+    return {
+        hole.buffer.removeprefix("qnt."): value
+        for hole, value in match.holes.items()
+        if isinstance(hole, Load) and hole.buffer in RECORDS
+    }
+
+
+def loads(e: Expr, buffer: str) -> bool:
+    """Whether ``e`` is an element of that buffer."""
+    return isinstance(e, Load) and e.buffer == buffer

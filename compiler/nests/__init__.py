@@ -1,0 +1,1 @@
+"""The loop nests of operators, by kind; :mod:`weft.compiler.operators` is their face."""

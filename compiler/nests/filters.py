@@ -1,0 +1,125 @@
+"""Convolutions, depthwise convolutions and fully connected layers as loop nests."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+from ...isa.nest import (
+    I32,
+    Buffer,
+    Const,
+    Expr,
+    Index,
+    Load,
+    Nest,
+    Select,
+    Store,
+    Sum,
+    expr,
+)
+from ...isa.requantize import requantize
+from ..graph import Conv2D, DepthwiseConv2D, FullyConnected, Window
+from ..scales import LEFT_LIMIT, Rescale, filter_factors
+from .common import Operator, Use, buffer_of, inside, parallel, position, taps_of
+
+CONSTANTS = ("bias", "multiplier", "left", "right")
+"""What a lowering makes, one element a channel each."""
+
+
+def reason_against(use: Use) -> str | None:
+    """Why one of these operators has no loop nest; None if it has one."""
+    for tensor in filter(None, (use.w, use.tensor(2))):
+        if tensor.data is None:
+            return f"{tensor.name!r} is computed; constant weights and bias are expected"
+    if any(use.quant(use.w).zero_point):
+        return f"{use.w.name!r} has a zero point other than 0"
+    if any(scale.left > LEFT_LIMIT for scale in _scales(use)):
+        return f"the output's scale is less than 2**-{LEFT_LIMIT} of that of the products"
+    return None
+
+
+def _scales(use: Use) -> list[Rescale]:
+    x, weights, out = (use.quant(tensor) for tensor in (use.x, use.w, use.out))
+    joint = isinstance(use.node.op, FullyConnected)
+    factors = filter_factors(x, weights, out, use.out.shape[-1], joint)
+    return [Rescale.of(factor) for factor in factors]
+
+
+def _constants(use: Use) -> dict[str, np.ndarray]:
+    """Bias with the input's zero point folded in, and the scales, one element a channel."""
+    weights, bias = use.w.data, use.tensor(2)
+    assert weights is not None
+    axis = 3 if isinstance(use.node.op, DepthwiseConv2D) else 0
+    sums = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1).sum(1, dtype=np.int64)
+    folded = -use.zero_point(use.x) * sums
+    if bias is not None:
+        assert bias.data is not None
+        folded += bias.data.reshape(-1)
+    scales = _scales(use)
+    columns = (
+        folded.astype(np.int32),  # keeps the low bits, as the accumulator does
+        np.array([s.multiplier for s in scales], np.int32),
+        np.array([s.left for s in scales], np.int32),
+        np.array([s.right for s in scales], np.int32),
+    )
+    return {f"{use.node.name}.{name}": c for name, c in zip(CONSTANTS, columns, strict=True)}
+
+
+def _filter(use: Use, loops: tuple[str, ...], x: Buffer, out: Buffer, total: Expr) -> Operator:
+    """``total`` summed for each element of ``out``, whose last loop is the channel, requantized."""
+    constants = _constants(use)
+    channel = Index(loops[-1])
+    bias, multiplier, left, right = (Load(name, (channel,)) for name in constants)
+    low, high = use.clamp()
+    value = requantize(bias + total, multiplier, left, right, use.zero_point(use.out), low, high)
+    buffers = (
+        x,
+        buffer_of(use.w),
+        *(Buffer(name, I32, (out.shape[-1],)) for name in constants),
+        out,
+    )
+    store = Store(out.name, tuple(map(Index, loops)), value)
+    body = parallel(zip(loops, out.shape, strict=True), store)
+    return Operator(Nest(use.node.name, (), buffers, body), constants)
+
+
+def _pixel(use: Use, window: Window, channel: Expr) -> Expr:
+    """The input's element under tap (ky, kx) of the window at (y, x); its zero point outside."""
+    row, column = position(window)
+    value = Load(use.x.name, (Index("n"), row, column, channel))
+    if not any(window.pads):
+        return value
+    return Select(inside(use.x, row, column), value, Const(use.zero_point(use.x)))
+
+
+def conv2d(use: Use) -> Operator:
+    """A convolution over taps and input channels."""
+    op = use.node.op
+    assert isinstance(op, Conv2D)
+    c, o, taps = Index("c"), Index("o"), (Index("ky"), Index("kx"))
+    product = _pixel(use, op.window, c) * Load(use.w.name, (o, *taps, c))
+    total = Sum((*taps_of(op.window), ("c", use.x.shape[3])), product)
+    return _filter(use, ("n", "y", "x", "o"), buffer_of(use.x), buffer_of(use.out), total)
+
+
+def depthwise(use: Use) -> Operator:
+    """A convolution of each channel by itself."""
+    op = use.node.op
+    assert isinstance(op, DepthwiseConv2D)
+    o, taps = Index("o"), (Index("ky"), Index("kx"))
+    channel = o if op.multiplier == 1 else o // op.multiplier
+    product = _pixel(use, op.window, channel) * Load(use.w.name, (expr(0), *taps, o))
+    total = Sum(taps_of(op.window), product)
+    return _filter(use, ("n", "y", "x", "o"), buffer_of(use.x), buffer_of(use.out), total)
+
+
+def fully_connected(use: Use) -> Operator:
+    """A product of matrices."""
+    channels, depth = use.w.shape
+    rows = math.prod(use.out.shape) // channels
+    x, out = buffer_of(use.x, (rows, depth)), buffer_of(use.out, (rows, channels))
+    c = Index("c")
+    product = Load(x.name, (Index("n"), c)) * Load(use.w.name, (Index("o"), c))
+    return _filter(use, ("n", "o"), x, out, Sum((("c", depth),), product))

@@ -1,0 +1,75 @@
+"""Pooling as loop nests."""
+
+from __future__ import annotations
+
+from ...isa.nest import (
+    Block,
+    Const,
+    Expr,
+    For,
+    If,
+    Index,
+    Let,
+    Load,
+    Nest,
+    Operand,
+    Select,
+    Stmt,
+    Store,
+    Sum,
+    expr,
+    maximum,
+    minimum,
+)
+from ..graph import AveragePool2D, MaxPool2D, Window
+from .common import LOOPS, Operator, Use, buffer_of, clamped, inside, parallel, position, taps_of
+
+
+def average_pool(use: Use) -> Operator:
+    """The mean of the elements inside, rounded half away from zero."""
+    op = use.node.op
+    assert isinstance(op, AveragePool2D)
+    window, x = op.window, use.x
+    row, column = position(window)
+    value: Expr = Load(x.name, (Index("n"), row, column, Index("c")))
+    count: Expr = Const(window.size[0] * window.size[1])
+    if any(window.pads):
+        value = Select(inside(x, row, column), value, Const(0))
+        count = _count("y", window, 0, x.shape[1]) * _count("x", window, 1, x.shape[2])
+    total, many = Index("total"), Index("count")
+    half = many // 2
+    mean = Select(total > 0, (total + half) // many, -((half - total) // many))
+    store = Store(use.out.name, tuple(map(Index, LOOPS)), clamped(mean, use.clamp()))
+    body = Let("count", count, Let("total", Sum(taps_of(window), value), store))
+    return _pool(use, parallel(zip(LOOPS, use.out.shape, strict=True), body))
+
+
+def _count(index: str, window: Window, axis: int, extent: int) -> Expr:
+    """How many taps of the window at ``index`` lie inside along an axis."""
+    first = Index(index) * window.strides[axis] - window.pads[2 * axis]
+    return minimum(first + window.size[axis], extent) - maximum(first, 0)
+
+
+def max_pool(use: Use) -> Operator:
+    """The maximum of the elements inside; the output's element is the running maximum."""
+    op = use.node.op
+    assert isinstance(op, MaxPool2D)
+    window, x, out = op.window, use.x, use.out
+    row, column = position(window)
+    element = tuple(map(Index, LOOPS))
+    so_far = Load(out.name, element)
+
+    def channels(value: Operand) -> Stmt:
+        return parallel([("c", out.shape[3])], Store(out.name, element, expr(value)))
+
+    tap = channels(maximum(so_far, Load(x.name, (Index("n"), row, column, Index("c")))))
+    if any(window.pads):
+        tap = If(inside(x, row, column), tap)
+    for index, extent in reversed(taps_of(window)):
+        tap = For(index, expr(0), expr(extent), tap)
+    body = Block((channels(out.dtype.min), tap, channels(clamped(so_far, use.clamp()))))
+    return _pool(use, parallel(zip(LOOPS[:3], out.shape[:3], strict=True), body))
+
+
+def _pool(use: Use, body: Stmt) -> Operator:
+    return Operator(Nest(use.node.name, (), (buffer_of(use.x), buffer_of(use.out)), body), {})

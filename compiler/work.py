@@ -1,0 +1,105 @@
+"""What tensorization leaves: which instructions, and what each operand stands for.
+
+Sizes of tiles, places in scratchpads and order are decided later.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..isa.nest import Expr
+from .image import Image
+from .kernel import Kernel
+
+
+@dataclass(frozen=True, eq=False)
+class Ending:
+    """The storing instruction, and for each field of its parameters what it holds."""
+
+    operation: str
+    record: Mapping[str, Expr]
+
+
+@dataclass(frozen=True, eq=False)
+class Contraction:
+    """Accumulators that sum products over taps and channels.
+
+    Attributes
+    ----------
+    kernel : Kernel
+        What is computed, after the rewrites.
+    first : tuple of str
+        Operations for the first step of an accumulator: one that overwrites, or one that clears
+        and one that adds.
+    add : str
+        The operation for the steps after it.
+    image : Image
+        The input, with its load.
+    load_weights : str
+        The operation that loads an element of weights.
+    weights : Expr
+        A weight, over the loops bound to ``weight_lanes`` and the taps.
+    weight_lanes : tuple of (str, int)
+        Loop and extent in the element for each lane axis of a weight element.
+    channel, depth : str
+        The loops of the output's and of the input's channel; equal where each channel is its own.
+    picked : Expr or None
+        The one input channel, in terms of ``channel``, that has weights other than 0.
+    ending : Ending
+        How the sum is stored.
+    """
+
+    kernel: Kernel
+    first: tuple[str, ...]
+    add: str
+    image: Image
+    load_weights: str
+    weights: Expr
+    weight_lanes: tuple[tuple[str, int], ...]
+    channel: str
+    depth: str
+    picked: Expr | None
+    ending: Ending
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """All that it uses."""
+        return (*self.first, self.add, self.image.load, self.load_weights, self.ending.operation)
+
+
+@dataclass(frozen=True, eq=False)
+class Act:
+    """One accumulator instruction on whole regions.
+
+    ``dst`` and ``src`` number regions of accumulators; ``src`` is None where the second operand
+    is an immediate, parameters or nothing. With ``taps`` it runs once for each tap of the image
+    in ``src``.
+    """
+
+    operation: str
+    dst: int
+    src: int | None = None
+    imm: int | None = None
+    record: Mapping[str, Expr] | None = None
+    taps: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class Elementwise:
+    """Regions of accumulators, loaded or computed one from another, the last one stored."""
+
+    kernel: Kernel
+    images: Mapping[int, Image]
+    acts: tuple[Act, ...]
+    result: int
+    ending: Ending
+
+    @property
+    def operations(self) -> tuple[str, ...]:
+        """All that it uses."""
+        loads = (image.load for image in self.images.values())
+        return (*loads, *(act.operation for act in self.acts), self.ending.operation)
+
+
+Tensorized = Contraction | Elementwise
