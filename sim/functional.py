@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..isa.config import PAGE_BYTES, AcceleratorConfig
-from ..isa.errors import ConfigError, DeviceError
+from ..isa.errors import ConfigError, DeviceError, DeviceTimeout
 from ..isa.formats import INSTRUCTION_BYTES
 from ..isa.golden import access_fault, beats, scratchpads
 from ..isa.instructions import InstructionSet
@@ -124,8 +124,11 @@ class FunctionalDevice(Device):
     dram_bytes : int
         Rounded up to whole pages of 4096 bytes; at most 4 GiB. What is never touched costs
         nothing.
-    dram_latency, stall_seed, timeout_cycles
+    dram_latency, stall_seed
         Checked, and of no use here: there is no time.
+    timeout_cycles : int
+        A program with more steps than that, which take a cycle each on any device, is refused
+        with :class:`DeviceTimeout` before it starts.
     progress : callable, optional
         Told of the compilation: name, fraction.
     wave : None
@@ -157,7 +160,7 @@ class FunctionalDevice(Device):
                 raise ConfigError(f"{name} must be from 1 to {most}, not {value}")
         if wave is not None:
             raise ConfigError("the functional simulator has no waves; use rtl for them")
-        self.config = config
+        self.config, self.timeout_cycles = config, timeout_cycles
         self.instructions = InstructionSet(config)
         self.dram = np.zeros(-(-dram_bytes // PAGE_BYTES) * PAGE_BYTES, np.uint8)
         if progress is not None:
@@ -185,6 +188,11 @@ class FunctionalDevice(Device):
         if self._stopped is not None:
             raise DeviceError(f"{self._stopped}; only reset() makes it run again")
         program = self._program(self.dram[address : address + count * INSTRUCTION_BYTES].tobytes())
+        if program.stream.steps > self.timeout_cycles:
+            raise DeviceTimeout(
+                f"{program.stream.steps} steps of GEMM and ALU take more than "
+                f"{self.timeout_cycles} cycles ({count} instructions at {address:#x})"
+            )
         failed = self._code.sequence(program.calls)
         _, stop = program.stream.ordered
         if failed is not None:

@@ -8,7 +8,15 @@ import numpy as np
 import pytest
 
 from tests.programs import STREAM
-from weft.isa import PRESETS, AcceleratorConfig, ConfigError, DataError, DeviceError, DeviceFault
+from weft.isa import (
+    PRESETS,
+    AcceleratorConfig,
+    ConfigError,
+    DataError,
+    DeviceError,
+    DeviceFault,
+    DeviceTimeout,
+)
 from weft.isa.assembly import assemble
 from weft.sim import Device, connect
 from weft.sim.functional import KEPT_STREAMS, FunctionalDevice
@@ -48,6 +56,14 @@ def test_the_options_of_every_device_are_taken():
 def test_what_it_cannot_do_is_refused(options, message: str):
     with pytest.raises(ConfigError, match=message):
         FunctionalDevice(TINY, **options)
+
+
+def test_a_program_that_would_run_for_ever_is_refused():
+    endless = "gemm.reset uop_end=1024 iter_out=16383 iter_in=16383\nfinish"
+    with connect("functional", TINY, dram_bytes=1 << 16) as device:
+        with pytest.raises(DeviceTimeout, match="274844353536 steps"):
+            run(device, endless)
+        assert run(device, "finish").counters["instructions"] == 1
 
 
 def test_there_are_two_kinds_of_devices():
