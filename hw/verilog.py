@@ -10,10 +10,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from amaranth.back import rtlil
 from amaranth.hdl import Fragment, Value
 from amaranth.hdl._ir import PortDirection, build_netlist
+from amaranth.hdl._nir import Net
+from amaranth.hdl._nir import Value as NetlistValue
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In
 
@@ -101,7 +105,8 @@ class _Emitter(rtlil.ModuleEmitter):
 
 def _rtlil(fragment: Fragment, ports: dict, name: str) -> str:
     """What :func:`amaranth.back.rtlil.convert_fragment` does, with :class:`_Emitter`."""
-    netlist = build_netlist(fragment, ports=ports, name=name)
+    with _unasserted_values():
+        netlist = build_netlist(fragment, ports=ports, name=name)
     empty = rtlil.EmptyModuleChecker(netlist)
     design = rtlil.Design(emit_src=False)
     signals = rtlil._ast.SignalDict()
@@ -112,6 +117,24 @@ def _rtlil(fragment: Fragment, ports: dict, name: str) -> str:
                 builder.attribute("top", 1)
             _Emitter(builder, netlist, module, signals, empty_checker=empty).emit()
     return str(design)
+
+
+@contextmanager
+def _unasserted_values() -> Iterator[None]:
+    """Lets Amaranth's netlist be made without an assertion for every bit of every slice.
+
+    They take almost half of the time of a wide array.
+    """
+
+    def new(cls, nets=()):
+        return tuple.__new__(cls, (nets,) if isinstance(nets, Net) else nets)
+
+    original = NetlistValue.__new__
+    NetlistValue.__new__ = new
+    try:
+        yield
+    finally:
+        NetlistValue.__new__ = original
 
 
 def _yosys(script: str) -> str:
