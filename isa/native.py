@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SOURCES = (
-    "nest", "storage", "lanes", "llvm_ir", "llvm_access", "llvm_sums", "lower", "native",
+    "nest", "storage", "lanes", "llvm_ir", "llvm_access", "llvm_loops", "llvm_pairs", "llvm_rows",
+    "llvm_sums", "lower", "native",
 )  # fmt: skip
 """The modules that decide what code a nest becomes."""
 

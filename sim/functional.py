@@ -12,13 +12,26 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ..isa.config import PAGE_BYTES, AcceleratorConfig
-from ..isa.errors import ConfigError, DeviceError
+from ..isa.errors import ConfigError, DeviceError, DeviceTimeout
 from ..isa.formats import INSTRUCTION_BYTES
 from ..isa.golden import access_fault, beats, scratchpads
 from ..isa.instructions import InstructionSet
 from ..isa.memories import MEMORIES
 from ..isa.native import NativeCode
-from ..isa.nest import I16, Buffer, Nest
+from ..isa.nest import (
+    I16,
+    Buffer,
+    Expr,
+    Index,
+    Load,
+    Nest,
+    Node,
+    Stmt,
+    Store,
+    Sum,
+    rewrite,
+    substitute,
+)
 from ..isa.ordering import Stop
 from ..isa.storage import bound_array
 from .device import (
@@ -43,16 +56,37 @@ KEPT_STREAMS = 64
 def laid_out(nest: Nest, config: AcceleratorConfig) -> Nest:
     """``nest`` over the scratchpads as this simulator keeps them, which only it can see.
 
-    A weight element is transposed, so that a vector of outputs lies side by side; inputs are
-    widened, so that two of them are one lane of a product.
+    Inputs are widened, so that two of them are one lane of a product. A weight element
+    [out][in] is kept as [in // 2][out][in % 2]: the pairs that those two meet lie side by side,
+    one output's after another's.
     """
+
+    def rule(node: Node) -> Node | None:
+        match node:
+            case Sum((("c", extent),), body):
+                halves = {"c": 2 * Index("c") + Index("odd")}
+                inner = rewrite(substitute(body, halves), paired)
+                assert isinstance(inner, Expr)
+                return Sum((("c", extent // 2), ("odd", 2)), inner)
+            case Store("wgt", (index, out, lane), value):
+                return Store("wgt", (index, lane // 2, out, lane % 2), value)
+        return None
+
+    def paired(node: Node) -> Node | None:
+        match node:
+            case Load("wgt", (index, out, _)):
+                return Load("wgt", (index, Index("c"), out, Index("odd")))
+        return None
 
     def changed(buffer: Buffer) -> Buffer:
         if buffer.name == "wgt":
-            return replace(buffer, strides=(config.block**2, 1, config.block))
+            shape = (config.wgt_depth, config.block // 2, config.block, 2)
+            return replace(buffer, shape=shape)
         return replace(buffer, dtype=I16) if buffer.name == "inp" else buffer
 
-    return replace(nest, buffers=tuple(changed(b) for b in nest.buffers))
+    body = rewrite(nest.body, rule)
+    assert isinstance(body, Stmt)
+    return replace(nest, buffers=tuple(changed(b) for b in nest.buffers), body=body)
 
 
 @lru_cache(maxsize=16)
@@ -90,8 +124,11 @@ class FunctionalDevice(Device):
     dram_bytes : int
         Rounded up to whole pages of 4096 bytes; at most 4 GiB. What is never touched costs
         nothing.
-    dram_latency, stall_seed, timeout_cycles
+    dram_latency, stall_seed
         Checked, and of no use here: there is no time.
+    timeout_cycles : int
+        A program with more steps than that, which take a cycle each on any device, is refused
+        with :class:`DeviceTimeout` before it starts.
     progress : callable, optional
         Told of the compilation: name, fraction.
     wave : None
@@ -123,7 +160,7 @@ class FunctionalDevice(Device):
                 raise ConfigError(f"{name} must be from 1 to {most}, not {value}")
         if wave is not None:
             raise ConfigError("the functional simulator has no waves; use rtl for them")
-        self.config = config
+        self.config, self.timeout_cycles = config, timeout_cycles
         self.instructions = InstructionSet(config)
         self.dram = np.zeros(-(-dram_bytes // PAGE_BYTES) * PAGE_BYTES, np.uint8)
         if progress is not None:
@@ -151,6 +188,11 @@ class FunctionalDevice(Device):
         if self._stopped is not None:
             raise DeviceError(f"{self._stopped}; only reset() makes it run again")
         program = self._program(self.dram[address : address + count * INSTRUCTION_BYTES].tobytes())
+        if program.stream.steps > self.timeout_cycles:
+            raise DeviceTimeout(
+                f"{program.stream.steps} steps of GEMM and ALU take more than "
+                f"{self.timeout_cycles} cycles ({count} instructions at {address:#x})"
+            )
         failed = self._code.sequence(program.calls)
         _, stop = program.stream.ordered
         if failed is not None:
@@ -212,5 +254,5 @@ def _memory(config: AcceleratorConfig) -> dict[str, Any]:
     """The scratchpads as :func:`laid_out` has them."""
     arrays = scratchpads(config)
     arrays["inp"] = arrays["inp"].astype(np.int16)
-    arrays["wgt"] = arrays["wgt"].transpose(0, 2, 1)
+    arrays["wgt"] = arrays["wgt"].reshape(-1, config.block // 2, config.block, 2)
     return arrays

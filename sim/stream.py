@@ -139,6 +139,11 @@ class Stream:
         return groups
 
     @cached_property
+    def steps(self) -> int:
+        """Steps of GEMM, MATMUL and ALU, each of which takes a cycle on any device."""
+        return sum(_steps(group) for group in self.groups if "iter_out" in group.fields)
+
+    @cached_property
     def counters(self) -> dict[str, int]:
         """The counters that do not depend on time, of a stream that comes to FINISH."""
         found: dict[str, int] = dict.fromkeys(TIMELESS_COUNTERS, 0)
@@ -169,12 +174,17 @@ def _field(words: NDArray[np.uint64], slot: Slot) -> NDArray[np.int64]:
     return (value.view(kind) >> kind(WORD_BITS - slot.width)).astype(np.int64)
 
 
+def _steps(group: Group) -> int:
+    fields = group.fields
+    micro_ops = np.maximum(0, fields["uop_end"] - fields["uop_bgn"])
+    return int((fields["iter_out"] * fields["iter_in"] * micro_ops).sum())
+
+
 def _counted(config: AcceleratorConfig, group: Group) -> tuple[str, int]:
     """The counter that a group of instructions adds to, and how much."""
     operation, fields = group.operation, group.fields
     if "iter_out" in fields:
-        micro_ops = np.maximum(0, fields["uop_end"] - fields["uop_bgn"])
-        steps = int((fields["iter_out"] * fields["iter_in"] * micro_ops).sum())
+        steps = _steps(group)
         if operation.name in MULTIPLIES:
             return "gemm_steps", steps
         return ("alu_steps" if operation.format.name == "ALU" else "", steps)

@@ -1,7 +1,7 @@
 """Verilog into a shared library that simulates it, kept by its content.
 
-The library is Verilator's C++ of the module ``weft`` and ``driver.cpp``, compiled as one file, and
-Verilator's runtime, which is compiled once for every compiler and kept too.
+The library is Verilator's C++ of the module ``weft`` in its bench, ``driver.cpp``, and Verilator's
+runtime, which is compiled once for every compiler and kept too.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ DRIVER = tuple(
 )  # fmt: skip
 PACKING = tuple(Path(__file__).parent / name for name in ("lz4.h", "zlib.h"))
 VERILATOR_FLAGS = (
-    *("--cc", "--top-module", "bench", "--prefix", "Vweft", "-O3", "--noassert", "-Wno-fatal"),
+    *("--cc", "--top-module", "bench", "--prefix", "Vweft", "-O3", "--noassert", "-Wno-lint"),
     *("--x-assign", "fast", "--x-initial", "fast"),
 )
 COMMON_FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-w", "-DVL_USER_FATAL")
@@ -46,6 +46,8 @@ COMMON_FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-w", "-DVL_USER_F
 MODEL_FLAGS = ("-O3",)
 ONCE_FLAGS = ("-O0",)
 """For the half of Verilator's C++ that runs at power-up only."""
+LARGE_BYTES = 1 << 17
+"""C++ files from this size on are compiled each for itself, at the same time."""
 RUNTIME_FLAGS = ("-O1",)
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 WAVE_RUNTIME = ("verilated_fst_c.cpp",)
@@ -152,14 +154,16 @@ def _compile(
 ) -> None:
     generated = set(work.glob("Vweft*.cpp"))
     once = {path for path in generated if path.stem.endswith("__Slow")}
+    large = {path for path in generated - once if path.stat().st_size > LARGE_BYTES}
     flags = (f"-I{work}", f"-DVM_TRACE={trace:d}", f"-DVM_TRACE_FST={trace:d}")
     objects: list[Path] = []
     jobs: list[subprocess.Popen[str]] = []
     for name, sources, level in (
-        ("cycle", [*sorted(generated - once), DRIVER[0]], MODEL_FLAGS),
+        *((path.stem, [path], MODEL_FLAGS) for path in sorted(large)),
+        ("rest", [*sorted(generated - once - large), DRIVER[0]], MODEL_FLAGS),
         ("once", sorted(once), ONCE_FLAGS),
     ):
-        whole, target = work / f"{name}.cpp", work / f"{name}.o"
+        whole, target = work / f"{name}_whole.cpp", work / f"{name}_whole.o"
         whole.write_text("".join(f'#include "{path}"\n' for path in sources))
         jobs.append(_start_compiler(verilator, compiler, whole, target, (*level, *flags)))
         objects.append(target)

@@ -1,4 +1,4 @@
-"""What all tests share: the option ``--update-golden`` and the fixture ``golden_text``."""
+"""What all tests share: ``--update-golden``, the fixture ``golden_text``, hypothesis' profile."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How long something takes on a busy machine is not what these tests are about.
+settings.register_profile("weft", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("weft")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

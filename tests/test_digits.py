@@ -90,6 +90,21 @@ def test_classify_shows_digits_mistakes_accuracy_and_the_table(tmp_path):
     assert result.stderr == ""
 
 
+def test_classify_says_in_one_line_what_is_missing(tmp_path):
+    result = subprocess.run(
+        [sys.executable, EXAMPLE / "classify.py"],
+        cwd=ROOT,
+        env=os.environ
+        | {"PYTHONPATH": str(ROOT), "WEFT_CACHE": str(tmp_path), "PATH": "", "CXX": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert result.returncode == 3
+    assert result.stderr.startswith("classify.py: ")
+    assert result.stderr.count("\n") == 1
+
+
 def test_gradients_equal_differences_of_the_loss(example):
     import train
     from layers import backward, forward

@@ -16,7 +16,8 @@ ROOMS = ("isa", "hw", "compiler", "sim", "runtime")
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    pytest.importorskip("build", reason="the wheel is built with `build`, from weft[test]")
+    for tool, version in (("build", "1.2"), ("setuptools", "77")):
+        pytest.importorskip(tool, version, reason=f"weft[test] brings {tool} {version} or newer")
     out = tmp_path_factory.mktemp("wheel")
     subprocess.run(
         [

@@ -89,8 +89,9 @@ class _Parser(argparse.ArgumentParser):
     """Complains about its arguments as the verbs complain: in one line."""
 
     def error(self, message: str) -> NoReturn:
-        line = f"{message} (see {self.prog} --help)"
-        sys.exit(_complain(line, "InputError", "--json" in sys.argv[1:], BAD_INPUT))
+        from .isa.errors import InputError
+
+        raise InputError(f"{message} (see {self.prog} --help)")
 
 
 def _complain(line: str, kind: str, as_json: bool, code: int) -> int:

@@ -83,7 +83,9 @@ def progress_bars() -> Iterator[tuple[Callable[..., None] | None, Callable[..., 
     def build(phase: str, fraction: float) -> None:
         if "build" not in tasks:
             tasks["build"] = bars.add_task("", total=1.0)
-        bars.update(tasks["build"], completed=fraction, description=f"building the RTL: {phase}")
+        bars.update(
+            tasks["build"], completed=fraction, description=f"building the RTL, once: {phase}"
+        )
 
     def samples(done: int, total: int) -> None:
         if "samples" not in tasks:

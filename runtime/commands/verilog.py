@@ -6,7 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from ...hw.verilog import generate
+from ...hw.verilog import generate, lint_waivers
 from ...isa.config import AcceleratorConfig
 from ...isa.errors import ConfigError
 from ...isa.header import c_header
@@ -27,11 +27,12 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Write Verilog, register map, C header and the configuration."""
+    """Write Verilog, the linter's waivers, register map, C header and the configuration."""
     config = chosen_hardware(options, AcceleratorConfig.preset("base"))
     assert config is not None
     texts = {
         "weft.v": generate(config, form=options.form),
+        "weft.vlt": lint_waivers(),
         "registers.md": register_map(config),
         "registers.json": json.dumps(register_records(config), indent=2) + "\n",
         "weft_isa.h": c_header(config),

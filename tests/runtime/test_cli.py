@@ -114,6 +114,9 @@ def test_an_error_is_json_where_json_was_asked_for(weft):
     assert code == BAD_INPUT
     assert json.loads(out)["kind"] == "ModelError"
     assert json.loads(out)["error"] in err
+    code, out, _ = weft("run", "model.tflite", "--speed", "--json")
+    assert code == BAD_INPUT
+    assert "--speed" in json.loads(out)["error"]
 
 
 def test_an_exception_that_nobody_foresaw_is_no_mismatch(weft, monkeypatch: pytest.MonkeyPatch):
@@ -466,7 +469,7 @@ def test_verilog_writes_every_file(weft, fails):
     code, out, _ = weft("verilog", "-o", "out", "--hw", "tiny", "--json")
     assert code == OK
     assert {Path(path).name for path in json.loads(out)["files"]} == {
-        "weft.v", "registers.md", "registers.json", "weft_isa.h", "config.toml",
+        "weft.v", "weft.vlt", "registers.md", "registers.json", "weft_isa.h", "config.toml",
     }  # fmt: skip
     assert "module weft" in Path("out/weft.v").read_text()
     code, again, _ = weft("hw", "show", "out/config.toml", "--json")

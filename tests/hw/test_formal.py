@@ -1,0 +1,310 @@
+"""What the small units promise, proven for all inputs; and every proof finds mistakes.
+
+The models count what passes the unit's ports and know nothing of its registers. These appear only
+in the properties at the end of a proof, which say which of their states can be reached.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from amaranth.hdl import Array, Module, Mux, Signal, Value
+
+from tests.formal import NO_SOLVER, Opened, Refuted, planted, prove, solver
+from weft.hw.axi import BURST_BEATS
+from weft.hw.boxes import Rows
+from weft.hw.bursts import Bursts
+from weft.hw.placer import Span
+from weft.hw.queue import Queue
+from weft.hw.read_port import Turns
+from weft.hw.tokens import TokenQueue
+from weft.isa import PRESETS, Engine
+from weft.isa.config import PAGE_BYTES
+from weft.isa.memories import MEMORIES
+
+if solver() is None:
+    pytest.skip(NO_SOLVER, allow_module_level=True)
+CONFIG = PRESETS["tiny"]
+LOADED = [memory for memory in MEMORIES.values() if memory.engine is Engine.LOAD]
+
+
+def passes(stream) -> Value:
+    """Whether a stream's value is taken in this cycle."""
+    return stream.valid & stream.ready
+
+
+def keeps(m: Module, stream) -> Value:
+    """The rule of streams: what is offered stays the same until it is taken."""
+    payload = Value.cast(stream.payload)
+    offered, before = Signal(), Signal(len(payload))
+    m.d.sync += [offered.eq(stream.valid & ~stream.ready), before.eq(payload)]
+    return ~offered | (stream.valid & (payload == before))
+
+
+def token_queue(component: type[TokenQueue], depth: int) -> None:
+    """Places and tokens as totals of what has passed, which wrap around."""
+    m, dut = Module(), component(depth)
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    registers = opened.registers()
+    placed, pushed, popped = totals = [Signal(range(4 * depth), name=f"n{i}") for i in range(3)]
+    for total, event in zip(totals, (passes(dut.place), dut.push, passes(dut.pop)), strict=True):
+        m.d.sync += total.eq(Mux(dut.clear, 0, total + event))
+    taken, tokens = Signal.like(placed), Signal.like(placed)
+    m.d.comb += [taken.eq(placed - popped), tokens.eq(pushed - popped)]
+    prove(
+        m,
+        [dut],
+        {
+            "no more places are taken than there are": taken <= depth,
+            "every token has a place": tokens <= taken,
+            "a place can be taken while one is free": dut.place.ready == (taken != depth),
+            "a token goes out when one has come in and not gone": dut.pop.valid == (tokens != 0),
+            "places": registers[0] == taken,
+            "tokens": registers[1] == tokens,
+        },
+        given=[~dut.push | (tokens != taken)],
+    )
+
+
+def queue(component: type[Queue], depth: int) -> None:
+    """Any one value is followed: what it was, and how many are before it."""
+    m, dut = Module(), component(4, depth)
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    enters, leaves = passes(dut.i), passes(dut.o)
+    held = Signal(range(2 * depth))
+    m.d.sync += held.eq(held + enters - leaves)
+
+    choose, followed = Signal(name="choose"), Signal(name="followed")
+    ahead, value = Signal(range(depth + 1), name="ahead"), Signal(4, name="value")
+    with m.If(followed & leaves):
+        m.d.sync += [ahead.eq(ahead - 1), followed.eq(ahead != 0)]
+    with m.Elif(enters & choose & ~followed):
+        m.d.sync += [ahead.eq(held - leaves), value.eq(dut.i.payload), followed.eq(1)]
+
+    *_, produce, consume = opened.registers("fifo")
+    place = Signal(range(2 * depth))
+    m.d.comb += place.eq(consume + ahead - Mux(consume + ahead >= depth, depth, 0))
+    prove(
+        m,
+        [dut, choose],
+        {
+            "it holds no more than it can": held <= depth,
+            "its level is what it holds": dut.level == held,
+            "it takes while it has room": dut.i.ready == (held != depth),
+            "it gives while it holds something": dut.o.valid == (held != 0),
+            "an offer stays": keeps(m, dut.o),
+            "what has come in has not gone before its turn": ~followed | (ahead < held),
+            "what comes out is what came in": ~(followed & (ahead == 0))
+            | (dut.o.payload == value),
+            "positions": (consume < depth) & (produce < depth)
+            & ((consume + held == produce) | (consume + held == produce + depth)),
+            "contents": ~followed | (opened.entry("fifo", "storage", address=place) == value),
+        },
+    )  # fmt: skip
+
+
+def bursts(component: type[Bursts]) -> None:
+    """What is left of the request, in beats, and where it goes on."""
+    m, dut = Module(), component(CONFIG)
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    request, burst, bus = dut.i.p, dut.o.p, CONFIG.bus_bytes
+    address, left = Signal.like(request.address), Signal.like(request.beats)
+    with m.If(passes(dut.o)):
+        m.d.sync += [address.eq(address + burst.beats * bus), left.eq(left - burst.beats)]
+    with m.If(passes(dut.i)):
+        m.d.sync += [address.eq(request.address), left.eq(request.beats)]
+    there = dut.o.valid
+    *_, dut_beat, dut_left = opened.registers()
+    prove(
+        m,
+        [dut],
+        {
+            "there are bursts until all beats are covered": there == (left != 0),
+            "a burst begins where the one before ended": ~there | (burst.address == address),
+            "a burst has a beat": ~there | (burst.beats != 0),
+            "a burst is not too long": ~there | (burst.beats <= BURST_BEATS),
+            "a burst goes no further than its request": ~there | (burst.beats <= left),
+            "a burst stays in its page": ~there
+            | (burst.address % PAGE_BYTES + burst.beats * bus <= PAGE_BYTES),
+            "the length is given as AXI4 does": ~there | (burst.len + 1 == burst.beats),
+            "the last burst is marked": ~there | (burst.last == (burst.beats == left)),
+            "no request is taken before the one before has ended": ~passes(dut.i)
+            | (left == Mux(passes(dut.o), burst.beats, 0)),
+            "an offer stays": keeps(m, dut.o),
+            "position": ~there | ((dut_beat * bus == address) & (dut_left == left)),
+        },
+        given=[~dut.i.valid | (request.beats != 0), request.address % bus == 0],
+    )
+
+
+def rows(component: type[Rows]) -> None:
+    """The box's geometry in bytes, with as many bits as it takes."""
+    m, dut = Module(), component(CONFIG, LOADED)
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    box, row, bus = dut.i.p, dut.o.p, CONFIG.bus_bytes
+    sizes = [0] * (1 << len(box.memory_type))
+    for memory in LOADED:
+        sizes[memory.type] = memory.element_bytes(CONFIG)
+    element = Array(sizes)[box.memory_type]
+    address, left = Signal.like(row.address), Signal.like(box.y_size)
+    stride, size = Signal(32), Signal(32)
+    with m.If(passes(dut.o)):
+        m.d.sync += [address.eq(address + stride), left.eq(left - 1)]
+    with m.If(passes(dut.i)):
+        m.d.sync += [
+            left.eq(Mux(box.x_size == 0, 0, box.y_size)),
+            address.eq(box.dram_base * element),
+            stride.eq(box.x_stride * element),
+            size.eq(box.x_size * element),
+        ]
+    there = dut.o.valid
+    *_, dut_stride, dut_size, dut_left = opened.registers()
+    touched = (address + size - 1) // bus - address // bus + 1
+    prove(
+        m,
+        [dut],
+        {
+            "there are rows until the box ends, none of an empty one": there == (left != 0),
+            "a row is a stride from the one before": ~there | (row.address == address),
+            "a row's beats are those that its bytes touch": ~there | (row.beats == touched),
+            "the last row is marked": ~there | (row.last == (left == 1)),
+            "no box is taken before the one before has ended": ~passes(dut.i)
+            | (left == passes(dut.o)),
+            "an offer stays": keeps(m, dut.o),
+            "position": ~there | (dut_left == left),
+            "geometry": ~there | ((dut_stride == stride) & (dut_size == size)),
+            "a row has bytes": ~there | (size != 0),
+            "sizes fit": (size < 1 << 28) & (stride < 1 << 28),
+        },
+        given=[~dut.i.valid | (element != 0)],
+    )
+
+
+def span(component: type[Span]) -> None:
+    """The places that are left in each of the three parts."""
+    m, dut = Module(), component()
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    parts = [dut.before, dut.size, dut.after]
+    extents = [Signal.like(part) for part in parts]
+    lefts = before, size, after = [Signal.like(part) for part in parts]
+    with m.If(dut.step):
+        with m.If(before + size + after == 1):
+            m.d.sync += [left.eq(extent) for left, extent in zip(lefts, extents, strict=True)]
+        with m.Elif(before != 0):
+            m.d.sync += before.eq(before - 1)
+        with m.Elif(size != 0):
+            m.d.sync += size.eq(size - 1)
+        with m.Else():
+            m.d.sync += after.eq(after - 1)
+    with m.If(dut.start):
+        for left, extent, part in zip(lefts, extents, parts, strict=True):
+            m.d.sync += [left.eq(part), extent.eq(part)]
+    there = before + size + after != 0
+    inside = (before == 0) & (size != 0)
+    first, end, total, at = opened.registers()
+    prove(
+        m,
+        [dut],
+        {
+            "data are between the padding": ~there | (dut.inside == inside),
+            "the last place of data is marked": ~inside | (dut.ends == (size == 1)),
+            "the last place is marked": ~there | (dut.last == (before + size + after == 1)),
+            "extents": (first == extents[0]) & (end == extents[0] + extents[1])
+            & (total == sum(extents)),
+            "position": at + before + size + after == total,
+            "parts in order": (before == Mux(at < first, first - at, 0))
+            & (after == Mux(at < end, extents[2], total - at)),
+        },
+        given=[~dut.step | there],
+    )  # fmt: skip
+
+
+def turns(component: type[Turns], count: int) -> None:
+    """How many others have been served since someone began to ask."""
+    m, dut = Module(), component(count)
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    [last] = opened.registers()
+    waited = [Signal(range(2 * count), name=f"waited{n}") for n in range(count)]
+    fair, reachable = Signal(), Signal()
+    m.d.comb += [fair.eq(1), reachable.eq(last < count)]
+    for number, others in enumerate(waited):
+        with m.If(~dut.asks[number] | (dut.take & dut.grant[number])):
+            m.d.sync += others.eq(0)
+        with m.Elif(dut.take & dut.grant.any()):
+            m.d.sync += others.eq(others + 1)
+        with m.If(others >= count):
+            m.d.comb += fair.eq(0)
+        for served in range(count):
+            before = (number - served - 1) % count
+            with m.If((last == served) & (others + before >= count)):
+                m.d.comb += reachable.eq(0)
+    prove(
+        m,
+        [dut],
+        {
+            "one at most is served": (dut.grant & (dut.grant - 1)) == 0,
+            "only who asks is served": (dut.grant & ~dut.asks) == 0,
+            "someone is served if anyone asks": dut.grant.any() == dut.asks.any(),
+            "who asks waits for each of the others once": fair,
+            "order": reachable,
+        },
+    )
+
+
+PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int, ...]]]] = {
+    "tokens are neither lost nor invented": (token_queue, TokenQueue, [(1,), (3,), (255,)]),
+    "a queue keeps values and their order": (queue, Queue, [(2,), (3,), (16,)]),
+    "bursts cover their request and stay in their pages": (bursts, Bursts, [()]),
+    "rows follow from their box": (rows, Rows, [()]),
+    "a span divides an axis": (span, Span, [()]),
+    "turns are fair": (turns, Turns, [(1,), (3,), (4,)]),
+}
+"""A proof, what it is of, and the sizes for which it is made."""
+
+MISTAKES = [
+    (token_queue, TokenQueue, (2,), "taken != self._depth", "taken != self._depth + 1"),
+    (token_queue, TokenQueue, (2,), "(tokens, self.push)", "(tokens, places)"),
+    (token_queue, TokenQueue, (2,), "m.Elif(up & ~pops)", "m.Elif(up)"),
+    (token_queue, TokenQueue, (2,), "m.Elif(pops & ~up)", "m.Elif(pops & ~up & (taken != 2))"),
+    (queue, Queue, (2,), "w_en.eq(self.i.valid)", "w_en.eq(self.i.valid & ~self.o.ready)"),
+    (queue, Queue, (2,), "r_en.eq(self.o.ready)", "r_en.eq(self.o.ready | ~self.i.ready)"),
+    (queue, Queue, (3,), ".eq(entries.r_data)", ".eq(entries.r_data | (self.level == 3))"),
+    (bursts, Bursts, (), "BURST_BEATS - beat[: exact_log2(BURST_BEATS)]", "BURST_BEATS"),
+    (bursts, Bursts, (), "left <= room", "left < room"),
+    (bursts, Bursts, (), "(self.o.ready & self.o.p.last)", "self.o.ready"),
+    (rows, Rows, (), "+ (self._bus_bytes - 1)", "+ self._bus_bytes"),
+    (rows, Rows, (), "box.x_size.any() & box.y_size.any()", "box.y_size.any()"),
+    (rows, Rows, (), "stride, size = Signal(16 + most)", "stride, size = Signal(16)"),
+    (span, Span, (), "(at >= first)", "(at > first)"),
+    (span, Span, (), "at + 1 == end", "at == end"),
+    (span, Span, (), "Mux(self.last, 0, at + 1)", "at + 1"),
+    (turns, Turns, (3,), "(served + 1 + i)", "(served + i)"),
+    (turns, Turns, (3,), "self.asks[number] & ~before", "self.asks[number]"),
+    (turns, Turns, (3,), "m.If(self.take & self.grant[number])", "m.If(self.grant[number])"),
+]
+"""A proof, its unit, its size, and text of the unit's source with what to write for it."""
+
+
+@pytest.mark.parametrize(
+    ("name", "sizes"), [(name, sizes) for name in PROOFS for sizes in PROOFS[name][2]], ids=str
+)
+def test_it_is_proven_that(name, sizes):
+    proof, component, _ = PROOFS[name]
+    proof(component, *sizes)
+
+
+@pytest.mark.parametrize(
+    ("proof", "component", "sizes", "right", "wrong"),
+    MISTAKES,
+    ids=[f"{mistake[1].__name__}, {mistake[4]}" for mistake in MISTAKES],
+)
+def test_a_proof_fails_on_a_mistake(proof, component, sizes, right, wrong):
+    with pytest.raises(Refuted):
+        proof(planted(component, right, wrong), *sizes)
