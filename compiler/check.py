@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 
@@ -18,7 +19,10 @@ from ..isa.errors import ProgramError
 from ..isa.formats import UOP_BYTES, uop_layout
 from ..isa.instructions import Instruction, InstructionSet, Operation
 from ..isa.memories import MEMORIES, Engine, MemoryType
+from ..isa.nest import Expr, Load, walk
+from .affine import affine
 from .artifact import Segment
+from .unify import pattern_of
 
 ENGINES = (Engine.LOAD, Engine.COMPUTE, Engine.STORE)
 NEIGHBOURS = {
@@ -235,13 +239,14 @@ class _Reach:
         reads: dict[str, np.ndarray] = {"uop": np.arange(bgn, end if trips else bgn)}
         if not trips or end <= bgn:
             return {}, {}
-        for operand, scratchpad in _operands(operation):
-            elements = self._walk(words, operand, operands)
+        accesses = _accesses(operation.name, self.config)
+        for scratchpad, operand, offsets in accesses:
+            elements = np.unique(self._walk(words, operand, operands)[:, None] + offsets)
             elements = self._bounded(scratchpad, elements, position)
             known = reads.get(scratchpad)
             reads[scratchpad] = elements if known is None else np.union1d(known, elements)
-        writes = {"acc": self._walk(words, "dst", operands)}
-        return reads, writes
+        scratchpad, operand, _ = accesses[0]
+        return reads, {scratchpad: self._walk(words, operand, operands)}
 
     def _walk(self, words: np.ndarray, operand: str, operands: Mapping[str, int]) -> np.ndarray:
         """Indices that an operand takes over micro-ops and both loops, each once."""
@@ -254,13 +259,20 @@ class _Reach:
         return found
 
 
-def _operands(operation: Operation) -> tuple[tuple[str, str], ...]:
-    """The operands of a stepping operation, and the scratchpad that each indexes."""
-    if operation.format.name in ("GEMM", "MATMUL"):
-        if operation.fixed.get("reset"):
-            return (("dst", "acc"),)
-        return (("dst", "acc"), ("src", "inp"), ("wgt", "wgt"))
-    if operation.fixed["use_imm"]:
-        return (("dst", "acc"),)
-    source = "qnt" if operation.extension == "requantize" else "acc"
-    return (("dst", "acc"), ("src", source))
+@lru_cache(maxsize=1024)
+def _accesses(name: str, config: AcceleratorConfig) -> tuple[tuple[str, str, np.ndarray], ...]:
+    """(scratchpad, operand, offsets from its index) of what a step reads, its target first."""
+    pattern = pattern_of(InstructionSet(config).operations[name], config)
+    assert pattern is not None
+    found: dict[tuple[str, Expr], tuple[str, str, np.ndarray]] = {}
+    for load in (pattern.target, *(n for n in walk(pattern.value) if isinstance(n, Load))):
+        form = affine(load.indices[0])
+        assert form is not None
+        (operand,) = form.indices - pattern.lanes.keys()
+        offsets = np.zeros(1, np.int64)
+        for lane in form.indices & pattern.lanes.keys():
+            along = np.arange(pattern.lanes[lane]) * form.coefficient(lane)
+            offsets = np.unique(offsets[:, None] + along)
+        scratchpad = load.buffer.split(".")[0]
+        found.setdefault((scratchpad, load.indices[0]), (scratchpad, operand, offsets))
+    return tuple(found.values())

@@ -120,20 +120,24 @@ def pack_weights(work: Contraction, config: AcceleratorConfig) -> Weights:
     sums = {"o_block": out_blocks, "block": table.shape[1]}
     places: dict[str, Expr] = {}
     lanes: list[tuple[str, int]] = []
-    for loop, extent in work.weight_lanes:
-        first: Expr = Index("o_block")
-        if loop != work.channel:
-            first = Load("blocks", (Index("o_block"), Index("block")))
-        places[loop] = first * extent + Index(f"{loop}_lane")
-        lanes.append((f"{loop}_lane", extent))
-    taps = tuple(
-        (walk_.loop or f"{axis}_tap", walk_.taps)
-        for axis, walk_ in (("row", image.rows), ("column", image.columns))
-    )
-    limits = {loop: extents[loop] for loop in (work.channel, work.depth)}
+    for axis, (loop, extent) in enumerate(work.weight_lanes):
+        lanes.append((f"lane_{axis}", extent))
+        first: Expr = Load("blocks", (Index("o_block"), Index("block")))
+        if loop == work.channel:
+            first = Index("o_block")
+        elif loop == image.columns.loop:
+            first = Index("column_tap")
+        if loop is not None:
+            places[loop] = first * extent + Index(f"lane_{axis}")
+    for walk_, name in ((image.rows, "row_tap"), (image.columns, "column_tap")):
+        if walk_.loop is not None:
+            places.setdefault(walk_.loop, Index(name))
+    taps = (("row_tap", image.rows.taps), ("column_tap", work.column_steps))
+    limits = {name: extents[name] for name in (*image.tap_loops, work.channel, work.depth)}
     loops = (*sums.items(), *taps, *lanes)
     values = evaluate(kernel, work.weights, loops, limits, places, {"blocks": table})
-    data = values.astype(np.int8)
+    data = np.zeros((*values.shape[:4], *work.weight_element), np.int8)
+    data[(..., *(slice(extent) for _, extent in lanes))] = values
     for axis in range(4):
         first_only = data[(slice(None),) * axis + (slice(0, 1),)]
         if np.array_equal(np.broadcast_to(first_only, data.shape), data):

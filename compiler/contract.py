@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ..isa.nest import I8, Binary, Const, Expr, Index, Load, Select, Sum, walk
-from .affine import indices_of, is_index
-from .image import Where, image_of
+from .affine import affine, indices_of, is_index
+from .image import Walk, Where, image_of
 from .kernel import Refusal
 from .matcher import Matcher
 from .unify import Match, Pattern
@@ -53,15 +53,16 @@ def _placed(
         raise Refusal("the weights are not constant")
     where = Where(kernel, total.axes)
     image = image_of(where, x, "inp", matcher.patterns)
-    lanes = _Lanes()
+    lanes = _Lanes(pattern)
     lanes.bind(pattern.target, kernel.element[0], kernel.element[3])
     lanes.bind(x_hole, image.batch, image.channel)
+    taps = lanes.bind_taps(x_hole, image.columns)
     reduced = {name for name, _ in total.axes}
     for name, loop in lanes.bound.items():
         summed = any(name in dict(s.axes) for s, _ in match.sums)
         if (loop in reduced) != summed:
             raise Refusal(f"loop {loop} is summed on one side only")
-    weight_lanes = tuple((lanes.loop(lane), pattern.lanes[lane]) for lane in _lane_names(w_hole))
+    load_weights = _load_of(matcher, "wgt")
     bound = set(lanes.bound.values())
     varying = indices_of(weights) - bound - reduced
     if varying:
@@ -76,9 +77,11 @@ def _placed(
         _first(matcher, pattern),
         pattern.operation.name,
         image,
-        _load_of(matcher, "wgt"),
+        load_weights.operation.name,
         weights,
-        weight_lanes,
+        lanes.of_weights(w_hole),
+        load_weights.element,
+        taps,
         channel,
         depth,
         _picked(weights, depth),
@@ -97,43 +100,65 @@ def _first(matcher: Matcher, add: Pattern) -> tuple[str, ...]:
     raise Refusal("no instruction starts an accumulator")
 
 
-def _load_of(matcher: Matcher, scratchpad: str) -> str:
+def _load_of(matcher: Matcher, scratchpad: str) -> Pattern:
     for pattern in matcher.patterns:
         if pattern.target.buffer == scratchpad and I8 in pattern.source_types:
-            return pattern.operation.name
+            return pattern
     raise Refusal(f"no instruction loads 8-bit elements into {scratchpad}")
 
 
 class _Lanes:
-    """Which loop each lane axis of an element runs along."""
+    """Which loop each lane axis of an instruction's elements runs along."""
 
-    def __init__(self) -> None:
+    def __init__(self, pattern: Pattern) -> None:
+        self.pattern = pattern
         self.bound: dict[str, str] = {}
 
     def bind(self, place: Load, batch: Expr, channel: Expr) -> None:
         """The lanes of an element that holds an activation: its batch and its channel."""
-        lanes = _lane_names(place)
+        lanes = [is_index(i) for i in place.indices[1:]]
         if len(lanes) != 2:
             raise Refusal(f"an element of {place.buffer} is no activation")
         for lane, e in zip(lanes, (batch, channel), strict=True):
             loop = is_index(e)
             if loop is None:
                 raise Refusal("a channel that is no loop of its own")
-            if self.bound.setdefault(lane, loop) != loop:
-                raise Refusal(f"loops {self.bound[lane]} and {loop} on one axis of lanes")
+            self._bind(lane, loop)
 
-    def loop(self, lane: str) -> str:
-        """The loop of a lane axis."""
-        if lane not in self.bound:
-            raise Refusal("weights with a lane axis that neither input nor output has")
-        return self.bound[lane]
+    def bind_taps(self, place: Load, columns: Walk) -> int:
+        """The lane along which a step reads neighbouring elements, to the taps of a row.
 
+        Returns how many; 1 if a step reads one element.
+        """
+        form = affine(place.indices[0])
+        along = [name for name in form.indices if name in self.pattern.lanes] if form else []
+        if form is None or len(along) > 1:
+            raise Refusal(f"a step reads elements of {place.buffer} that are no run")
+        if not along:
+            return 1
+        if columns.loop is None or form.coefficient(along[0]) != columns.dilation:
+            raise Refusal("a step reads neighbours at another distance than the taps'")
+        self._bind(along[0], columns.loop)
+        return self.pattern.lanes[along[0]]
 
-def _lane_names(place: Load) -> tuple[str, ...]:
-    names = tuple(is_index(i) for i in place.indices[1:])
-    if None in names:
-        raise Refusal(f"an element of {place.buffer} whose lanes are not in order")
-    return tuple(str(name) for name in names)
+    def of_weights(self, place: Load) -> tuple[tuple[str | None, int], ...]:
+        """Loop and extent of each lane axis of a weight element."""
+        found: list[tuple[str | None, int]] = []
+        for index in place.indices[1:]:
+            lane = is_index(index)
+            if index == Const(0):
+                found.append((None, 1))
+            elif lane in self.bound:
+                found.append((self.bound[lane], self.pattern.lanes[lane]))
+            else:
+                raise Refusal("weights with a lane axis that neither input nor output has")
+        return tuple(found)
+
+    def _bind(self, lane: str | None, loop: str) -> None:
+        if lane is None:
+            raise Refusal("elements whose lanes are not in order")
+        if self.bound.setdefault(lane, loop) != loop:
+            raise Refusal(f"loops {self.bound[lane]} and {loop} on one axis of lanes")
 
 
 def _reads_weights(pattern: Pattern) -> bool:

@@ -215,16 +215,17 @@ class ContractionSchedule:
         planes = self._blocks(chunk)
         extent = self._extents(chunk)
         positions = chunk.rows.count * chunk.columns.count
+        apart = layer.tap_lanes * layer.columns.dilation
         length = row_length(layer.columns, chunk.columns.count)
         row = length * (1 if need.skips_rows else layer.rows.dilation)
         uops: list[tuple[int, int, int]] = []
         for d in range(chunk.depth.count):
             for ky in range(chunk.taps.count):
-                for kx in range(layer.columns.taps):
+                for kx in range(layer.column_steps):
                     for o in range(chunk.blocks.count):
                         block = layer.weights.inputs[chunk.blocks.start + o][chunk.depth.start + d]
                         plane = planes.index(block) * need.box_rows * need.box_columns
-                        tap = ky * row + kx * layer.columns.dilation
+                        tap = ky * row + kx * apart
                         at = 0
                         for i, n in zip((o, d, ky, kx), extent, strict=True):
                             at = at * n + (i if n > 1 else 0)
@@ -246,7 +247,8 @@ class ContractionSchedule:
         outputs = chunk.blocks.count
         target = part(acc, 0, outputs * rows * columns)
         weights = part(wgt, 0, math.prod(self._extents(chunk)))
-        inputs = part(inp, 0, len(self._blocks(chunk)) * self.need.box_rows * self.need.box_columns)
+        planes = len(self._blocks(chunk)) * self.need.box_rows * self.need.box_columns
+        inputs = part(inp, 0, planes + self.layer.overhang)
 
         def step(operation: str, bgn: int, end: int) -> Action:
             reads = () if operation == "gemm.reset" else (inputs, weights, target)

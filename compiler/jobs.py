@@ -19,7 +19,7 @@ from .kernel import Kernel
 from .layout import blocks
 from .schedule import Bases
 from .tensorize import tensorize
-from .tiling import Layer, choose
+from .tiling import Layer, choose, extents
 from .work import Contraction, Elementwise
 
 
@@ -81,15 +81,21 @@ class ContractionJob(Job):
         self.weights = packed.data
         self.records = pack_records(kernel, record, channel, config)
         self.layer = Layer(
-            work.image, packed, blocks(n, config.batch), blocks(c, config.block), len(self.records)
+            work.image,
+            packed,
+            blocks(n, config.batch),
+            blocks(c, config.block),
+            len(self.records),
+            work.tap_lanes,
         )
         self.tile, cycles = choose(self.layer, config)
-        tile = self.tile
+        tile, need = self.tile, extents(self.layer, self.tile)
         self.choices = {
             "tile": f"{tile.outputs}x{tile.rows}x{tile.columns}",
-            "reduction": f"{tile.depth}x{tile.taps}x{work.image.columns.taps}",
+            "reduction": f"{tile.depth}x{tile.taps}x{work.column_steps}",
             "outer": "weights" if tile.weights_outer else "image",
             "steps": self.layer.steps,
+            "buffers": f"inp {need.inp}, wgt {need.wgt}, acc {need.acc}",
             "estimate": cycles,
         }
 
@@ -121,6 +127,7 @@ class ElementwiseJob(Job):
         self.choices = {
             "tile": "x".join(map(str, tile)),
             "steps": math.prod(self.plan.positions) * self.plan.planes * len(work.acts),
+            "buffers": f"acc {self.plan.total}",
             "estimate": cycles,
         }
 

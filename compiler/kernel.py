@@ -87,6 +87,8 @@ class Kernel:
     reduction: Reduction | None
     shapes: Mapping[str, tuple[int, int, int, int]]
     constants: Mapping[str, np.ndarray]
+    lying: bool = False
+    """Rows and columns are exchanged: images of one column are taken for images of one row."""
 
     def is_constant(self, e: Expr) -> bool:
         """Whether ``e`` is known when the network is compiled, but for indices."""
@@ -152,7 +154,7 @@ def kernel_of(
         init, _, loops, update = reduction
         body = Reduction(resolved(init), loops, resolved(update))
     kernel = Kernel(store.buffer, store.indices, axes, resolved(store.value), body, four, constants)
-    return _in_four(kernel, {b.name: b.shape for b in nest.buffers})
+    return _lying(_in_four(kernel, {b.name: b.shape for b in nest.buffers}))
 
 
 def _loops(stmt: Stmt) -> tuple[dict[str, int], Stmt, dict[str, Expr]]:
@@ -221,6 +223,37 @@ def _unguarded(update: Expr, guard: Expr, init: Expr, running: Load) -> Expr:
             if a == running:
                 return replace(normalized, b=Select(guard, b, init))  # type: ignore[call-arg]
     raise Refusal("its loop nest skips elements in a way that no padding value stands for")
+
+
+def _lying(kernel: Kernel) -> Kernel:
+    """``kernel`` with images of one column as images of one row.
+
+    They are the same in DRAM, and everything that runs along a row works along the image.
+    """
+    if any(w > 1 for _, _, w, _ in kernel.shapes.values()):
+        return kernel
+
+    def exchanged(node: Node) -> Node | None:
+        match node:
+            case Load(buffer, (n, y, x, c)) if buffer in kernel.shapes:
+                return Load(buffer, (n, x, y, c))
+        return None
+
+    def lie(e: Expr) -> Expr:
+        result = rewrite(e, exchanged)
+        assert isinstance(result, Expr)
+        return result
+
+    n, y, x, c = kernel.element
+    reduction = kernel.reduction
+    return replace(
+        kernel,
+        element=(n, x, y, c),
+        value=lie(kernel.value),
+        reduction=reduction and replace(reduction, update=lie(reduction.update)),
+        shapes={name: (n, w, h, c) for name, (n, h, w, c) in kernel.shapes.items()},
+        lying=True,
+    )
 
 
 # --- activations in four axes ------------------------------------------------------------------

@@ -29,9 +29,24 @@ def forms(kernel: Kernel) -> Iterator[Kernel | Refusal]:
         yield ended
     for form in (kernel, ended):
         if form is not None:
-            picked = _with_one_hot(form)
-            if picked is not None:
-                yield picked
+            for rewritten in (_with_ones, _with_one_hot):
+                equal = rewritten(form)
+                if equal is not None:
+                    yield equal
+
+
+def _with_ones(kernel: Kernel) -> Kernel | None:
+    """With sums of elements as sums of elements times 1."""
+
+    def rule(node: Node) -> Node | None:
+        match node:
+            case Sum(axes, Load() | Select() as body):
+                return Sum(axes, body * Const(1))
+        return None
+
+    value = rewrite(kernel.value, rule)
+    assert isinstance(value, Expr)
+    return None if value == kernel.value else replace(kernel, value=value)
 
 
 def _with_one_hot(kernel: Kernel) -> Kernel | None:

@@ -38,6 +38,8 @@ class Layer:
     outputs: int
     records: int
     """Elements of parameters: one an output block, or 1 for all."""
+    tap_lanes: int = 1
+    """Taps of a row that one step covers."""
 
     @property
     def rows(self) -> Walk:
@@ -69,7 +71,17 @@ class Layer:
     def steps(self) -> int:
         """Steps of the array for the whole layer."""
         positions = self.batches * self.outputs * self.rows.positions * self.columns.positions
-        return positions * self.depth * self.rows.taps * self.columns.taps
+        return positions * self.depth * self.rows.taps * self.column_steps
+
+    @property
+    def column_steps(self) -> int:
+        """Steps for the taps of a row."""
+        return blocks_of(self.columns.taps, self.tap_lanes)
+
+    @property
+    def overhang(self) -> int:
+        """Elements that the last step of a row's taps reads beyond them; their weights are 0."""
+        return (self.column_steps * self.tap_lanes - self.columns.taps) * self.columns.dilation
 
 
 @dataclass(frozen=True)
@@ -123,10 +135,10 @@ def extents(layer: Layer, tile: Tile) -> Extents:
         box_columns,
         skips,
         blocks,
-        blocks * box_rows * box_columns,
+        blocks * box_rows * box_columns + layer.overhang,
         wgt,
         tile.outputs * tile.rows * tile.columns,
-        tile.outputs * tile.depth * tile.taps * columns.taps,
+        tile.outputs * tile.depth * tile.taps * layer.column_steps,
     )
 
 

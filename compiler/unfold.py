@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 from ..isa.config import AcceleratorConfig
 from ..isa.nest import (
@@ -67,7 +67,12 @@ def unfoldings(
 
     for patch in sorted(patches, key=steps)[:2]:
         unfold = _unfold(image, patch)
-        yield _rewritten(kernel, total, image, unfold), image.tensor, unfold
+        in_dram = unfold
+        if kernel.lying:
+            if unfold.extents[0] > 1:
+                continue  # of more than one row, rows and columns cannot be exchanged
+            in_dram = Unfold(*((columns, rows) for rows, columns in astuple(unfold)))
+        yield _rewritten(kernel, total, image, unfold), image.tensor, in_dram
 
 
 def _windowed_sum(kernel: Kernel, known: tuple[Pattern, ...]) -> tuple[Sum, Image] | None:
@@ -123,10 +128,11 @@ def _rewritten(kernel: Kernel, total: Sum, image: Image, unfold: Unfold) -> Kern
     rows, columns, channels = image.rows, image.columns, image.shape[3]
     lane = Index(LANE)
     first_row, first_column = _tap(ROW, rows, py), _tap(COLUMN, columns, px)
-    taps = (
-        (rows, first_row + lane // (px * channels)),
-        (columns, first_column + (lane // channels) % px),
-    )
+    if kernel.lying:  # lanes go down the columns of DRAM's patches, which are rows here
+        in_row, in_column = (lane // channels) % py, lane // (py * channels)
+    else:
+        in_row, in_column = lane // (px * channels), (lane // channels) % px
+    taps = ((rows, first_row + in_row), (columns, first_column + in_column))
     channel = lane % channels
     places: dict[str, Expr] = {}
     valid: Expr = expr(1)

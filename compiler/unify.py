@@ -38,6 +38,7 @@ from ..isa.nest import (
     rewrite,
     walk,
 )
+from .affine import is_index
 
 COMMUTATIVE = frozenset({"add", "mul", "min", "max", "and", "or", "xor", "eq", "ne"})
 Range = Callable[[Expr], tuple[int, int] | None]
@@ -76,6 +77,11 @@ class Pattern:
     def size(self) -> int:
         """Nodes of ``value``; the larger of two that match does more at once."""
         return sum(1 for _ in walk(self.value))
+
+    @property
+    def element(self) -> tuple[int, ...]:
+        """Extents of the lanes that it writes."""
+        return tuple(self.lanes[name] for i in self.target.indices[1:] if (name := is_index(i)))
 
     @cached_property
     def aligned(self) -> bool:

@@ -40,8 +40,12 @@ class Contraction:
         The operation that loads an element of weights.
     weights : Expr
         A weight, over the loops bound to ``weight_lanes`` and the taps.
-    weight_lanes : tuple of (str, int)
-        Loop and extent in the element for each lane axis of a weight element.
+    weight_lanes : tuple of (str or None, int)
+        For each lane axis of a weight element the loop along it and how many lanes it takes.
+    weight_element : tuple of int
+        Extents of a weight element's lane axes; lanes that no loop takes hold 0.
+    tap_lanes : int
+        Taps of a row that one step covers, side by side in the input.
     channel, depth : str
         The loops of the output's and of the input's channel; equal where each channel is its own.
     picked : Expr or None
@@ -56,11 +60,18 @@ class Contraction:
     image: Image
     load_weights: str
     weights: Expr
-    weight_lanes: tuple[tuple[str, int], ...]
+    weight_lanes: tuple[tuple[str | None, int], ...]
+    weight_element: tuple[int, ...]
+    tap_lanes: int
     channel: str
     depth: str
     picked: Expr | None
     ending: Ending
+
+    @property
+    def column_steps(self) -> int:
+        """Steps for the taps of a row."""
+        return -(-self.image.columns.taps // self.tap_lanes)
 
     @property
     def operations(self) -> tuple[str, ...]:

@@ -1,0 +1,92 @@
+"""An instruction that the compiler has never heard of is used because of what it means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+from tests.compiler.compiled import SMALL, TINY, outputs_of
+from tests.networks import random_inputs, single
+from weft.compiler import compile_graph
+from weft.compiler.artifact import AcceleratorStep
+from weft.compiler.host import compile_nodes
+from weft.isa import AcceleratorConfig, Engine, Operation, instructions
+from weft.isa.formats import MATMUL
+from weft.isa.nest import Expr, Index, Load, Sum
+
+TAPS = 3
+
+
+def taps_by_lanes(config: AcceleratorConfig, lanes: tuple[Expr, ...]) -> Expr:
+    """Every channel's own sum over three neighbouring elements; a weight row is a tap."""
+    batch, channel = lanes
+    tap = Index("t")
+    x = Load("inp", (Index("src") + tap, batch, channel))
+    return Sum((("t", TAPS),), x * Load("wgt", (Index("wgt"), tap, channel)))
+
+
+def adding(config: AcceleratorConfig, lanes: tuple[Expr, ...]) -> Expr:
+    """The same, added to what is there."""
+    return Load("acc", (Index("dst"), *lanes)) + taps_by_lanes(config, lanes)
+
+
+@pytest.fixture
+def with_depthwise(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Two more modes of MATMUL."""
+    made = [
+        Operation(
+            name,
+            MATMUL,
+            {"mode": mode},
+            Engine.COMPUTE,
+            instructions._gemm(MATMUL, name, value),
+            "a test's",
+            "overwrite",
+        )
+        for name, mode, value in (
+            ("depthwise.set", 3, taps_by_lanes),
+            ("depthwise.add", 4, adding),
+        )
+    ]
+    monkeypatch.setattr(instructions, "OPERATIONS", (*instructions.OPERATIONS, *made))
+    yield
+
+
+@pytest.mark.usefixtures("with_depthwise")
+@pytest.mark.parametrize(
+    ("shape", "size", "options", "steps"),
+    [
+        ((1, 9, 9, 9), 3, {}, 3 * 9 * 9 * 3),
+        ((1, 9, 9, 9), 3, {"strides": 2}, 3 * 5 * 5 * 3),
+        ((1, 8, 7, 6), (2, 5), {}, 2 * 8 * 7 * 2 * 2),
+        ((1, 30, 1, 5), (4, 1), {"padding": "valid"}, 2 * 27 * 2),
+    ],
+    ids=["plain", "strided", "wide", "column"],
+)
+@pytest.mark.parametrize("base", [TINY, SMALL], ids=["tiny", "small"])
+def test_a_depthwise_instruction_is_used(base, shape, size, options, steps):
+    config = replace(base, token_depth=101)  # no other test has this one: nothing is remembered
+    graph = single("depthwise", shape, size, **options)
+    model = compile_graph(graph, config)
+    (step,) = model.steps
+    assert isinstance(step, AcceleratorStep)
+    assert {i.operation for i in step.instructions} & {"depthwise.set", "gemm"} == {"depthwise.set"}
+    assert step.choices["steps"] == steps
+    inputs = random_inputs(graph)
+    expected = compile_nodes(graph, graph.nodes).run(inputs)
+    for name, value in outputs_of(model, inputs).items():
+        assert (value == expected[name]).all()
+
+
+@pytest.mark.usefixtures("with_depthwise")
+def test_an_average_needs_no_one_hot_weights_then():
+    config = replace(TINY, token_depth=101)
+    graph = single("average_pool", (1, 6, 6, 5), 3, padding="valid")
+    model = compile_graph(graph, config)
+    assert model.steps[0].choices["steps"] == 2 * 4 * 4 * 3
+    inputs = random_inputs(graph)
+    expected = compile_nodes(graph, graph.nodes).run(inputs)
+    for name, value in outputs_of(model, inputs).items():
+        assert (value == expected[name]).all()
