@@ -31,6 +31,7 @@ from ..isa.nest import (
     Sum,
     rewrite,
     substitute,
+    walk,
 )
 from ..isa.ordering import Stop
 from ..isa.storage import bound_array
@@ -61,21 +62,22 @@ def laid_out(nest: Nest, config: AcceleratorConfig) -> Nest:
     one output's after another's.
     """
 
-    def rule(node: Node) -> Node | None:
+    def in_pairs(node: Node) -> Node | None:
         match node:
-            case Sum((("c", extent),), body):
-                halves = {"c": 2 * Index("c") + Index("odd")}
-                inner = rewrite(substitute(body, halves), paired)
+            case Sum(((name, extent),), body) if _sums_inputs(body, name) and extent % 2 == 0:
+                halves = {name: 2 * Index(name) + Index("odd")}
+                spread = substitute(body, halves)
+                inner = rewrite(spread, lambda n: _weight_at(n, Index(name), Index("odd")))
                 assert isinstance(inner, Expr)
-                return Sum((("c", extent // 2), ("odd", 2)), inner)
-            case Store("wgt", (index, out, lane), value):
-                return Store("wgt", (index, lane // 2, out, lane % 2), value)
+                return Sum(((name, extent // 2), ("odd", 2)), inner)
         return None
 
-    def paired(node: Node) -> Node | None:
+    def placed(node: Node) -> Node | None:
         match node:
-            case Load("wgt", (index, out, _)):
-                return Load("wgt", (index, Index("c"), out, Index("odd")))
+            case Store("wgt", (index, out, lane), value):
+                return Store("wgt", (index, lane // 2, out, lane % 2), value)
+            case Load("wgt", (_, _, lane)):
+                return _weight_at(node, lane // 2, lane % 2)
         return None
 
     def changed(buffer: Buffer) -> Buffer:
@@ -84,9 +86,23 @@ def laid_out(nest: Nest, config: AcceleratorConfig) -> Nest:
             return replace(buffer, shape=shape)
         return replace(buffer, dtype=I16) if buffer.name == "inp" else buffer
 
-    body = rewrite(nest.body, rule)
+    body = rewrite(rewrite(nest.body, in_pairs), placed)
     assert isinstance(body, Stmt)
     return replace(nest, buffers=tuple(changed(b) for b in nest.buffers), body=body)
+
+
+def _sums_inputs(body: Expr, name: str) -> bool:
+    """Whether ``name`` runs along the input lanes of every weight in ``body``."""
+    weights = [n for n in walk(body) if isinstance(n, Load) and n.buffer == "wgt"]
+    return bool(weights) and all(w.indices[-1] == Index(name) for w in weights)
+
+
+def _weight_at(node: Node, pair: Expr, odd: Expr) -> Node | None:
+    """A load of weights [index][out][in], from its place [index][in // 2][out][in % 2]."""
+    match node:
+        case Load("wgt", (index, out, _)):
+            return Load("wgt", (index, pair, out, odd))
+    return None
 
 
 @lru_cache(maxsize=16)
