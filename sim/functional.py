@@ -78,13 +78,19 @@ def laid_out(nest: Nest, config: AcceleratorConfig) -> Nest:
                 return Load("wgt", (index, Index("c"), out, Index("odd")))
         return None
 
+    def single(node: Node) -> Node | None:
+        match node:
+            case Load("wgt", (index, out, lane)):  # one that no sum over "c" meets in pairs
+                return Load("wgt", (index, lane // 2, out, lane % 2))
+        return None
+
     def changed(buffer: Buffer) -> Buffer:
         if buffer.name == "wgt":
             shape = (config.wgt_depth, config.block // 2, config.block, 2)
             return replace(buffer, shape=shape)
         return replace(buffer, dtype=I16) if buffer.name == "inp" else buffer
 
-    body = rewrite(nest.body, rule)
+    body = rewrite(rewrite(nest.body, rule), single)
     assert isinstance(body, Stmt)
     return replace(nest, buffers=tuple(changed(b) for b in nest.buffers), body=body)
 
