@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 
 import pytest
@@ -33,7 +32,7 @@ def adding(config: AcceleratorConfig, lanes: tuple[Expr, ...]) -> Expr:
 
 
 @pytest.fixture
-def with_depthwise(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def with_depthwise(monkeypatch: pytest.MonkeyPatch) -> None:
     """Two more modes of MATMUL."""
     made = [
         Operation(
@@ -51,7 +50,6 @@ def with_depthwise(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         )
     ]
     monkeypatch.setattr(instructions, "OPERATIONS", (*instructions.OPERATIONS, *made))
-    yield
 
 
 @pytest.mark.usefixtures("with_depthwise")
