@@ -109,7 +109,7 @@ class ComputeEngine(wiring.Component):
         m.submodules.execute = execute = self._execute
         m.submodules.reader = reader = BoxReader(config, self._memories)
         m.submodules.uop = uop = self._scratchpad("uop", 1)
-        m.submodules.acc = acc = self._scratchpad("acc", 3)
+        m.submodules.acc = acc = self._scratchpad("acc", 3, forwarding=2)
         wiring.connect(m, steps.uop, uop.read[0])
         wiring.connect(m, steps.o, execute.i)
         wiring.connect(m, execute.dst, acc.read[0])
@@ -129,10 +129,12 @@ class ComputeEngine(wiring.Component):
         self._report(m, steps, execute, reader, loading)
         return m
 
-    def _scratchpad(self, name: str, read_ports: int) -> Scratchpad:
+    def _scratchpad(self, name: str, read_ports: int, forwarding: int = 0) -> Scratchpad:
+        """Only steps read in the cycle of a write; tokens, and ``_admit``, take a cycle."""
         depth = getattr(self.config, f"{name}_depth")
         bits = 8 * getattr(self.config, f"{name}_element_bytes")
-        return Scratchpad(depth, bits, write_parts(self.config, name), read_ports)
+        parts = write_parts(self.config, name)
+        return Scratchpad(depth, bits, parts, read_ports, forwarding)
 
     def _merge_acc_writes(self, m, acc: Scratchpad, execute: Execute, reader: BoxReader):
         """Loads write accumulators only while no step is in flight."""

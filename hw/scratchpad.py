@@ -13,7 +13,8 @@ class Scratchpad(wiring.Component):
     """A memory with one write port and any number of read ports; zero after power-up.
 
     All ports work every cycle. A read of an element that is written in the same cycle gives the
-    new data. Addresses beyond the depth must not occur.
+    new data on the first ``forwarding`` ports and the old on the others, which cost a bypass less.
+    Addresses beyond the depth must not occur.
 
     Parameters
     ----------
@@ -25,6 +26,8 @@ class Scratchpad(wiring.Component):
         Equal parts of an element that can be written separately.
     read_ports : int
         How many.
+    forwarding : int
+        How many of them see what is written in the same cycle.
 
     Members
     -------
@@ -34,10 +37,13 @@ class Scratchpad(wiring.Component):
         ``data`` comes a cycle after ``enable`` and stays until the next enabled read.
     """
 
-    def __init__(self, depth: int, width: int, parts: int = 1, read_ports: int = 1):
+    def __init__(
+        self, depth: int, width: int, parts: int = 1, read_ports: int = 1, forwarding: int = 0
+    ):
         self.depth = depth
         self.width = width
         self.parts = parts
+        self._forwarding = forwarding
         address_bits = max(1, (depth - 1).bit_length())
         super().__init__(
             {
@@ -55,8 +61,9 @@ class Scratchpad(wiring.Component):
             write.data.eq(self.write.data),
             write.en.eq(self.write.mask & self.write.valid.replicate(self.parts)),
         ]
-        for port in self.read:
-            read = cells.read_port(transparent_for=[write])
+        for number, port in enumerate(self.read):
+            forwards = [write] if number < self._forwarding else []
+            read = cells.read_port(transparent_for=forwards)
             m.d.comb += [
                 read.addr.eq(port.address),
                 read.en.eq(port.enable),

@@ -7,10 +7,15 @@ from amaranth.sim import Simulator
 from weft.hw.scratchpad import Scratchpad
 
 
-@pytest.mark.parametrize(("depth", "width", "parts", "ports"), [(8, 32, 1, 1), (16, 64, 4, 3)])
-def test_reads_see_all_writes_and_those_of_the_same_cycle(depth, width, parts, ports):
+@pytest.mark.parametrize(
+    ("depth", "width", "parts", "ports", "forwarding"),
+    [(8, 32, 1, 1, 1), (8, 32, 2, 1, 0), (16, 64, 4, 3, 2)],
+)
+def test_reads_see_all_writes_and_if_forwarded_those_of_the_same_cycle(
+    depth, width, parts, ports, forwarding
+):
     random = np.random.default_rng(depth)
-    dut = Scratchpad(depth, width, parts, ports)
+    dut = Scratchpad(depth, width, parts, ports, forwarding)
     cells, held = [0] * depth, [None] * ports
     part = width // parts
 
@@ -19,6 +24,7 @@ def test_reads_see_all_writes_and_those_of_the_same_cycle(depth, width, parts, p
             address, mask = int(random.integers(depth)), int(random.integers(1 << parts))
             value = int.from_bytes(random.bytes(width // 8), "little")
             valid = int(random.integers(2))
+            before = cells.copy()
             given = {"valid": valid, "address": address, "mask": mask, "data": value}
             for name, each in given.items():
                 ctx.set(getattr(dut.write, name), each)
@@ -32,7 +38,7 @@ def test_reads_see_all_writes_and_those_of_the_same_cycle(depth, width, parts, p
                 ctx.set(dut.read[n].address, where)
                 ctx.set(dut.read[n].enable, enable)
                 if enable:
-                    held[n] = cells[where]
+                    held[n] = (cells if n < forwarding else before)[where]
             await ctx.tick()
             for n in range(ports):
                 if held[n] is not None:
