@@ -1,4 +1,4 @@
-"""The generated Verilog at its pins, between bus models that others have written.
+"""The accelerator's Verilog at its pins, between bus models that others have written.
 
 The scenarios run inside the simulator: Verilator, and Icarus where it is installed.
 """
@@ -11,36 +11,32 @@ from pathlib import Path
 import pytest
 
 from tests.cocotb.program import CONFIG
-from weft.hw.verilog import TOP, generate, lint_waivers
+from weft.hw import verilog
+from weft.hw.verilog import TOP, generate
 from weft.sim.toolchain import find_verilator
 
 pytest.importorskip("cocotbext.axi", reason="no cocotb: pip install cocotb cocotbext-axi")
 
+pytestmark = pytest.mark.slow
 SCENARIOS = "tests.cocotb.scenarios"
 # Compiling is what takes time: it is one file then, hardly optimized, and shows only its pins.
 VERILATOR_ARGUMENTS = (
-    *("-Wno-fatal", "--no-public-flat-rw", "--public-depth", "1"),
+    *("-Wno-lint", "--no-public-flat-rw", "--public-depth", "1"),
     *("--output-split", "0", "-CFLAGS", "-O0"),
 )
 
 
-@pytest.fixture(scope="module")
-def verilog(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("verilog") / f"{TOP}.sv"
-    path.write_text(generate(CONFIG, "simulation"))
-    return path
-
-
-def play(simulator: str, sources: list[Path], arguments: tuple[str, ...], folder: Path) -> None:
+def play(simulator: str, folder: Path, arguments: tuple[str, ...] = ()) -> None:
     """Builds the simulation and runs all scenarios, none of which may fail."""
     from cocotb_tools.check_results import get_results
     from cocotb_tools.runner import get_runner
 
-    log = folder / "log"
+    source, log = folder / f"{TOP}.sv", folder / "log"
+    source.write_text(generate(CONFIG, "simulation"))
     runner = get_runner(simulator)
     common = {"hdl_toplevel": TOP, "build_dir": folder, "log_file": log}
     timescale = ("1ns", "1ps")
-    runner.build(sources=sources, build_args=arguments, timescale=timescale, **common)
+    runner.build(sources=[source], build_args=arguments, timescale=timescale, **common)
     results = runner.test(
         test_module=SCENARIOS,
         test_dir=folder,
@@ -53,8 +49,7 @@ def play(simulator: str, sources: list[Path], arguments: tuple[str, ...], folder
     assert not failed, log.read_text()
 
 
-@pytest.mark.slow
-def test_the_accelerator_passes_all_scenarios_on_verilator(verilog, tmp_path, monkeypatch):
+def test_the_accelerator_passes_all_scenarios_on_verilator(tmp_path, monkeypatch):
     # What cocotb calls is ``verilator`` on PATH, which need not be the one that Weft takes.
     verilator = find_verilator()
     shim = tmp_path / "bin" / "verilator"
@@ -64,12 +59,12 @@ def test_the_accelerator_passes_all_scenarios_on_verilator(verilog, tmp_path, mo
     )
     shim.chmod(0o755)
     monkeypatch.setenv("PATH", str(shim.parent), prepend=":")
-    waivers = tmp_path / f"{TOP}.vlt"
-    waivers.write_text(lint_waivers())
-    play("verilator", [waivers, verilog], VERILATOR_ARGUMENTS, tmp_path / "build")
+    play("verilator", tmp_path, VERILATOR_ARGUMENTS)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="no Icarus: apt install iverilog")
-def test_the_accelerator_passes_all_scenarios_on_icarus(verilog, tmp_path):
-    play("icarus", [verilog], (), tmp_path / "build")
+def test_the_accelerator_passes_all_scenarios_on_icarus(tmp_path, monkeypatch):
+    # Icarus takes every part of a vector that an always_comb block reads for the whole, and two
+    # blocks that read parts of each other's vectors wake each other for ever. Muxes come to rest.
+    monkeypatch.setattr(verilog, "_SCRIPT", "proc -norom; memory_collect; write_verilog -noattr")
+    play("icarus", tmp_path)
