@@ -144,7 +144,8 @@ class SlowLanes(wiring.Component):
                 operands |= qnt_records(self.qnt, lane % config.block)
             leaves.append(named(operands))
         e = _by_opcode(slow_values(config))
-        results = pipeline.lanes(m, self.form, leaves, e, config.acc_width, self.latency)
+        used = is_slow(config, self.operation)
+        results = pipeline.lanes(m, self.form, leaves, e, config.acc_width, self.latency, used)
         m.d.comb += self.o.eq(results)
         return m
 
@@ -192,7 +193,7 @@ class Lanes(wiring.Component):
                 "multiply": self.operation.multiply,
                 "accumulate": self.operation.accumulate,
             }
-            result = low_bits(Lowering(named(operands))(e), config.acc_width)
+            result = low_bits(Lowering(named(operands), m)(e), config.acc_width)
             m.d.comb += self.o.word_select(lane, config.acc_width).eq(result)
         return m
 

@@ -75,7 +75,7 @@ class Execute(wiring.Component):
         m = Module()
         config = self.config
         m.submodules.matrix = matrix = self._matrix
-        m.submodules.slow = slow = SlowLanes(config, self.form, self._arithmetic)
+        m.submodules.slow_lanes = slow = SlowLanes(config, self.form, self._arithmetic)
         m.submodules.lanes = lanes = Lanes(config)
 
         first = Signal(_travelling(config))

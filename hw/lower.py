@@ -82,10 +82,14 @@ class Lowering:
     ----------
     leaf : Leaf
         Gives the loads and names.
+    m : Module or None
+        Takes a signal for every value, so that it is in the netlist once, too; None to build
+        values alone.
     """
 
-    def __init__(self, leaf: Leaf):
+    def __init__(self, leaf: Leaf, m: Module | None = None):
         self._leaf = leaf
+        self._m = m
         self._terms: dict[int, Term] = {}
 
     def __call__(self, e: Expr) -> Value:
@@ -113,9 +117,9 @@ class Lowering:
                 number = _wrapped_int(value, dtype)
                 return Term(C(number, _shape(number, number)), number, number, dtype)
             case Index():
-                return _given(self._leaf(e), I64)
+                return self._once(e.name, _given(self._leaf(e), I64))
             case Load():
-                return _given(self._leaf(e))
+                return self._once(e.buffer, _given(self._leaf(e)))
             case Cast(dtype, a) if dtype.kind != "f":
                 return _wrap(self._term(a), dtype)
             case Select(cond, a, b):
@@ -199,7 +203,16 @@ class Lowering:
 
         Whoever decides in which cycle an operation happens overrides this.
         """
-        return Term(_fit(build(*(t.value for t in operands)), low, high), low, high, dtype)
+        value = _fit(build(*(t.value for t in operands)), low, high)
+        return self._once(op, Term(value, low, high, dtype))
+
+    def _once(self, name: str, term: Term) -> Term:
+        """``term`` with a signal for its value."""
+        if self._m is None or term.constant:
+            return term
+        value = Signal(term.value.shape(), name=name)
+        self._m.d.comb += value.eq(term.value)
+        return replace(term, value=value)
 
 
 @lru_cache(maxsize=4096)

@@ -8,6 +8,7 @@ from amaranth import *
 from amaranth.hdl import ValueLike
 
 from ..isa.nest import DType, Expr
+from . import idle
 from .form import Form, delayed
 from .lower import Leaf, Lowering, Term, low_bits
 
@@ -30,15 +31,21 @@ def lanes(
     e: Expr,
     bits: int,
     cycles: int,
+    used: Value,
     advance: ValueLike = 1,
 ) -> Value:
     """``e`` of every lane, ``bits`` wide each, so many ``cycles`` after the leaves.
 
-    ``cycles`` is at least :func:`latency`; ``advance`` moves the stages.
+    ``cycles`` is at least :func:`latency`; ``advance`` moves the stages. The value matters where
+    ``used`` was 1 with the leaves; a simulator computes it only there (:mod:`weft.hw.idle`).
     """
     if form == "simulation":
-        values = [low_bits(Lowering(leaf)(e), bits) for leaf in leaves]
-        return delayed(m, Cat(values), cycles, advance)
+        m.submodules[idle.NAME] = inner = Module()
+        results = Signal(len(leaves) * bits)
+        values = [low_bits(Lowering(leaf, inner)(e), bits) for leaf in leaves]
+        with inner.If(used):
+            inner.d.comb += results.eq(Cat(values))
+        return delayed(m, results, cycles, advance)
     return Cat(low_bits(Pipelining(m, leaf, advance).at(e, cycles), bits) for leaf in leaves)
 
 
@@ -52,7 +59,7 @@ class Pipelining(Lowering):
     Parameters
     ----------
     m : Module or None
-        Takes the registers; None only plans them.
+        Takes signals and registers; None only plans them.
     leaf : Leaf
         Gives the loads and names.
     advance : Value
@@ -64,8 +71,7 @@ class Pipelining(Lowering):
     def __init__(
         self, m: Module | None, leaf: Leaf, advance: ValueLike = 1, stage_depth: int = STAGE_DEPTH
     ):
-        super().__init__(leaf)
-        self._m = m
+        super().__init__(leaf, m)
         self._advance = advance
         self._stage_depth = stage_depth
         self._delayed: dict[tuple[int, int], Term] = {}

@@ -93,7 +93,14 @@ class Requantizer(wiring.Component):
             m.d.sync += full.eq(Cat(self.i.valid, full))
         leaves = [self._leaf(lane) for lane in range(self._lanes)]
         narrow = pipeline.lanes(
-            m, self.form, leaves, self._value, self.config.out_width, self.latency, advance
+            m,
+            self.form,
+            leaves,
+            self._value,
+            self.config.out_width,
+            self.latency,
+            self.i.valid,
+            advance,
         )
         m.d.comb += [
             self.i.ready.eq(advance),

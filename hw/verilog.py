@@ -27,6 +27,7 @@ from ..isa.spec import spec_hash
 from ..version import VERSION
 from .accelerator import Accelerator
 from .form import Form
+from .idle import sink
 
 TOP = "weft"
 """The module's name."""
@@ -44,6 +45,11 @@ LINT_EXCEPTIONS = {
 
 _SCRIPT = "proc -nomux -norom; memory_collect; write_verilog -sv -norename -noattr"
 """``-sv`` for ``always_comb``: not every simulator runs ``always @*`` at time 0."""
+
+_REPEATED = re.compile(
+    r"(?<=[{,] )((?:\\\S+ |[A-Za-z_]\w*)(?:\[\d+(?::\d+)?\])?)((?:, \1){2,})(?=,| \})"
+)
+"""A run of equal elements of a concatenation, as in an extended sign."""
 
 
 def generate(config: AcceleratorConfig, form: Form = "synthesis") -> str:
@@ -147,4 +153,9 @@ def _yosys(script: str) -> str:
         raise RuntimeError(f"yosys fails on Amaranth's output: {done.stderr.strip()}")
     text = re.sub(r"\A/\*.*?\*/\s*", "", done.stdout)
     # Verilog has no signals without bits; nothing refers to them.
-    return re.sub(r"^ *wire \[-1:0\] .*\n", "", text, flags=re.MULTILINE)
+    text = re.sub(r"^ *wire \[-1:0\] .*\n", "", text, flags=re.MULTILINE)
+    return sink(_REPEATED.sub(_repetition, text))
+
+
+def _repetition(run: re.Match[str]) -> str:
+    return f"{{{1 + run[2].count(',')}{{{run[1]}}}}}"
