@@ -8,14 +8,32 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from ..isa.config import AcceleratorConfig
-from ..isa.errors import DataError
+from ..isa.config import PAGE_BYTES, AcceleratorConfig
+from ..isa.errors import ConfigError, DataError
 from ..isa.formats import INSTRUCTION_BYTES
 
 DEFAULT_DRAM_BYTES = 256 << 20
 DEFAULT_DRAM_LATENCY = 40
 """Cycles from a read request to its first beat in every figure that the project publishes."""
 DEFAULT_TIMEOUT_CYCLES = 10_000_000_000
+LARGEST_DRAM = 1 << 32
+"""Bytes that 32 address bits reach."""
+
+
+def check_options(dram_bytes: int, dram_latency: int, timeout_cycles: int) -> None:
+    """:class:`ConfigError` if an option that every simulator takes is out of range."""
+    for name, value, most in (
+        ("dram_bytes", dram_bytes, LARGEST_DRAM),
+        ("dram_latency", dram_latency, 1 << 20),
+        ("timeout_cycles", timeout_cycles, 1 << 62),
+    ):
+        if not 1 <= value <= most:
+            raise ConfigError(f"{name} must be from 1 to {most}, not {value}")
+
+
+def empty_dram(size: int) -> np.ndarray:
+    """``size`` bytes of zeros, rounded up to whole pages; untouched ones take no memory."""
+    return np.zeros(-(-size // PAGE_BYTES) * PAGE_BYTES, np.uint8)
 
 
 @dataclass(frozen=True)

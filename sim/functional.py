@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..isa.config import PAGE_BYTES, AcceleratorConfig
+from ..isa.config import AcceleratorConfig
 from ..isa.errors import ConfigError, DeviceError, DeviceTimeout
 from ..isa.formats import INSTRUCTION_BYTES
 from ..isa.golden import access_fault, beats, scratchpads
@@ -41,6 +41,8 @@ from .device import (
     DEFAULT_TIMEOUT_CYCLES,
     Device,
     RunResult,
+    check_options,
+    empty_dram,
 )
 from .paths import cache_directory
 from .stream import Stream
@@ -48,8 +50,6 @@ from .stream import Stream
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-LARGEST_DRAM = 1 << 32
-"""Bytes that 32 address bits reach."""
 KEPT_STREAMS = 64
 """Decoded streams that a device remembers."""
 
@@ -167,18 +167,12 @@ class FunctionalDevice(Device):
         progress: Callable[[str, float], None] | None = None,
         wave: str | PathLike[str] | None = None,
     ):
-        for name, value, most in (
-            ("dram_bytes", dram_bytes, LARGEST_DRAM),
-            ("dram_latency", dram_latency, 1 << 20),
-            ("timeout_cycles", timeout_cycles, 1 << 62),
-        ):
-            if not 1 <= value <= most:
-                raise ConfigError(f"{name} must be from 1 to {most}, not {value}")
+        check_options(dram_bytes, dram_latency, timeout_cycles)
         if wave is not None:
             raise ConfigError("the functional simulator has no waves; use rtl for them")
         self.config, self.timeout_cycles = config, timeout_cycles
         self.instructions = InstructionSet(config)
-        self.dram = np.zeros(-(-dram_bytes // PAGE_BYTES) * PAGE_BYTES, np.uint8)
+        self.dram = empty_dram(dram_bytes)
         if progress is not None:
             progress("compiling the instructions", 0.0)
         self._code = _code(config)

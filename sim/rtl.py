@@ -6,10 +6,8 @@ from collections.abc import Callable
 from os import PathLike
 from pathlib import Path
 
-import numpy as np
-
-from ..isa.config import PAGE_BYTES, AcceleratorConfig
-from ..isa.errors import ConfigError, DataError, DeviceError, DeviceTimeout
+from ..isa.config import AcceleratorConfig
+from ..isa.errors import DataError, DeviceError, DeviceTimeout
 from ..isa.faults import ENGINE_NAMES, FAULT_TEXT, FaultCode, device_fault
 from ..isa.registers import COUNTERS, IDENTITY, VERSION, register
 from ..isa.spec import spec_hash
@@ -19,12 +17,12 @@ from .device import (
     DEFAULT_TIMEOUT_CYCLES,
     Device,
     RunResult,
+    check_options,
+    empty_dram,
 )
 from .driver import Driver
 from .library import library
 
-LARGEST_DRAM = 1 << 32
-"""Bytes that 32 address bits reach."""
 SLICE_CYCLES = 1 << 18
 """Between two looks at Ctrl-C: a fraction of a second, and a call costs nothing against it."""
 LAUNCH, CLEAR = 1, 2
@@ -84,20 +82,14 @@ class RtlDevice(Device):
         progress: Callable[[str, float], None] | None = None,
         wave: str | PathLike[str] | None = None,
     ):
-        for name, value, most in (
-            ("dram_bytes", dram_bytes, LARGEST_DRAM),
-            ("dram_latency", dram_latency, 1 << 20),
-            ("timeout_cycles", timeout_cycles, 1 << 62),
-        ):
-            if not 1 <= value <= most:
-                raise ConfigError(f"{name} must be from 1 to {most}, not {value}")
+        check_options(dram_bytes, dram_latency, timeout_cycles)
         if wave is not None:
             _check_writable(Path(wave))
         self.config = config
         self.timeout_cycles = timeout_cycles
         self._stopped: str | None = None
         path = library(config, trace=wave is not None, progress=progress)
-        self.dram = np.zeros(-(-dram_bytes // PAGE_BYTES) * PAGE_BYTES, np.uint8)
+        self.dram = empty_dram(dram_bytes)
         self._driver = Driver(path, self.dram, dram_latency, stall_seed)
         self._check_identity()
         if wave is not None:
