@@ -11,6 +11,7 @@ from pathlib import Path
 from ..isa.config import AcceleratorConfig
 from ..isa.spec import spec_hash
 from . import verilate
+from .objects import folder, key_of
 
 FORM = "simulation"
 """Of the matrix unit: the form that simulates fast, proven equal to the one for synthesis."""
@@ -26,10 +27,9 @@ def library(
     :func:`weft.sim.verilate.build` raises.
     """
     parts = (spec_hash(config), _sources_hash(), FORM, verilate.toolchain_key(trace=trace))
-    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
-    index = verilate.folder() / f"{key}.built"
+    index = folder() / f"{key_of(*parts)}.built"
     if index.exists():
-        built = verilate.folder() / index.read_text()
+        built = folder() / index.read_text()
         if built.exists():
             return built
 

@@ -7,19 +7,28 @@ runtime, which is compiled once for every compiler and kept too.
 from __future__ import annotations
 
 import fcntl
-import hashlib
 import math
 import os
 import subprocess
 import tempfile
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from ..isa.errors import DeviceError
-from .paths import cache_directory
+from .objects import (
+    COMMON_FLAGS,
+    PACKING,
+    RUNTIME_FLAGS,
+    Runtime,
+    first_error,
+    folder,
+    key_of,
+    kill,
+    start_compiler,
+    wait,
+)
 from .toolchain import (
     Compiler,
     Tool,
@@ -27,7 +36,6 @@ from .toolchain import (
     find_compiler,
     find_tools,
     find_verilator,
-    wave_flags,
 )
 
 Progress = Callable[[str, float], None]
@@ -36,38 +44,25 @@ Progress = Callable[[str, float], None]
 DRIVER = tuple(
     Path(__file__).parent / name for name in ("driver.cpp", "dram.h", "handshake.h", "bench.v")
 )  # fmt: skip
-PACKING = tuple(Path(__file__).parent / name for name in ("lz4.h", "zlib.h"))
 VERILATOR_FLAGS = (
     *("--cc", "--top-module", "bench", "--prefix", "Vweft", "-O3", "--noassert", "-Wno-lint"),
     *("--x-assign", "fast", "--x-initial", "fast"),
 )
-COMMON_FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-w", "-DVL_USER_FATAL")
-"""Hidden, because several libraries with the same names live in one process."""
 MODEL_FLAGS = ("-O3",)
 ONCE_FLAGS = ("-O0",)
 """For the half of Verilator's C++ that runs at power-up only."""
 LARGE_BYTES = 1 << 17
 """C++ files from this size on are compiled each for itself, at the same time."""
-RUNTIME_FLAGS = ("-O1",)
-RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
-WAVE_RUNTIME = ("verilated_fst_c.cpp",)
 GENERATED, VERILATED = 0.3, 0.35
 """Fractions of a build's time after these phases; the rest is compiling."""
 COMPILE_SECONDS = 15.0
 """What progress is shown by while the compiler says nothing."""
 
 
-def folder() -> Path:
-    """Where the libraries are kept; made if it does not exist."""
-    path = cache_directory() / "rtl"
-    path.mkdir(parents=True, exist_ok=True)
-    return path
-
-
 def toolchain_key(*, trace: bool) -> str:
     """A hash of everything but the Verilog that decides what a library contains."""
     verilator, compiler = find_verilator(), find_compiler()
-    return _hash(
+    return key_of(
         verilator.identity,
         compiler.identity,
         repr((VERILATOR_FLAGS, COMMON_FLAGS, MODEL_FLAGS, ONCE_FLAGS, RUNTIME_FLAGS, trace)),
@@ -108,9 +103,9 @@ def build(
     report = progress or (lambda phase, fraction: None)
     verilator, compiler = find_verilator(), find_compiler()
     report("generate", 0.0)
-    with _Runtime(verilator, compiler, trace=trace) as runtime:
+    with Runtime(verilator, compiler, trace=trace) as runtime:
         text = verilog if isinstance(verilog, str) else verilog()
-        path = folder() / f"{_hash(text, str(bus_bytes), toolchain_key(trace=trace))}.so"
+        path = folder() / f"{key_of(text, str(bus_bytes), toolchain_key(trace=trace))}.so"
         with _lock(path):
             if path.exists():
                 return path
@@ -140,14 +135,14 @@ def _verilate(verilator: Verilator, text: str, bus_bytes: int, work: Path, *, tr
         check=False,
     )
     if done.returncode:
-        raise DeviceError(f"Verilator refuses the design: {_first_error(done.stderr)}")
+        raise DeviceError(f"Verilator refuses the design: {first_error(done.stderr)}")
 
 
 def _compile(
     verilator: Verilator,
     compiler: Compiler,
     work: Path,
-    runtime: _Runtime,
+    runtime: Runtime,
     tick: Callable[[], None],
     *,
     trace: bool,
@@ -165,14 +160,14 @@ def _compile(
     ):
         whole, target = work / f"{name}_whole.cpp", work / f"{name}_whole.o"
         whole.write_text("".join(f'#include "{path}"\n' for path in sources))
-        jobs.append(_start_compiler(verilator, compiler, whole, target, (*level, *flags)))
+        jobs.append(start_compiler(verilator, compiler, whole, target, (*level, *flags)))
         objects.append(target)
     try:
         for job in jobs:
-            _wait(job, tick)
+            wait(job, tick)
         objects += runtime.objects(tick)
     finally:
-        _kill(jobs)
+        kill(jobs)
     done = subprocess.run(
         [
             *compiler.command,
@@ -185,64 +180,7 @@ def _compile(
         check=False,
     )
     if done.returncode:
-        raise DeviceError(f"the linker fails: {_first_error(done.stderr)}")
-
-
-class _Runtime:
-    """Verilator's runtime as object files, compiling in the background from the start."""
-
-    def __init__(self, verilator: Verilator, compiler: Compiler, *, trace: bool):
-        key = _hash(
-            verilator.identity,
-            compiler.identity,
-            repr((COMMON_FLAGS, RUNTIME_FLAGS)),
-            *(path.read_text() for path in PACKING),
-        )
-        compiling, self.libraries = wave_flags(verilator, compiler) if trace else ((), ())
-        self._objects: list[Path] = []
-        self._jobs: list[tuple[subprocess.Popen[str], Path, Path]] = []
-        for name in (*RUNTIME, *WAVE_RUNTIME) if trace else RUNTIME:
-            target = folder() / f"{key}-{name}.o"
-            self._objects.append(target)
-            if not target.exists():
-                partial = target.with_suffix(f".{os.getpid()}-{threading.get_ident()}.o")
-                source = verilator.root / "include" / name
-                flags = (*RUNTIME_FLAGS, *compiling)
-                job = _start_compiler(verilator, compiler, source, partial, flags)
-                self._jobs.append((job, partial, target))
-
-    def __enter__(self) -> _Runtime:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        _kill([job for job, _, _ in self._jobs])
-        for _, partial, _ in self._jobs:
-            partial.unlink(missing_ok=True)
-
-    def objects(self, tick: Callable[[], None]) -> list[Path]:
-        """The object files, once they are there."""
-        while self._jobs:
-            job, partial, target = self._jobs[0]
-            _wait(job, tick)
-            os.replace(partial, target)
-            self._jobs.pop(0)
-        return self._objects
-
-
-def _start_compiler(
-    verilator: Verilator, compiler: Compiler, source: Path, target: Path, flags: tuple[str, ...]
-) -> subprocess.Popen[str]:
-    include = verilator.root / "include"
-    return subprocess.Popen(
-        [
-            *compiler.command,
-            *(*COMMON_FLAGS, *compiler.machine_flags, *flags),
-            *(f"-I{include}", f"-I{include / 'vltstd'}"),
-            *("-c", str(source), "-o", str(target)),
-        ],
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+        raise DeviceError(f"the linker fails: {first_error(done.stderr)}")
 
 
 def _ticker(report: Progress) -> Callable[[], None]:
@@ -255,36 +193,6 @@ def _ticker(report: Progress) -> Callable[[], None]:
 
     tick()
     return tick
-
-
-def _wait(job: subprocess.Popen[str], tick: Callable[[], None]) -> None:
-    """Until a compiler is done."""
-    while True:
-        try:
-            _, errors = job.communicate(timeout=0.2)
-            break
-        except subprocess.TimeoutExpired:
-            tick()
-    if job.returncode:
-        raise DeviceError(f"the C++ compiler fails: {_first_error(errors)}")
-
-
-def _kill(jobs: Iterable[subprocess.Popen[str]]) -> None:
-    """End what has not ended by itself, because the build was broken off."""
-    for job in jobs:
-        job.kill()
-        job.wait()
-        if job.stderr is not None:
-            job.stderr.close()
-
-
-def _first_error(text: str) -> str:
-    lines = text.strip().splitlines() or ["it says nothing"]
-    return next((line for line in lines if "error" in line.lower()), lines[-1]).strip()
-
-
-def _hash(*parts: str) -> str:
-    return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import subprocess
 import numpy as np
 import pytest
 
-from weft.sim import verilate
+from weft.sim.objects import PACKING
 from weft.sim.toolchain import find_compiler
 
 
@@ -16,7 +16,7 @@ from weft.sim.toolchain import find_compiler
 def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
     folder = tmp_path_factory.mktemp("lz4")
     source = folder / "lz4.cpp"
-    header = next(path for path in verilate.PACKING if path.name == "lz4.h")
+    header = next(path for path in PACKING if path.name == "lz4.h")
     source.write_text(
         f'#include "{header}"\n'
         'extern "C" int bound(int n) { return LZ4_compressBound(n); }\n'

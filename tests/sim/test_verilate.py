@@ -13,6 +13,7 @@ import pytest
 from tests.sim import dut
 from weft.isa.errors import DeviceError, MissingToolError
 from weft.sim import toolchain, verilate
+from weft.sim.objects import folder
 from weft.sim.paths import cache_directory
 from weft.sim.toolchain import Compiler, Verilator
 from weft.sim.verilate import build, find_tools
@@ -108,11 +109,11 @@ def test_everything_that_decides_the_library_is_in_its_key(monkeypatch: pytest.M
 
 
 def test_a_design_that_verilator_refuses_leaves_nothing_behind(library: Path):
-    before = set(verilate.folder().glob("*.so"))
+    before = set(folder().glob("*.so"))
     with pytest.raises(DeviceError, match=r"Verilator refuses the design: %Error.*syntax error"):
         build("module weft; nonsense", 16)
-    assert set(verilate.folder().glob("*.so")) == before
-    assert not list(verilate.folder().glob(".build-*"))
+    assert set(folder().glob("*.so")) == before
+    assert not list(folder().glob(".build-*"))
 
 
 def test_a_design_without_the_pins_is_refused(library: Path):
@@ -124,8 +125,8 @@ def test_what_a_failing_compiler_says_is_told(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("CXX", f"{toolchain.find_compiler().command[0]} -fno-such-option")
     with pytest.raises(DeviceError, match=r"the C\+\+ compiler fails: .*no-such-option"):
         build(dut.verilog(16), 16)
-    assert not list(verilate.folder().glob(".build-*"))
-    assert not list(verilate.folder().glob(f"*.{os.getpid()}-*"))
+    assert not list(folder().glob(".build-*"))
+    assert not list(folder().glob(f"*.{os.getpid()}-*"))
 
 
 def test_an_old_verilator_needs_zlib_for_waves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
