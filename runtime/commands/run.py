@@ -46,7 +46,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="compare the outputs with these, bit for bit: what --output wrote, or a .npy",
     )  # fmt: skip
     parser.add_argument("--report", metavar="FILE.json", help="write the report")
-    parser.add_argument("--wave", metavar="FILE.fst", help="record waves of the first sample")
+    parser.add_argument("--wave", metavar="FILE.fst", help="record waves of the whole run")
     parser.add_argument(
         "--on-host", metavar="NODE", action="append", default=[],
         help="run this node on the CPU; may be repeated",
