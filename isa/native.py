@@ -32,6 +32,9 @@ SOURCES = (
 )  # fmt: skip
 """The modules that decide what code a nest becomes."""
 
+DIGEST_BYTES = 32
+"""Of the SHA-256 that stands before the code in a cached file."""
+
 SEQUENCE = """
 define i64 @"sequence"(ptr %calls, i64 %count) nounwind {
 entry:
@@ -212,13 +215,16 @@ class NativeCode:
     def _object(self, cache: Path | None) -> bytes:
         if cache is None:
             return self._compiled()
-        path = cache / f"{self._key()}.o"
+        path = cache / f"{self._key()}.code"
         if path.exists():
-            return path.read_bytes()
+            kept = path.read_bytes()
+            digest, code = kept[:DIGEST_BYTES], kept[DIGEST_BYTES:]
+            if hashlib.sha256(code).digest() == digest:
+                return code  # else the file is damaged, and running it would be worse than slow
         code = self._compiled()
         cache.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_bytes(code)
+        partial.write_bytes(hashlib.sha256(code).digest() + code)
         partial.replace(path)
         return code
 
@@ -290,7 +296,9 @@ def _link(code: bytes, names: Sequence[str]) -> Any:
     import llvmlite.binding as llvm
 
     if not _linker:
-        _linker.append(llvm.create_lljit_compiler(_machine(2)))
+        # JITLink keeps the sections of an object together. The older linker maps each by itself,
+        # and their 32-bit references overflow when the gaps of the address space lie far apart.
+        _linker.append(llvm.create_lljit_compiler(_machine(2), use_jit_link=True))
     library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
     for name in names:
         library.export_symbol(name)

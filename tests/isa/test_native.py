@@ -352,6 +352,20 @@ def test_a_compiled_object_is_found_again(tmp_path: Path, monkeypatch: pytest.Mo
         NativeCode([DOUBLE], ["a"], cache=tmp_path)  # other checks are other code
 
 
+@pytest.mark.parametrize(
+    "damage", [lambda b: b[:-9], lambda b: b[:40] + b"x" + b[41:], lambda b: b""]
+)
+def test_a_damaged_object_is_made_again(damage, tmp_path: Path):
+    NativeCode([DOUBLE], cache=tmp_path)
+    (kept,) = tmp_path.iterdir()
+    whole = kept.read_bytes()
+    kept.write_bytes(damage(whole))
+    a, out = np.arange(10, dtype=np.int32), np.zeros(10, np.int32)
+    NativeCode([DOUBLE], cache=tmp_path).run("double", {"n": 10}, {"a": a, "out": out})
+    assert (out == 2 * a).all()
+    assert kept.read_bytes() == whole
+
+
 def test_importing_the_module_does_not_load_llvm():
     code = "import sys, weft.isa.native; sys.exit('llvmlite' in sys.modules)"
     root = Path(__file__).resolve().parents[2]
@@ -368,3 +382,39 @@ def test_both_forms_of_a_sum_of_products_agree(pairs: bool, monkeypatch: pytest.
     nest = lane_nest(Sum((("c", 5),), product), 16, a=(I8, (3, 5)), w=(I8, (5, 16)))
     assert ("pmadd" in NativeCode([nest]).text()) == pairs
     assert_agrees(nest, {})
+
+
+FAR_APART = """
+import mmap, random, sys
+from pathlib import Path
+import numpy as np
+from weft.isa.native import NativeCode
+from weft.isa.nest import F32, Block, Buffer, Const, For, Index, Load, Nest, Store, expr
+
+X = Index("x")
+# Code of several pages, and constants in a section of less than one.
+rows = [
+    For("x", expr(0), expr(8), Store("b", (expr(i), X), Load("a", (X,)) * Const(i + 0.5, F32)))
+    for i in range(40)
+]
+nest = Nest("rows", (), (Buffer("a", F32, (8,)), Buffer("b", F32, (40, 8))), Block(tuple(rows)))
+a, expected = np.arange(8, dtype=np.float32), np.arange(40, dtype=np.float32)[:, None]
+expected = a * (expected + np.float32(0.5))
+random.seed(1)
+keep = []
+for _ in range(60):
+    pages = [mmap.mmap(-1, 4096 * random.randint(1, 7)) for _ in range(6)]
+    far = [mmap.mmap(-1, 1 << 28) for _ in range(12)]  # 3 GiB that are never touched
+    for page in random.sample(pages, 3):
+        page.close()
+    code, b = NativeCode([nest], cache=Path(sys.argv[1])), np.zeros((40, 8), np.float32)
+    code.run("rows", {}, {"a": a, "b": b})
+    assert (b == expected).all()
+    keep += [pages, far, code]
+"""
+
+
+def test_code_reaches_its_constants_in_a_process_whose_memory_is_in_pieces(tmp_path: Path):
+    root = Path(__file__).parents[2]
+    command = [sys.executable, "-c", FAR_APART, str(tmp_path)]
+    assert subprocess.run(command, cwd=root, check=False).returncode == 0
