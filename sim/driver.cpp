@@ -30,17 +30,11 @@ public:
            std::uint64_t seed)
         : memory_(dram), size_(size), latency_(latency), power_up_stalls_(stalls, seed) {}
 
-    ~Device() {
-        if (top_) top_->final();
-    }
+    ~Device() { power_off(); }
 
     /// A device fresh from power-up: cycle 0, the same stalls again, no waves.
     void renew() {
-#if VM_TRACE_FST
-        trace_.reset();  // it points into the model
-#endif
-        if (top_) top_->final();
-        top_.reset();
+        power_off();
         context_ = std::make_unique<VerilatedContext>();
         context_->randReset(0);
 #if VM_TRACE_FST
@@ -51,6 +45,9 @@ public:
         cycle_ = 0;
         reset();
     }
+
+    /// Verilator's calls of this thread concern this device from now on.
+    void attend() { Verilated::threadContextp(context_.get()); }
 
     /// The rst pin; scratchpads keep their contents.
     void reset() {
@@ -191,6 +188,18 @@ private:
 #endif
     }
 
+    void power_off() {
+        if (!top_) return;
+        attend();  // a model takes its scopes out of the thread's context, whosever that is
+#if VM_TRACE_FST
+        trace_.reset();  // it points into the model
+#endif
+        top_->final();
+        top_.reset();
+        Verilated::threadContextp(nullptr);
+        context_.reset();
+    }
+
     std::uint8_t* memory_;
     std::uint64_t size_;
     unsigned latency_;
@@ -211,6 +220,7 @@ template <class Body>
 int guarded(Device* device, Body body) {
     if (!device->error().empty()) return -1;
     try {
+        device->attend();
         body();
         return 0;
     } catch (const std::exception& error) {

@@ -243,6 +243,18 @@ def test_two_devices_do_not_know_of_each_other(machine: Machine):
     assert read(two, "GEMM_STEPS") == 0
 
 
+@pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
+@pytest.mark.parametrize("last", [0, 1, 2])
+def test_devices_close_in_any_order(machine: Machine, order: tuple[int, ...], last: int):
+    drivers = [machine() for _ in range(3)]
+    execute(*drivers[last], dut.read(0x4000, 8))
+    for i in order:
+        drivers[i][0].close()
+    again, dram = machine()
+    execute(again, dram, dut.read(0x4000, 8))
+    assert read(again, "ALU_STEPS") == 47
+
+
 def test_a_closed_driver_says_so(machine: Machine):
     driver, _ = machine()
     driver.close()
