@@ -38,7 +38,7 @@ class Placer(wiring.Component):
     beat : stream of beats
         Those of each box's rows, in order; the ones between two boxes' belong to the second.
     inp, wgt, ... : :py:`Out(write_signature(...))`
-        The scratchpads, by name.
+        The scratchpads, by name. What one does not accept waits, and all behind it.
     done : :py:`Out(1)`
         A box is complete; its last element is written in this cycle.
     fault : :py:`Out(Fault)`
@@ -84,15 +84,17 @@ class Placer(wiring.Component):
         ends_beat = ((slot & last_slot) == last_slot) | columns.ends
 
         inside, beyond = Signal(), self._beyond(m, memory_type, index)
-        works, step, element_ends = Signal(), Signal(), Signal()
+        works, offers, step, element_ends = Signal(), Signal(), Signal(), Signal()
+        accepted = self._accepted(m, memory_type)
         m.d.comb += [
             inside.eq(rows.inside & columns.inside),
             works.eq(busy & ~empty & ~self.fault.valid & ~beyond),
-            step.eq(works & (~inside | (self.beat.valid & ~self.beat.p.error))),
+            offers.eq(works & (~inside | (self.beat.valid & ~self.beat.p.error))),
+            step.eq(offers & accepted),
             element_ends.eq(step & (~inside | (part == last_part))),
             columns.step.eq(element_ends),
             rows.step.eq(element_ends & columns.last),
-            self.beat.ready.eq(works & inside & ends_beat & ~self.beat.p.error),
+            self.beat.ready.eq(works & inside & ends_beat & ~self.beat.p.error & accepted),
             self.done.eq((rows.step & rows.last) | (busy & empty & ~self.fault.valid)),
             self.writing.eq(step),
             self.idle.eq(~busy),
@@ -147,7 +149,7 @@ class Placer(wiring.Component):
                     if arrival.memory.scratchpad == name:
                         with m.Case(arrival.memory.type):
                             m.d.comb += [
-                                port.valid.eq(step),
+                                port.valid.eq(offers),
                                 port.mask.eq(Mux(inside, arrival.mask(part), ~0)),
                                 port.data.eq(arrival.data(self.beat.p.data, slot, pad, inside)),
                             ]
@@ -162,6 +164,15 @@ class Placer(wiring.Component):
                     m.d.comb += last_part.eq(arrival.beats - 1)
                     m.d.comb += last_slot.eq(arrival.slots - 1)
         return last_part, last_slot
+
+    def _accepted(self, m: Module, memory_type: Value) -> Value:
+        """Whether the box's scratchpad takes what is offered."""
+        accepted = Signal()
+        with m.Switch(memory_type):
+            for arrival in self._arrivals:
+                with m.Case(arrival.memory.type):
+                    m.d.comb += accepted.eq(getattr(self, arrival.memory.scratchpad).ready)
+        return accepted
 
     def _beyond(self, m: Module, memory_type: Value, index: Value) -> Value:
         beyond = Signal()

@@ -32,7 +32,7 @@ class Scratchpad(wiring.Component):
     Members
     -------
     write : :py:`In(write_signature(...))`
-        Takes effect at the end of the cycle.
+        Takes effect at the end of the cycle; always ready.
     read : :py:`In(read_signature(...)).array(read_ports)`
         ``data`` comes a cycle after ``enable`` and stays until the next enabled read.
     """
@@ -57,6 +57,7 @@ class Scratchpad(wiring.Component):
         m.submodules.cells = cells = memory.Memory(shape=self.width, depth=self.depth, init=[])
         write = cells.write_port(granularity=self.width // self.parts)
         m.d.comb += [
+            self.write.ready.eq(1),
             write.addr.eq(self.write.address),
             write.data.eq(self.write.data),
             write.en.eq(self.write.mask & self.write.valid.replicate(self.parts)),
