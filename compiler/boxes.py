@@ -7,6 +7,7 @@ from itertools import pairwise
 
 from ..isa.config import AcceleratorConfig
 from ..isa.instructions import InstructionSet
+from ..isa.memories import MemoryType
 from .emit import Action, Span
 from .image import Image
 from .schedule import Range, part
@@ -19,6 +20,7 @@ class Mover:
     def __init__(self, config: AcceleratorConfig):
         self.config = config
         self.instructions = InstructionSet(config)
+        self.records = self.instructions.load_of(MemoryType.QNT).name if config.requantize else ""
 
     def limit(self, operation: str, name: str) -> int:
         """The greatest value of a field."""

@@ -25,7 +25,7 @@ READERS = ("fetch", "load", "compute")
 
 
 LOADED = tuple(dict.fromkeys(m.scratchpad for m in MEMORIES.values() if m.engine is Engine.LOAD))
-"""The scratchpads that the load engine fills and the compute engine reads."""
+"""The scratchpads between the load and the compute engine; the others are inside of the latter."""
 
 
 class Accelerator(wiring.Component):
@@ -100,6 +100,8 @@ class Accelerator(wiring.Component):
             m.submodules[name] = cells
             wiring.connect(m, getattr(load, name), cells.write)
             wiring.connect(m, getattr(compute, name), cells.read[0])
+        for name in compute.filled:
+            wiring.connect(m, getattr(load, name), getattr(compute, f"load_{name}"))
         wiring.connect(m, store.acc, compute.store_acc)
         if config.requantize:
             wiring.connect(m, store.qnt, compute.store_qnt)

@@ -116,7 +116,7 @@ def random_box(random: Random, config: AcceleratorConfig, memory: Memory, index:
     box["x_stride"] = random.choice((0, 1, box["x_size"], box["x_size"] + 1, random.randrange(99)))
     room = depth - elements_of(box)
     box["sram_base"] = random.choice((0, room, random.randint(0, room)))
-    if memory.type in (MemoryType.INP, MemoryType.ACC8) and config.pad_value:
+    if config.pad_value:
         half = 1 << config.inp_width - 1
         box["pad_value"] = random.randrange(-half, half)
     return box
