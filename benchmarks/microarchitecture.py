@@ -15,7 +15,7 @@ import argparse
 import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -52,8 +52,10 @@ class Bench:
         self._uop = uop_layout(config)
         self._devices: dict[int, Device] = {}
 
-    def close(self) -> None:
-        """Give the devices back."""
+    def __enter__(self) -> Bench:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
         for device in self._devices.values():
             device.close()
 
@@ -282,6 +284,12 @@ def first_convolution(bench: Bench) -> float:
     return bench.layer(layer(Conv2D(SAME), (1, SIZE, SIZE, 3), (16, 3, 3, 3)))
 
 
+def on_bus(bench: Bench, bus_bytes: int, measure: Callable[[Bench], float]) -> float:
+    """With another width of the bus."""
+    with Bench(replace(bench.config, bus_bytes=bus_bytes)) as other:
+        return measure(other)
+
+
 # --- the table -----------------------------------------------------------------------------------
 
 
@@ -325,9 +333,14 @@ ROWS = (
     Row("add", "residual add, int8, requantized: a vector of 16", "19.6", 7, residual_add),
     Row("depthwise", "depthwise 3x3: a vector of 16", "9", 3.2, depthwise),
     Row("first", "first convolution 3x3x3: a vector of 16", "cpu", 2.3, first_convolution),
+    Row("first-wide", "the same with a bus of 128 bits", "-", 2.3,
+        lambda b: on_bus(b, 16, first_convolution)),
     Row("empty", "empty program, latency 1", "13 to 72", 20, empty_program),
 )
 # fmt: on
+
+
+WIDTH = max(len(row.what) for row in ROWS) + 1
 
 
 def measured(bench: Bench, row: Row) -> float | None:
@@ -351,20 +364,19 @@ def main() -> int:
     config = hardware(options.hw)
     records: list[dict[str, Any]] = []
     if not options.json:
-        print(f"{'cycles':80}{'VTA':>11}{'at most':>9}{'ours':>9}")
-    bench = Bench(config)
-    for row in ROWS:
-        if options.names and row.name not in options.names:
-            continue
-        ours = measured(bench, row)
-        ok = ours is not None and ours <= row.most
-        records.append({"name": row.name, "what": row.what, "vta": row.vta, "at_most": row.most,
-                        "ours": ours, "ok": ok})  # fmt: skip
-        if not options.json:
-            figure = "-" if ours is None else f"{ours:.2f}"
-            print(f"{row.what:80}{row.vta:>11}{row.most:9}{figure:>9}  {'ok' if ok else 'short'}",
-                  flush=True)  # fmt: skip
-    bench.close()
+        print(f"{'cycles':{WIDTH}}{'VTA':>11}{'at most':>9}{'ours':>9}")
+    with Bench(config) as bench:
+        for row in ROWS:
+            if options.names and row.name not in options.names:
+                continue
+            ours = measured(bench, row)
+            ok = ours is not None and ours <= row.most
+            records.append({"name": row.name, "what": row.what, "vta": row.vta,
+                            "at_most": row.most, "ours": ours, "ok": ok})  # fmt: skip
+            if not options.json:
+                figure = "-" if ours is None else f"{ours:.2f}"
+                print(f"{row.what:{WIDTH}}{row.vta:>11}{row.most:9}{figure:>9}"
+                      f"  {'ok' if ok else 'short'}", flush=True)  # fmt: skip
     if options.json:
         print(json.dumps({"hw": config.to_mapping(), "rows": records}, indent=2))
     return int(not all(record["ok"] for record in records))
