@@ -14,7 +14,7 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -103,18 +103,23 @@ class Bench:
 LOAD_UOPS = f"load.uop y_size=1 x_size={UOPS}"
 
 
-def steps(operation: str, count: int, more: str = "") -> str:
-    """An instruction of ``count`` steps, on accumulators one after another."""
-    return f"{operation} uop_end=1 iter_out={count} iter_in=1 dst_factor_out=1 {more}"
+def steps(operation: str, count: int, at: int = 0, more: str = "") -> str:
+    """An instruction of ``count`` steps, on accumulators one after another from ``at``."""
+    nest = f"uop_bgn={at} uop_end={at + 1} iter_out={count} iter_in=1 dst_factor_out=1"
+    return f"{operation} {nest} {more}"
 
 
-def beyond_steps(bench: Bench, *operations: str) -> float:
-    """Cycles that an instruction takes beyond its steps, the most of any length up to 16."""
+def beyond_steps(
+    bench: Bench, *operations: str, lengths: Sequence[int] = (1, 2, 3, 4, 8, 16)
+) -> float:
+    """Cycles that an instruction takes beyond its steps, the most of any length."""
 
     def program(count: int, n: int) -> Iterator[str]:
-        return (steps(operations[i % len(operations)], n) for i in range(count))
+        yield LOAD_UOPS
+        for i in range(count):
+            yield steps(operations[i % len(operations)], n, 16 * (i % 4))
 
-    return max(bench.each(program, 96, n=n) - n for n in (1, 2, 3, 4, 8, 16))
+    return max(bench.each(program, 96, n=n) - n for n in lengths)
 
 
 def alu_step(bench: Bench, *operations: str, two: bool) -> float:
@@ -145,7 +150,7 @@ def one_element_load(bench: Bench) -> float:
     """Loads that are all at hand when the first may start: a token holds them back until then."""
 
     def program(count: int) -> Iterator[str]:
-        yield steps("gemm", 1500, "| push_prev")
+        yield steps("gemm", 1500, more="| push_prev")
         for i in range(count):
             token = "" if i else "| pop_next"
             yield f"load.inp sram_base={i} dram_base={i} y_size=1 x_size=1 x_stride=1 {token}"
@@ -222,7 +227,7 @@ def there_and_back(bench: Bench) -> float:
     def program(rounds: int) -> Iterator[str]:
         for i in range(rounds):
             yield f"load.inp | {'pop_next' * (i > 0)} push_next"
-            yield steps("gemm", 1, f"| pop_prev {'push_prev' * (i < rounds - 1)}")
+            yield steps("gemm", 1, more=f"| pop_prev {'push_prev' * (i < rounds - 1)}")
 
     return bench.each(program, 50)
 
@@ -316,6 +321,8 @@ ROWS = (
         lambda b: beyond_steps(b, "gemm", "matmul.set")),
     Row("turns", "the same, every other one on the ALU", "8", 1,
         lambda b: beyond_steps(b, "gemm", "alu.add.imm", "gemm.reset", "alu.max")),
+    Row("turns-multiply", "GEMM of 4 to 16 steps and as many that multiply on the ALU", "hangs", 1,
+        lambda b: beyond_steps(b, "gemm", "alu.mul.imm", lengths=(4, 8, 16))),
     Row("alu-immediate", "ALU step with an immediate, reads 1 to 8 after writes", "1", 1.01,
         lambda b: alu_step(b, *IMMEDIATE, two=False)),
     Row("alu-registers", "ALU step with two registers, likewise", "2", 1.01,
