@@ -19,8 +19,8 @@ from .interfaces import BOX, Fault
 from .placer import Placer
 from .queue import Queue
 
-BOXES = 16
-"""Boxes whose data may be under way: as many as the read port's bursts."""
+BOXES = 64
+"""Boxes whose data may be under way: as many as hide the latency at two cycles each."""
 
 
 class BoxReader(wiring.Component):
