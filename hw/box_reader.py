@@ -27,9 +27,9 @@ class BoxReader(wiring.Component):
     """Reads boxes from DRAM into scratchpads, in order, with padding around.
 
     Rows are requested one a cycle and each by itself, those of the next boxes while data of the
-    earlier ones come. Writing takes a cycle for an element of padding, for a beat, or for each
-    element of a beat that holds several; between boxes there is no gap. An empty box, too, takes
-    a cycle. From ``i`` to ``bus.request`` it is one cycle, from ``bus.beat`` to a write none.
+    earlier ones come. Writing takes a cycle for a beat, or for as much padding as a beat would
+    hold, at least an element; between boxes there is no gap. An empty box, too, takes a cycle.
+    From ``i`` to ``bus.request`` it is one cycle, from ``bus.beat`` to a write none.
 
     An index beyond the scratchpad or an error of the bus is a fault, in the order of the boxes;
     until reset nothing goes on after it.

@@ -5,12 +5,13 @@ from __future__ import annotations
 from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from ..isa.config import AcceleratorConfig
 from ..isa.faults import FaultCode
 from ..isa.formats import LOAD, LOADX, enabled
 from ..isa.memories import MEMORIES, Engine
-from .arrival import write_parts
+from .arrival import bank_count, write_parts
 from .axi import read_client_signature
 from .box_reader import BoxReader
 from .boxes import box_of
@@ -133,20 +134,19 @@ class ComputeEngine(wiring.Component):
         """Only steps read in the cycle of a write; tokens, and ``_admit``, take a cycle."""
         depth = getattr(self.config, f"{name}_depth")
         bits = 8 * getattr(self.config, f"{name}_element_bytes")
-        parts = write_parts(self.config, name)
-        return Scratchpad(depth, bits, parts, read_ports, forwarding)
+        parts, banks = write_parts(self.config, name), bank_count(self.config, name)
+        return Scratchpad(depth, bits, parts, read_ports, forwarding, banks)
 
     def _merge_acc_writes(self, m, acc: Scratchpad, execute: Execute, reader: BoxReader):
         """Loads write accumulators only while no step is in flight."""
+        step = execute.write
+        bank = step.address[: exact_log2(acc.banks)]
+        mask = Cat((bank == number).replicate(acc.parts) for number in range(acc.banks))
         m.d.comb += [
-            acc.write.valid.eq(execute.write.valid | reader.acc.valid),
-            acc.write.address.eq(
-                Mux(execute.write.valid, execute.write.address, reader.acc.address)
-            ),
-            acc.write.data.eq(Mux(execute.write.valid, execute.write.data, reader.acc.data)),
-            acc.write.mask.eq(
-                Mux(execute.write.valid, execute.write.mask.replicate(acc.parts), reader.acc.mask)
-            ),
+            acc.write.valid.eq(step.valid | reader.acc.valid),
+            acc.write.address.eq(Mux(step.valid, step.address, reader.acc.address)),
+            acc.write.data.eq(Mux(step.valid, step.data.replicate(acc.banks), reader.acc.data)),
+            acc.write.mask.eq(Mux(step.valid, mask, reader.acc.mask)),
         ]
 
     def _admit(self, m, steps: Steps, reader: BoxReader) -> Signal:
