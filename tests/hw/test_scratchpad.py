@@ -38,8 +38,9 @@ def test_reads_see_all_writes_and_if_forwarded_those_of_the_same_cycle(
                 int.from_bytes(random.bytes(bits // 8 + 1), "little") & (1 << bits) - 1
                 for bits in (banks * width, banks * parts)
             )
-            if depth < banks:
-                mask &= (1 << parts) - 1 << address * parts
+            for bank in range(banks):
+                if address + (bank - address) % banks >= depth:
+                    mask &= ~((1 << parts) - 1 << bank * parts)
             valid = int(random.integers(2))
             before = cells.copy()
             given = {"valid": valid, "address": address, "mask": mask, "data": value}
