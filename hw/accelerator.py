@@ -6,7 +6,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..isa.config import AcceleratorConfig
 from ..isa.memories import MEMORIES, Engine
-from .arrival import write_parts
+from .arrival import bank_count, write_parts
 from .axi import axi4_signature, axi4lite_signature
 from .compute import ComputeEngine
 from .control import Control
@@ -94,9 +94,9 @@ class Accelerator(wiring.Component):
 
         # Data.
         for name in LOADED:
-            parts = write_parts(config, name)
+            parts, banks = write_parts(config, name), bank_count(config, name)
             width = 8 * getattr(config, f"{name}_element_bytes")
-            cells = Scratchpad(getattr(config, f"{name}_depth"), width, parts)
+            cells = Scratchpad(getattr(config, f"{name}_depth"), width, parts, banks=banks)
             m.submodules[name] = cells
             wiring.connect(m, getattr(load, name), cells.write)
             wiring.connect(m, getattr(compute, name), cells.read[0])
