@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from ..isa.config import AcceleratorConfig
 from .alu import Lanes, SlowLanes, is_slow, reads_qnt, slow_latency
 from .form import Form, delayed
-from .interfaces import read_signature, write_signature
+from .interfaces import input_signature, read_signature, write_signature
 from .matrix import MatrixUnit
 from .operation import OPERATION
 from .steps import step_layout
@@ -36,7 +36,9 @@ class Execute(wiring.Component):
     -------
     i : :py:`In(stream.Signature(step_layout(config)))`
         Steps in program order.
-    inp, wgt, qnt, dst, src : :py:`Out(read_signature(...))`
+    inp : :py:`Out(input_signature(config))`
+        Inputs, with those that follow for depthwise steps.
+    wgt, qnt, dst, src : :py:`Out(read_signature(...))`
         Operands; ``dst`` and ``src`` read the accumulators, ``qnt`` is there with ``requantize``.
     write : :py:`Out(write_signature(...))`
         Results.
@@ -57,7 +59,7 @@ class Execute(wiring.Component):
         acc = read_signature(config.acc_index_bits, 8 * config.acc_element_bytes)
         ports = {
             "i": In(stream.Signature(step_layout(config))),
-            "inp": Out(read_signature(config.inp_index_bits, 8 * config.inp_element_bytes)),
+            "inp": Out(input_signature(config)),
             "wgt": Out(read_signature(config.wgt_index_bits, 8 * config.wgt_element_bytes)),
             "dst": Out(acc),
             "src": Out(acc),
@@ -148,6 +150,10 @@ class Execute(wiring.Component):
             self.done.eq(last.last & ~last.fault),
             self.fault.eq(last.fault),
         ]
+        if config.taps:
+            m.d.comb += matrix.depthwise.eq(stages[1].operation.depthwise)
+        if config.taps > 1:
+            m.d.comb += self.inp.following.eq(does.depthwise)
         if config.requantize:
             m.d.comb += [
                 self.qnt.enable.eq(early & on_qnt),

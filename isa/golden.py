@@ -188,7 +188,7 @@ def access_fault(operation: Operation, buffer: str) -> FaultCode:
 TIMELESS_COUNTERS = ("instructions", "gemm_steps", "alu_steps", "read_bytes", "write_bytes")
 """The counters that every executor agrees on."""
 
-MULTIPLIES = ("gemm", "matmul.set")
+MULTIPLIES = ("gemm", "matmul.set", "depthwise.set", "depthwise.add")
 """The operations whose steps count as steps of GEMM."""
 
 

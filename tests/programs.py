@@ -20,6 +20,7 @@ from weft.isa import AcceleratorConfig, Engine, Instruction, InstructionSet, Mem
 from weft.isa.assembly import disassemble
 from weft.isa.config import QNT_LANE_BYTES
 from weft.isa.formats import UOP_BYTES, uop_layout
+from weft.isa.golden import MULTIPLIES
 from weft.isa.memories import MEMORIES, QNT_LANE
 from weft.isa.ordering import DISPATCHED
 
@@ -240,10 +241,10 @@ class _Maker:
                 kinds[name] = self.load
             elif name in ("store.out", "storex.out"):
                 kinds[name] = self.store
-            elif name.startswith(("gemm", "matmul", "alu")):
+            elif name.startswith(("gemm", "matmul", "depthwise", "alu")):
                 kinds[name] = self.nest
         self.kinds = kinds
-        groups = ("load", "gemm", "matmul", "alu", "store")
+        groups = ("load", "gemm", "matmul", "depthwise", "alu", "store")
         self.groups = [g for g in groups if any(n.startswith(g) for n in kinds)]
 
     def integer(self, least: int, most: int) -> int:
@@ -408,8 +409,11 @@ class _Maker:
         }  # fmt: skip
         micro_ops = [layout.decode(word) for word in self.uops[first : first + count]]
         roles = {"dst": ("acc", self.config.acc_depth, True)}
-        if name in ("gemm", "matmul.set"):
-            roles["src"] = ("inp", self.config.inp_depth, False)
+        beyond = 0
+        if name in MULTIPLIES:
+            if name.startswith("depthwise"):
+                beyond = self.config.taps - 1
+            roles["src"] = ("inp", self.config.inp_depth - beyond, False)
             roles["wgt"] = ("wgt", self.config.wgt_depth, False)
         elif name in ("alu.scale", "alu.requantize"):
             roles["src"] = ("qnt", self.config.qnt_depth, False)
@@ -433,7 +437,8 @@ class _Maker:
                 highest += factor * max(0, trip - 1)
             if micro_ops and trips[0] * trips[1]:
                 lowest = min(m[role] for m in micro_ops)
-                touched.append((memory, lowest, highest + 1, writes))
+                end = highest + 1 + (beyond if role == "src" else 0)
+                touched.append((memory, lowest, end, writes))
         return _Planned(Engine.COMPUTE, Instruction(name, operands), touched)
 
 
