@@ -10,14 +10,15 @@ from ..isa.config import AcceleratorConfig
 from ..isa.faults import FaultCode
 from ..isa.instructions import InstructionSet
 from ..isa.memories import Engine
+from .acc_reader import acc_group
 from .accumulators import Accumulators
-from .arrival import write_parts, write_signatures
+from .arrival import bank_count, write_parts, write_signatures
 from .axi import read_client_signature
 from .box_reader import BoxReader
 from .boxes import box_of
 from .execute import Execute
 from .form import Form
-from .interfaces import Activity, Fault, Issue, read_signature
+from .interfaces import Activity, Fault, Issue, input_signature, read_signature
 from .scratchpad import Scratchpad, merge
 from .steps import Steps
 
@@ -48,7 +49,7 @@ class ComputeEngine(wiring.Component):
     -------
     i : :py:`In(Issue)`
         Instructions, statically legal, whose tokens have been taken.
-    inp, wgt : :py:`Out(read_signature(...))`
+    inp, wgt : :py:`Out(input_signature(config))`, :py:`Out(read_signature(...))`
         The load engine's scratchpads.
     bus : :py:`Out(read_client_signature(config))`
         DRAM.
@@ -89,15 +90,15 @@ class ComputeEngine(wiring.Component):
                 getattr(config, f"{name}_index_bits"),
                 8 * getattr(config, f"{name}_element_bytes"),
             )
-            for name in ("inp", "wgt", "acc", "qnt")
+            for name in ("wgt", "qnt")
         }
         ports = {
             "i": In(Issue),
-            "inp": Out(bits["inp"]),
+            "inp": Out(input_signature(config)),
             "wgt": Out(bits["wgt"]),
             "bus": Out(read_client_signature(config)),
             **{f"load_{name}": In(port) for name, port in filled.items()},
-            "store_acc": In(bits["acc"]),
+            "store_acc": In(read_signature(config.acc_index_bits, acc_group(config)["acc"].width)),
             "done": Out(1),
             "fault": Out(Fault),
             "activity": Out(Activity),
@@ -125,7 +126,7 @@ class ComputeEngine(wiring.Component):
         wiring.connect(m, steps.o, execute.i)
         wiring.connect(m, execute.dst, acc.read[0])
         wiring.connect(m, execute.src, acc.read[1])
-        wiring.connect(m, wiring.flipped(self.store_acc), acc.read[2])
+        wiring.connect(m, wiring.flipped(self.store_acc), acc.wide)
         wiring.connect(m, execute.inp, wiring.flipped(self.inp))
         wiring.connect(m, execute.wgt, wiring.flipped(self.wgt))
         wiring.connect(m, reader.bus, wiring.flipped(self.bus))
@@ -146,7 +147,8 @@ class ComputeEngine(wiring.Component):
         """Nobody reads in the cycle of a write; tokens, and ``_admit``, take a cycle."""
         depth = getattr(self.config, f"{name}_depth")
         bits = 8 * getattr(self.config, f"{name}_element_bytes")
-        return Scratchpad(depth, bits, write_parts(self.config, name), read_ports)
+        parts, banks = write_parts(self.config, name), bank_count(self.config, name)
+        return Scratchpad(depth, bits, parts, read_ports, banks)
 
     def _merge(self, m, name: str, port, reader: BoxReader):
         """The engine's own loads write, and in between those of the load engine."""

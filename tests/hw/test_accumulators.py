@@ -6,7 +6,7 @@ from random import Random
 import pytest
 from amaranth.sim import Simulator
 
-from weft.hw.accumulators import STORE, Accumulators
+from weft.hw.accumulators import Accumulators
 from weft.isa import AcceleratorConfig
 
 VTA = AcceleratorConfig.preset("vta")
@@ -27,18 +27,43 @@ def random_steps(random: Random, depth: int) -> list[tuple[int, int, int, int]]:
     ]
 
 
+class Load:
+    """A write of some elements from ``address`` on, by the load engine."""
+
+    def __init__(self, random: Random, dut: Accumulators, first: int, depth: int, slots: int):
+        self.parts = len(dut.load.mask) // slots
+        self.slots = slots
+        self.address = random.randrange(first, depth)
+        count = random.randint(1, min(slots, depth - self.address))
+        self.elements = {i % slots: i for i in range(self.address, self.address + count)}
+        self.data = random.getrandbits(len(dut.load.data))
+        self.mask = 0
+        for slot in self.elements:
+            self.mask |= random.randrange(1 << self.parts) << slot * self.parts
+
+    def write(self, cells: list[int], width: int) -> None:
+        part = width // self.parts
+        for slot, element in self.elements.items():
+            for n in range(self.parts):
+                if self.mask >> slot * self.parts + n & 1:
+                    bits = ((1 << part) - 1) << n * part
+                    value = self.data >> slot * width
+                    cells[element] = cells[element] & ~bits | value & bits
+
+
 @pytest.mark.parametrize("shared", [False, True])
-@pytest.mark.parametrize("depth", [2, 4, 16])
-def test_steps_write_every_cycle_and_loads_beside_them(shared, depth):
-    config = replace(VTA, acc_bytes=depth * VTA.acc_element_bytes)
+@pytest.mark.parametrize(("depth", "bus"), [(2, 8), (4, 8), (16, 8), (16, 32), (32, 64)])
+def test_steps_write_every_cycle_and_loads_beside_them(shared, depth, bus):
+    config = replace(VTA, bus_bytes=bus, acc_bytes=depth * VTA.acc_element_bytes)
     dut, random = Accumulators(config, shared), Random(f"{shared} {depth}")
+    width = len(dut.step.data)
+    slots = len(dut.load.data) // width
     half = depth // 2  # steps have the lower accumulators, loads the upper
-    part_bits = len(dut.load.data) // len(dut.load.mask)
-    cells, held, loaded = [0] * depth, [None] * (STORE + 1), 0
+    cells, held, wide, loaded = [0] * depth, [None, None], [None] * slots, 0
 
     async def bench(ctx):
-        nonlocal loaded
-        offered, pending = None, None
+        nonlocal loaded, wide
+        load, pending = None, None
         for valid, address, data, superseded in random_steps(random, half):
             before, after = cells.copy(), cells.copy()
             given = {"valid": valid, "address": address, "data": data, "mask": 1}
@@ -47,35 +72,40 @@ def test_steps_write_every_cycle_and_loads_beside_them(shared, depth):
             ctx.set(dut.superseded, superseded)
             if valid:
                 after[address] = data
-            if offered is None and random.random() < 0.7:
-                offered = {
-                    "address": half + random.randrange(half),
-                    "mask": random.randrange(1 << len(dut.load.mask)),
-                    "data": random.getrandbits(len(dut.load.data)),
-                }
-                for name, value in offered.items():
-                    ctx.set(getattr(dut.load, name), value)
-            ctx.set(dut.load.valid, offered is not None)
+            if load is None and random.random() < 0.7:
+                load = Load(random, dut, half, depth, slots)
+                for name in ("address", "mask", "data"):
+                    ctx.set(getattr(dut.load, name), getattr(load, name))
+            ctx.set(dut.load.valid, load is not None)
+            # What is being written by a load is not read; by a step, not by the store engine.
+            unknown = set(load.elements.values()) if load is not None else set()
             for number, port in enumerate(dut.read):
                 where = random.randrange(depth)
-                enable = random.random() < 0.7 and not (number == STORE and where == pending)
+                enable = random.random() < 0.7 and where not in unknown
                 ctx.set(port.enable, enable)
                 ctx.set(port.address, where)
                 if enable:
-                    held[number] = (before if number == STORE else after)[where]
+                    held[number] = after[where]
+            where, enable = random.randrange(depth), random.random() < 0.7
+            ctx.set(dut.wide.enable, enable)
+            ctx.set(dut.wide.address, where)
+            if enable:
+                found = [where + (slot - where) % slots for slot in range(slots)]
+                wide = [
+                    before[i] if i < depth and i not in {*unknown, pending} else None for i in found
+                ]
             pending = address if superseded else None
-            if offered is not None and ctx.get(dut.load.ready):
-                for n in range(len(dut.load.mask)):
-                    if offered["mask"] >> n & 1:
-                        bits = ((1 << part_bits) - 1) << (n * part_bits)
-                        at = offered["address"]
-                        after[at] = after[at] & ~bits | offered["data"] & bits
-                offered, loaded = None, loaded + 1
+            if load is not None and ctx.get(dut.load.ready):
+                load.write(after, width)
+                load, loaded = None, loaded + 1
             cells[:] = after
             await ctx.tick()
             for port, value in zip(dut.read, held, strict=True):
                 if value is not None:
                     assert ctx.get(port.data) == value
+            for slot, value in enumerate(wide):
+                if value is not None:
+                    assert ctx.get(dut.wide.data) >> slot * width & (1 << width) - 1 == value
 
     simulate(dut, bench)
     assert loaded > CYCLES / 20
@@ -92,6 +122,7 @@ def test_loads_hardly_wait_for_long_runs_of_steps(steps, parts, beats):
 
     async def bench(ctx):
         nonlocal written
+        ctx.set(dut.load.mask, ~0)
         for cycle in range(CYCLES):
             together = steps == "all to one"
             ctx.set(dut.step.valid, 1)

@@ -62,7 +62,11 @@ def test_random_loads_do_what_the_instructions_say(name):
     top.submodules.engine, top.submodules.port = engine, port
     wiring.connect(top, engine.bus, port.client[0])
     scratch = {
-        memory.scratchpad: Scratch(getattr(engine, memory.scratchpad), memory.depth(config))
+        memory.scratchpad: Scratch(
+            getattr(engine, memory.scratchpad),
+            memory.depth(config),
+            getattr(config, f"{memory.scratchpad}_element_bytes"),
+        )
         for memory in memories
     }
     for shared in {"acc", "uop", "qnt"} & set(scratch):
