@@ -11,9 +11,6 @@ from weft.isa import PRESETS
 
 SHORT = {
     "load": 4.2,
-    "load-uop": 95,
-    "load-acc": 320,
-    "add": 7.4,
     "depthwise": 9.3,
     "first": 3.2,
 }
