@@ -18,7 +18,7 @@ from .box_reader import BoxReader
 from .boxes import box_of
 from .execute import Execute
 from .form import Form
-from .interfaces import Activity, Fault, Issue, read_signature
+from .interfaces import Activity, Fault, Issue, input_signature, read_signature
 from .scratchpad import Scratchpad
 from .steps import Steps
 
@@ -45,7 +45,7 @@ class ComputeEngine(wiring.Component):
     -------
     i : :py:`In(Issue)`
         Instructions, statically legal, whose tokens have been taken.
-    inp, wgt : :py:`Out(read_signature(...))`
+    inp, wgt : :py:`Out(input_signature(config))`, :py:`Out(read_signature(...))`
         The load engine's scratchpads.
     bus : :py:`Out(read_client_signature(config))`
         DRAM.
@@ -82,11 +82,11 @@ class ComputeEngine(wiring.Component):
                 getattr(config, f"{name}_index_bits"),
                 8 * getattr(config, f"{name}_element_bytes"),
             )
-            for name in ("inp", "wgt", "qnt")
+            for name in ("wgt", "qnt")
         }
         ports = {
             "i": In(Issue),
-            "inp": Out(bits["inp"]),
+            "inp": Out(input_signature(config)),
             "wgt": Out(bits["wgt"]),
             "bus": Out(read_client_signature(config)),
             "store_acc": In(read_signature(config.acc_index_bits, acc_group(config)["acc"].width)),
