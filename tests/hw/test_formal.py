@@ -12,7 +12,7 @@ import pytest
 from amaranth.hdl import Array, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 
-from tests.formal import NO_SOLVER, Opened, Refuted, planted, prove, solver
+from tests.formal import NO_SOLVER, Opened, Refuted, keeps, passes, planted, prove, solver
 from weft.hw.axi import BURST_BEATS, REQUEST
 from weft.hw.boxes import Rows
 from weft.hw.bursts import Bursts
@@ -31,17 +31,9 @@ CONFIG = PRESETS["tiny"]
 LOADED = [memory for memory in MEMORIES.values() if memory.engine is Engine.LOAD]
 
 
-def passes(stream) -> Value:
-    """Whether a stream's value is taken in this cycle."""
-    return stream.valid & stream.ready
-
-
-def keeps(m: Module, stream) -> Value:
-    """The rule of streams: what is offered stays the same until it is taken."""
-    payload = Value.cast(stream.payload)
-    offered, before = Signal(), Signal(len(payload))
-    m.d.sync += [offered.eq(stream.valid & ~stream.ready), before.eq(payload)]
-    return ~offered | (stream.valid & (payload == before))
+def stays(m: Module, stream) -> Value:
+    """The rule of streams."""
+    return keeps(m, stream.valid, stream.ready, stream.payload)
 
 
 def offers(m: Module, stream) -> Value:
@@ -104,7 +96,7 @@ def queue(component: type[Queue], depth: int) -> None:
             "its level is what it holds": dut.level == held,
             "it takes while it has room": dut.i.ready == (held != depth),
             "it gives while it holds something": dut.o.valid == (held != 0),
-            "an offer stays": keeps(m, dut.o),
+            "an offer stays": stays(m, dut.o),
             "what has come in has not gone before its turn": ~followed | (ahead < held),
             "what comes out is what came in": ~(followed & (ahead == 0))
             | (dut.o.payload == value),
@@ -143,7 +135,7 @@ def bursts(component: type[Bursts]) -> None:
             "the last burst is marked": ~there | (burst.last == (burst.beats == left)),
             "no request is taken before the one before has ended": ~passes(dut.i)
             | (left == Mux(passes(dut.o), burst.beats, 0)),
-            "an offer stays": keeps(m, dut.o),
+            "an offer stays": stays(m, dut.o),
             "position": ~there | ((dut_beat * bus == address) & (dut_left == left)),
         },
         given=[~dut.i.valid | (request.beats != 0), request.address % bus == 0],
@@ -232,7 +224,7 @@ def rows(component: type[Rows]) -> None:
             "the last row is marked": ~there | (row.last == (left == 1)),
             "no box is taken before the one before has ended": ~passes(dut.i)
             | (left == passes(dut.o)),
-            "an offer stays": keeps(m, dut.o),
+            "an offer stays": stays(m, dut.o),
             "position": ~there | (dut_left == left),
             "geometry": ~there | ((dut_stride == stride) & (dut_size == size)),
             "a row has bytes": ~there | (size != 0),
