@@ -10,7 +10,7 @@ from benchmarks.microarchitecture import ROWS, Bench, Row
 from weft.isa import PRESETS
 
 SHORT = {
-    "load": 4.2,
+    "load-acc": 2.4,
     "depthwise": 9.3,
     "first": 3.2,
 }
