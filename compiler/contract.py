@@ -21,8 +21,9 @@ def contraction(matcher: Matcher, total: Sum, ending: Ending) -> Contraction:
     Refusal
         If no instruction's products are those of ``total``.
     """
-    reasons: list[str] = []
+    reason = "no instruction adds products to an accumulator"
     for pattern in matcher.patterns:
+        reasons: list[str] = []
         if pattern.target.buffer != "acc" or not _reads_weights(pattern):
             continue
         in_place = pattern.target in walk(pattern.value)
@@ -33,7 +34,8 @@ def contraction(matcher: Matcher, total: Sum, ending: Ending) -> Contraction:
                 return _placed(matcher, pattern, match, total, ending)
             except Refusal as refusal:
                 reasons.append(str(refusal))
-    raise Refusal(reasons[-1] if reasons else "no instruction adds products to an accumulator")
+        reason = reasons[0] if reasons else reason  # at last, that of the simplest instruction
+    raise Refusal(reason)
 
 
 def _products(matcher: Matcher, pattern: Pattern, total: Sum) -> Iterator[Match]:
