@@ -5,7 +5,7 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa.config import AcceleratorConfig
-from .arrival import write_parts
+from .arrival import bank_count, write_parts
 from .axi import axi4_signature, axi4lite_signature
 from .compute import ComputeEngine
 from .control import Control
@@ -91,7 +91,10 @@ class Accelerator(wiring.Component):
         # Data.
         m.submodules.inp = inp = Inputs(config, self._form)
         m.submodules.wgt = wgt = Scratchpad(
-            config.wgt_depth, 8 * config.wgt_element_bytes, write_parts(config, "wgt")
+            config.wgt_depth,
+            8 * config.wgt_element_bytes,
+            write_parts(config, "wgt"),
+            banks=bank_count(config, "wgt"),
         )
         wiring.connect(m, load.inp, inp.write)
         wiring.connect(m, load.wgt, wgt.write)

@@ -96,7 +96,8 @@ def write_signature(address_bits: int, data_bits: int, lanes: int) -> wiring.Sig
     """Writes into a scratchpad that always accepts them.
 
     ``mask`` has a bit for each of ``lanes`` equal parts of ``data``; a part whose bit is 0 is
-    left as it is.
+    left as it is. ``data`` may hold several consecutive elements: those from ``address`` on, each
+    in the place that the low bits of its own index say.
     """
     return wiring.Signature(
         {

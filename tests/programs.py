@@ -3,7 +3,8 @@
 A program is generated as if it ran one instruction after another. Whenever an instruction
 touches what an earlier one of another engine touches, tokens order the two; further tokens are
 sprinkled in. At last the engines' streams are merged at random, for the order of the stream means
-nothing between engines. Since the order of generation is a legal execution, nothing deadlocks.
+nothing between engines, as long as none of them is behind by more than may wait there. Since the
+order of generation is a legal execution, nothing deadlocks.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from weft.isa.config import QNT_LANE_BYTES
 from weft.isa.formats import UOP_BYTES, uop_layout
 from weft.isa.golden import MULTIPLIES
 from weft.isa.memories import MEMORIES, QNT_LANE
+from weft.isa.ordering import DISPATCHED
 
 ENGINES = tuple(Engine)
 STREAM = 0x1000
@@ -197,6 +199,30 @@ def programs(draw: st.DrawFn, config: AcceleratorConfig, most: int = 16) -> Prog
     if draw(st.booleans()):
         maker.reveal()
     return maker.program()
+
+
+@st.composite
+def token_programs(draw: st.DrawFn, config: AcceleratorConfig) -> Program:
+    """Instructions that do nothing but take and send tokens, right or wrong, some in long rows.
+
+    Rows are about as long as what may wait at an engine. In the end there may be something
+    illegal.
+    """
+    instructions = InstructionSet(config)
+    words: list[int] = []
+    rows = (0, 0, 0, DISPATCHED - 2, DISPATCHED - 1, DISPATCHED)
+    for _ in range(draw(st.integers(1, 8))):
+        engine = draw(st.sampled_from(ENGINES))
+        sides = ["prev"] * (engine is not Engine.LOAD) + ["next"] * (engine is not Engine.STORE)
+        flags = draw(st.sets(st.sampled_from([f"{w}_{s}" for w in ("pop", "push") for s in sides])))
+        words.append(instructions.encode(Instruction(NOPS[engine], **dict.fromkeys(flags, True))))
+        nop = instructions.encode(Instruction(NOPS[engine]))
+        words += [nop] * draw(st.sampled_from(rows))
+    end = draw(st.sampled_from(("finish", "finish", "illegal", "none")))
+    if end != "none":
+        finish = instructions.encode(Instruction("finish"))
+        words.append(finish if end == "finish" else (1 << 128) - 1)
+    return program_of(config, words)
 
 
 class _Maker:

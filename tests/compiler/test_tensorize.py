@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.networks import NetworkBuilder, addition, single
+from tests.networks import NetworkBuilder, addition, arithmetic, single
 from weft.compiler.fit import fitted
 from weft.compiler.graph import Graph
 from weft.compiler.kernel import Kernel, Refusal, kernel_of
@@ -18,6 +18,7 @@ from weft.isa.nest import (
     I8,
     I32,
     Buffer,
+    Const,
     For,
     Index,
     Load,
@@ -110,6 +111,15 @@ def test_an_addition_scales_both_operands_and_adds_them():
     assert isinstance(work, Elementwise)
     assert [act.operation for act in work.acts] == ["alu.scale", "alu.scale", "alu.add"]
     assert work.operations[:2] == ("load.acc8", "load.acc8")
+
+
+@pytest.mark.parametrize(("kind", "operations"), [("mul", ["alu.mul.imm"]), ("sub", ["alu.scale"])])
+def test_arithmetic_with_a_number_is_one_step_and_a_bias(kind: str, operations: list[str]):
+    work = tensorize(kernel(arithmetic(kind, (1, 3, 3, 8), (1,), constant=True)), BASE)
+    assert isinstance(work, Elementwise)
+    assert [act.operation for act in work.acts] == operations
+    assert len(work.images) == 1
+    assert work.ending.record["bias"] != Const(0)
 
 
 def test_a_maximum_runs_over_the_taps_from_the_least_value():

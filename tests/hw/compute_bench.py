@@ -271,7 +271,8 @@ def run(
             ctx.set(port.enable, 1)
             ctx.set(port.address, address)
             await ctx.tick()
-            data = ctx.get(port.data)
+            size = 8 * config.acc_element_bytes
+            data = ctx.get(port.data) >> address % (len(port.data) // size) * size
             lanes = [data >> (32 * n) & 0xFFFFFFFF for n in range(result.acc[0].size)]
             result.acc[address] = wrap32(lanes).reshape(result.acc[address].shape)
         finished = True

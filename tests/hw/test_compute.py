@@ -183,6 +183,18 @@ def test_alu_and_matrix_steps_alternate_without_a_gap():
     assert spacing(run_and_compare(state, program).done) == [1] * 15
 
 
+def test_multiplying_steps_on_one_accumulator_follow_matrix_steps_without_a_gap():
+    state = State(SMALL, np.random.default_rng(0))
+    uops(state, *((4 * n, n, n) for n in range(4)))
+    names = ("gemm", "alu.scale", "matmul.set", "alu.mul.imm", "gemm", "alu.requantize") * 3
+    program = [
+        loop(name, n % 4 + 1, uop_bgn=n % 4, iter_in=4, dst_factor_in=1, **imm(name))
+        for n, name in enumerate(names)
+    ]
+    result = run_and_compare(state, program)
+    assert spacing(result.done) == [4] * (len(names) - 1)
+
+
 def test_an_instruction_without_steps_takes_a_cycle():
     state = State(SMALL, np.random.default_rng(0))
     empty = [
