@@ -68,6 +68,11 @@ class Layer:
         return len(set(self.weights.inputs)) == 1
 
     @property
+    def weight_bytes(self) -> int:
+        """Bytes of an element of weights in DRAM."""
+        return math.prod(self.weights.data.shape[4:])
+
+    @property
     def steps(self) -> int:
         """Steps of the array for the whole layer."""
         positions = self.batches * self.outputs * self.rows.positions * self.columns.positions
@@ -246,7 +251,7 @@ def _estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int | None
     wgt_loads = _loads(of_weights, wgt_slots, chunks, 1, image_tiles, not tile.weights_outer)
 
     inp_cycles = _box_cycles(need, config)
-    wgt_cycles = START_CYCLES + need.wgt * max(1, config.wgt_element_bytes // config.bus_bytes)
+    wgt_cycles = START_CYCLES + need.wgt * max(1, layer.weight_bytes // config.bus_bytes)
     out_cycles = max(1.0, config.out_element_bytes / config.bus_bytes)
     in_flight = min(tiles * chunks, 2)
     variants = min(tiles * chunks, max(1, min(inp_slots, 2)) * max(1, min(wgt_slots, 2)))
