@@ -127,7 +127,7 @@ def _load(memory: Memory, format: Format) -> Meaning:
             target = Index("sram_base") + y * columns + x
             return Store(sram.name, (target, *lanes), value)
 
-        row = For("x", expr(0), columns, _lanes(sram.shape[1:], lane), parallel=True)
+        row = For("x", expr(0), columns, _lanes(memory.lanes(config), lane), parallel=True)
         return _box(format, config, f"{format.name.lower()}.{memory.name}", (sram, dram), row)
 
     return meaning
@@ -323,14 +323,15 @@ def _alu_qnt(name: str, lane: Callable[[Expr, Expr, Expr], Expr]) -> Meaning:
 
 
 def _load_operations(format: Format) -> list[Operation]:
-    """LOAD goes to the memory's own engine, as VTA's does; LOADX always to the load engine."""
+    """LOAD goes to the memory's own engine, as VTA's does; LOADX, of whole elements, always to the
+    load engine."""
     operations: list[Operation] = []
     plain = format is formats.LOAD
     for memory in MEMORIES.values():
-        if memory.type is MemoryType.OUT:
+        if memory.type is MemoryType.OUT or (memory.whole and not plain):
             continue
-        extension = "requantize" if memory.type is MemoryType.QNT else format.extension
         lanes = ", a byte a lane" if memory.type is MemoryType.ACC8 else ""
+        extension = memory.extension or format.extension
         operations.append(
             Operation(
                 f"{format.name.lower()}.{memory.name}",
@@ -338,8 +339,8 @@ def _load_operations(format: Format) -> list[Operation]:
                 {"memory_type": memory.type},
                 memory.engine if plain else Engine.LOAD,
                 _load(memory, format),
-                f"DRAM to {memory.scratchpad}{lanes}, {'zeros' if plain else 'a chosen value'} "
-                "around",
+                f"DRAM to {'rows of ' if memory.whole else ''}{memory.scratchpad}{lanes}, "
+                f"{'zeros' if plain else 'a chosen value'} around",
                 extension,
             )
         )
@@ -397,12 +398,12 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("depthwise.set", formats.MATMUL, {"mode": 2}, Engine.COMPUTE,
               _gemm(formats.MATMUL, "depthwise.set", _taps),
               "acc[dst] = rows of wgt[wgt] times inp[src] and its neighbours, lane by lane",
-              "depthwise_taps"),
+              "taps"),
     Operation("depthwise.add", formats.MATMUL, {"mode": 3}, Engine.COMPUTE,
               _gemm(formats.MATMUL, "depthwise.add",
                     lambda c, lanes: _acc("dst", lanes) + _taps(c, lanes)),
               "acc[dst] += rows of wgt[wgt] times inp[src] and its neighbours, lane by lane",
-              "depthwise_taps"),
+              "taps"),
     *_load_operations(formats.LOADX),
     Operation("storex.out", formats.STOREX, {"memory_type": MemoryType.OUT}, Engine.STORE,
               _store(formats.STOREX), "accumulators, requantized, to DRAM", "requantize"),

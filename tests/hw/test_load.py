@@ -40,19 +40,22 @@ class Watch:
             assert (Activity(activity) is Activity.IDLE) == bool(idle)
 
 
-@pytest.mark.parametrize("name", ["tiny", "narrow elements", "int4", "plain"])
+@pytest.mark.parametrize("name", ["tiny", "narrow elements", "half an element", "int4", "plain"])
 def test_random_loads_do_what_the_instructions_say(name):
     config = replace(TINY, pad_value=False) if name == "plain" else CONFIGS[name]
     dram = Dram(latency=7, stall=0.2)
     instructions = InstructionSet(config)
     random = Random(name)
-    own = (MemoryType.INP, MemoryType.WGT)
     memories, _ = instructions.loads(Engine.LOAD)
-    assert len(memories) == (6 if config.pad_value else 2)
+    shared = {"acc", "uop", "qnt"} & {memory.scratchpad for memory in memories}
+    assert len(shared) == (3 if config.pad_value else 0)
     boxes = random_boxes(random, config, [memory.type for memory in memories], cycles=800)
     issues = []
     for box in boxes:
-        extended = box["memory_type"] not in own or (config.pad_value and random.random() < 0.5)
+        memory = MEMORIES[box["memory_type"]]
+        extended = f"loadx.{memory.name}" in instructions.operations and (
+            memory.engine is not Engine.LOAD or random.random() < 0.5
+        )
         if not extended:
             box["pad_value"] = 0
         issues.append(issue(instructions, box, extended))
@@ -67,10 +70,10 @@ def test_random_loads_do_what_the_instructions_say(name):
             memory.depth(config),
             getattr(config, f"{memory.scratchpad}_element_bytes"),
         )
-        for memory in memories
+        for memory in {m.scratchpad: m for m in reversed(memories)}.values()
     }
-    for shared in {"acc", "uop", "qnt"} & set(scratch):
-        scratch[shared].stall = 0.3
+    for filled in shared:
+        scratch[filled].stall = 0.3
     expected = {name: s.bytes.copy() for name, s in scratch.items()}
     for box in boxes:
         load(config, box, dram, expected[MEMORIES[box["memory_type"]].scratchpad])
