@@ -65,6 +65,7 @@ public:
         }
         top_->rst = 0;
         dram_ = std::make_unique<Dram>(memory_, size_, latency_);
+        dram_->break_down(bad_, bad_end_);
         lite_r_ = Held<std::uint64_t>("s_axil R");
         lite_b_ = Held<std::uint64_t>("s_axil B");
     }
@@ -119,6 +120,12 @@ public:
             }
         }
         throw Violation("s_axil B never comes" + at(offset));
+    }
+
+    /// From now on, also after a reset, these bytes of DRAM answer errors.
+    void break_down(std::uint64_t first, std::uint64_t end) {
+        bad_ = first, bad_end_ = end;
+        if (dram_) dram_->break_down(bad_, bad_end_);
     }
 
     /// Cycles until the interrupt, `most` of them at most; how many there were.
@@ -202,6 +209,7 @@ private:
 
     std::uint8_t* memory_;
     std::uint64_t size_;
+    std::uint64_t bad_ = 0, bad_end_ = 0;
     unsigned latency_;
     Stalls power_up_stalls_, stalls_{false, 0};
     std::uint64_t cycle_ = 0;
@@ -262,6 +270,12 @@ WEFT_API int weft_read_register(void* handle, std::uint32_t offset, std::uint32_
 WEFT_API int weft_write_register(void* handle, std::uint32_t offset, std::uint32_t value) {
     auto* device = static_cast<Device*>(handle);
     return guarded(device, [&] { device->write_register(offset, value); });
+}
+
+/// Beats of DRAM with bytes from `first` to before `end` answer errors; none if they are equal.
+WEFT_API int weft_break_down(void* handle, std::uint64_t first, std::uint64_t end) {
+    auto* device = static_cast<Device*>(handle);
+    return guarded(device, [&] { device->break_down(first, end); });
 }
 
 /// At most `*cycles`, which then holds how many there were; 1 once the interrupt is high.

@@ -18,6 +18,7 @@ _FUNCTIONS = {
     "read_register": (ctypes.c_int, "pointer u32 u32*"),
     "write_register": (ctypes.c_int, "pointer u32 u32"),
     "run": (ctypes.c_int, "pointer u64*"),
+    "break_down": (ctypes.c_int, "pointer u64 u64"),
     "bare": (ctypes.c_int, "pointer u64"),
     "writing": (ctypes.c_int, "pointer"),
     "trace": (ctypes.c_int, "pointer text"),
@@ -98,6 +99,10 @@ class Driver:
         count = ctypes.c_uint64(cycles)
         interrupt = self._call("run", ctypes.byref(count))
         return count.value, bool(interrupt)
+
+    def break_down(self, first: int, end: int) -> None:
+        """Let beats of DRAM with bytes from ``first`` to before ``end`` answer errors."""
+        self._call("break_down", first, end)
 
     def bare(self, cycles: int) -> None:
         """Toggle the clock and do nothing else, for measurements."""

@@ -9,6 +9,7 @@ from pathlib import Path
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import DataError, DeviceError, DeviceTimeout
 from ..isa.faults import ENGINE_NAMES, FAULT_TEXT, FaultCode, device_fault
+from ..isa.formats import INSTRUCTION_BYTES
 from ..isa.registers import COUNTERS, IDENTITY, VERSION, register
 from ..isa.spec import spec_hash
 from .device import (
@@ -126,6 +127,26 @@ class RtlDevice(Device):
     def reset(self) -> None:
         """Scratchpads to zero, queues empty, faults cleared; DRAM stays. Waves end here."""
         self._driver.renew()
+        self._stopped = None
+
+    def break_down(self, first: int, end: int) -> None:
+        """Let the bus answer errors where a beat has bytes from ``first`` to before ``end``.
+
+        Nothing of such beats is written. It lasts until the next call; equal numbers mend it.
+        """
+        self._driver.break_down(first, end)
+
+    def break_off(self, address: int, count: int, cycles: int) -> None:
+        """Launch a program, let that many cycles pass, and pulse the ``rst`` pin.
+
+        Unlike :meth:`reset` this leaves the scratchpads as they are. Without cycles nothing is
+        launched.
+        """
+        if cycles:
+            self._check(address, count * INSTRUCTION_BYTES)
+            self._launch(address, count)
+            self._driver.run(cycles)
+        self._driver.reset()
         self._stopped = None
 
     def close(self) -> None:

@@ -23,6 +23,7 @@ VERBS = {
     "verilog": "write the accelerator's Verilog, register map and C header",
     "disasm": "print instruction streams, joined to layers",
     "hw": "show or compare configurations",
+    "fuzz": "compare all simulators on random programs",
     "doctor": "check the tools that Weft needs",
 }
 """The verbs; each is a module of ``runtime/commands`` with ``arguments`` and ``main``."""

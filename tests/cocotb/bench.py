@@ -14,10 +14,10 @@ from cocotb.triggers import ClockCycles, RisingEdge, with_timeout
 from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
 
 from tests.programs import DRAM_BYTES, Program
-from tests.sim.executors import Outcome
 from weft.isa.faults import ENGINE_NAMES, FaultCode, device_fault
 from weft.isa.golden import TIMELESS_COUNTERS
 from weft.isa.registers import register
+from weft.sim.fuzz.outcome import Outcome
 
 LAUNCH, CLEAR = 1, 2
 """Bits of CONTROL."""

@@ -10,9 +10,9 @@ from cocotb.triggers import ClockCycles
 
 from tests.cocotb.bench import Bench
 from tests.cocotb.program import BEYOND, CONFIG, program
-from tests.sim.executors import assert_same, golden
 from weft.isa.registers import IDENTITY
 from weft.isa.spec import spec_hash
+from weft.sim.fuzz.outcome import assert_same, golden
 
 STALL = 0.4
 

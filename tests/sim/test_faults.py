@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.programs import DRAM_BYTES, STREAM, program_of
-from tests.sim.executors import golden, on_device
 from tests.sim.illegal import CASES, TINY, Case
 from weft.isa import DeviceError, DeviceFault
 from weft.isa.assembly import assemble
+from weft.sim.fuzz.outcome import golden, on_device
 
 cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 

@@ -1,0 +1,140 @@
+"""The executors of a program side by side: what the fuzzer asks of each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from ...isa.config import AcceleratorConfig
+from ...isa.golden import GoldenModel
+from ...isa.instructions import Instruction
+from ...isa.memories import MemoryType
+from ..device import Device
+from ..functional import FunctionalDevice
+from ..rtl import RtlDevice
+from .footprint import Footprints, moved
+from .outcome import Outcome, on_device, on_golden
+from .program import BLANK, DRAM_BYTES, Program, program_of
+
+MOST_CYCLES = 20_000_000
+"""Of one program; the longest takes far fewer."""
+
+
+class Executor(ABC):
+    """Runs programs one after another; scratchpads stay from one to the next."""
+
+    @abstractmethod
+    def run(self, program: Program) -> Outcome | None:
+        """What becomes of a program; None if this executor has not what it takes."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Scratchpads to zero, faults cleared."""
+
+    def break_off(self, program: Program, cycles: int) -> None:
+        """A program, ended by ``rst`` after so many cycles; scratchpads to zero."""
+        self.reset()
+
+    def close(self) -> None:  # noqa: B027  # most have nothing to give back
+        """Give back what it holds."""
+
+
+class GoldenExecutor(Executor):
+    """The golden model."""
+
+    def __init__(self, config: AcceleratorConfig):
+        self.model = GoldenModel(config, DRAM_BYTES)
+
+    def run(self, program: Program) -> Outcome:
+        """What the golden model makes of a program."""
+        return on_golden(program, self.model)
+
+    def reset(self) -> None:
+        """Scratchpads to zero."""
+        self.model.reset()
+
+
+class DeviceExecutor(Executor):
+    """A device that cannot answer errors from within DRAM."""
+
+    def __init__(self, device: Device):
+        self.device = device
+
+    def run(self, program: Program) -> Outcome | None:
+        """What the device makes of a program."""
+        if program.bad[0] < program.bad[1]:
+            return None
+        return on_device(program, self.device, reset=False)
+
+    def reset(self) -> None:
+        """Scratchpads to zero, faults cleared."""
+        self.device.reset()
+
+    def close(self) -> None:
+        """Close the device."""
+        self.device.close()
+
+
+class RtlExecutor(DeviceExecutor):
+    """The RTL, whose bus may break down and whose ``rst`` may come at any time."""
+
+    device: RtlDevice
+
+    def run(self, program: Program) -> Outcome:
+        """What the RTL makes of a program."""
+        self.device.break_down(*program.bad)
+        return on_device(program, self.device, reset=False)
+
+    def break_off(self, program: Program, cycles: int) -> None:
+        """Launch it, pulse ``rst``, then load zeros everywhere."""
+        self.device.break_down(0, 0)
+        self.device.write(0, program.image)
+        self.device.break_off(program.address, program.count, cycles)
+        wiping = wiping_program(program.config)
+        self.device.write(0, wiping.image)
+        self.device.run(wiping.address, wiping.count)
+
+
+def wiping_program(config: AcceleratorConfig) -> Program:
+    """Loads zeros into every scratchpad."""
+    footprints, wiped = Footprints(config, program_of(config, []).image), set[str]()
+    words: list[int] = []
+    for operation in footprints.instructions.operations.values():
+        memory = moved(operation)
+        if memory is None or memory.type is MemoryType.OUT or memory.scratchpad in wiped:
+            continue
+        wiped.add(memory.scratchpad)
+        zeros = {"dram_base": -(-BLANK // memory.element_bytes(config)), "x_size": 1}
+        done, depth = 0, memory.depth(config)
+        most = footprints.instructions.layouts[operation.format.opcode].by_name["y_size"].greatest
+        while done < depth:
+            rows = min(most, depth - done)
+            box = {**zeros, "y_size": rows, "sram_base": done}
+            words.append(footprints.instructions.encode(Instruction(operation.name, box)))
+            done += rows
+    # FINISH waits for every engine, so that nothing needs tokens.
+    words.append(footprints.instructions.encode(Instruction("finish")))
+    return program_of(config, words)
+
+
+Make = Callable[[AcceleratorConfig, int, int | None], Executor]
+
+EXECUTORS: dict[str, Make] = {
+    "golden": lambda config, latency, seed: GoldenExecutor(config),
+    "functional": lambda config, latency, seed: DeviceExecutor(
+        FunctionalDevice(config, dram_bytes=DRAM_BYTES)
+    ),
+    "rtl": lambda config, latency, seed: RtlExecutor(
+        RtlDevice(
+            config,
+            dram_bytes=DRAM_BYTES,
+            dram_latency=latency,
+            stall_seed=seed,
+            timeout_cycles=MOST_CYCLES,
+        )
+    ),
+}
+"""How each executor is made for a configuration, a latency of DRAM and a seed of stalls.
+
+The first of those that a comparison names is the oracle of the others.
+"""
