@@ -7,9 +7,8 @@ from enum import IntEnum
 from typing import TYPE_CHECKING
 
 from ...isa.golden import stepped
-from ...isa.instructions import InstructionSet
 from ...isa.ordering import ENGINES, QUEUES, Ordering
-from .footprint import Footprints, Touch
+from .footprint import Footprints, Touch, instruction_set
 from .program import STREAM, Program
 
 if TYPE_CHECKING:
@@ -43,7 +42,7 @@ class _Analysis:
     """Executes the order of a program, with what each engine knows to be complete."""
 
     def __init__(self, program: Program, uops: NDArray[np.uint32] | None):
-        instructions = InstructionSet(program.config)
+        instructions = instruction_set(program.config)
         steps, _ = stepped(instructions, program.words)
         self.footprints = Footprints(program.config, program.image, uops)
         self.stream = Touch("dram", STREAM, STREAM + 16 * program.count, False)

@@ -77,8 +77,20 @@ _moved: dict[str, Memory | None] = {}
 
 
 @cache
+def instruction_set(config: AcceleratorConfig) -> InstructionSet:
+    """The one of a configuration, made once."""
+    return InstructionSet(config)
+
+
+@cache
 def _meaning_of(operation: str, config: AcceleratorConfig) -> Nest:
-    return InstructionSet(config).meaning(operation)
+    return instruction_set(config).meaning(operation)
+
+
+@cache
+def _writes_uops(operation: str, config: AcceleratorConfig) -> bool:
+    body = _meaning_of(operation, config).body
+    return any(isinstance(node, Store) and node.buffer == "uop" for node in walk(body))
 
 
 class Footprints:
@@ -101,7 +113,7 @@ class Footprints:
         uops: NDArray[np.uint32] | None = None,
     ):
         self.config, self.image = config, image
-        self.instructions = InstructionSet(config)
+        self.instructions = instruction_set(config)
         self.uops = np.zeros(config.uop_depth, np.uint32) if uops is None else uops
 
     def of(self, instruction: Instruction) -> list[Touch]:
@@ -128,9 +140,9 @@ class Footprints:
 
     def execute(self, instruction: Instruction) -> None:
         """Let an instruction change the micro-ops, if it does."""
-        nest = _meaning_of(instruction.operation, self.config)
-        if not any(isinstance(node, Store) and node.buffer == "uop" for node in walk(nest.body)):
+        if not _writes_uops(instruction.operation, self.config):
             return
+        nest = _meaning_of(instruction.operation, self.config)
         arrays = {"uop": self.uops} | {
             b.name: self.image for b in nest.buffers if b.name.startswith("dram.")
         }

@@ -14,7 +14,7 @@ from ...isa.faults import ZERO_RULES
 from ...isa.formats import FLAGS
 from ...isa.instructions import InstructionSet, Operation, params_of
 from .choices import Choices
-from .footprint import moved, reach
+from .footprint import instruction_set, moved, reach
 from .program import POISONED, POISONED_END, Program
 
 Words = list[int]
@@ -23,14 +23,14 @@ Words = list[int]
 def illegal_program(program: Program, choices: Choices) -> Program:
     """``program`` with something wrong; now and then it is legal all the same."""
     words = list(program.words)
-    instructions = InstructionSet(program.config)
+    instructions = instruction_set(program.config)
     WRONGS[choices.one_of(sorted(WRONGS))](words, instructions, choices)
     return program.with_words(words)
 
 
 def poisoned_program(program: Program, choices: Choices) -> Program:
     """``program`` with one of its moves led across memory that answers errors, or near it."""
-    instructions = InstructionSet(program.config)
+    instructions = instruction_set(program.config)
     words = list(program.words)
     places = [
         (at, memory.element_bytes(program.config), reach(instructions.decode(word).operands))

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING
 
 from ...isa.config import AcceleratorConfig
 from ...isa.formats import UOP_BYTES
-from ...isa.instructions import Instruction, InstructionSet, Operation, params_of
+from ...isa.instructions import Instruction, Operation, params_of
 from ...isa.memories import Engine, MemoryType
 from .choices import Choices
-from .footprint import PADS, Footprints, moved, reach
+from .footprint import PADS, Footprints, instruction_set, moved, reach
 from .program import (
     DATA,
     STORED,
@@ -84,7 +84,7 @@ class _Maker:
     ):
         self.config, self.choices = config, choices
         self.trips = MANY_TRIPS if long else TRIPS
-        self.instructions = InstructionSet(config)
+        self.instructions = instruction_set(config)
         self.tokens = Tokens(config.token_depth, self.carrier)
         self.seed = choices.integer(0, 1 << 16)
         image = image_for(config, self.seed)

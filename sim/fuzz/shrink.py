@@ -11,6 +11,7 @@ from ...isa.formats import FLAGS
 from ...isa.golden import stepped
 from ...isa.instructions import InstructionSet
 from ...isa.ordering import ENGINES, QUEUES
+from .footprint import instruction_set
 from .program import Program
 from .session import Run, Session
 
@@ -106,7 +107,7 @@ FLAG_BITS = 0b1111000
 
 def _exchanges(program: Program) -> list[Flags]:
     """The two flags of every token: who sends it and who takes it."""
-    instructions = InstructionSet(program.config)
+    instructions = instruction_set(program.config)
     steps, _ = stepped(instructions, program.words)
     sent: dict[int, list[int]] = {}
     taken: dict[int, list[int]] = {}
@@ -136,7 +137,7 @@ HEAD_FLAGS = 3
 def _with_simpler_words(session: Session, number: int, fails: Fails) -> Session:
     program = session.runs[number].program
     words = list(program.words)
-    instructions = InstructionSet(program.config)
+    instructions = instruction_set(program.config)
     for at in range(len(words)):
         for simpler in SIMPLER:
             for name in _names(words[at], instructions):
