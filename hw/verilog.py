@@ -43,7 +43,7 @@ LINT_EXCEPTIONS = {
 }
 """Rules of ``verilator -Wall`` that the text does not keep, each with the reason."""
 
-_SCRIPT = "proc -nomux -norom; memory_collect; write_verilog -sv -norename -noattr"
+_SCRIPT = "proc -nomux -norom; memory_collect; write_verilog -sv -norename"
 """``-sv`` for ``always_comb``: not every simulator runs ``always @*`` at time 0."""
 
 _REPEATED = re.compile(
@@ -52,15 +52,17 @@ _REPEATED = re.compile(
 """A run of equal elements of a concatenation, as in an extended sign."""
 
 
-def generate(config: AcceleratorConfig, form: Form = "synthesis") -> str:
+def generate(config: AcceleratorConfig, form: Form = "synthesis", *, sources: bool = False) -> str:
     """The Verilog of an accelerator; equal arguments give equal text.
+
+    With ``sources`` everything in it says where in ``hw/`` it comes from, as ``src`` attributes.
 
     Raises
     ------
     MissingToolError
         If the yosys that Amaranth brings (``amaranth[builtin-yosys]``) is not there.
     """
-    return _heading(config, form) + verilog_of(Accelerator(config, form), TOP)
+    return _heading(config, form) + verilog_of(Accelerator(config, form), TOP, sources=sources)
 
 
 def lint_waivers() -> str:
@@ -71,7 +73,7 @@ def lint_waivers() -> str:
     return f"`verilator_config\n{rules}"
 
 
-def verilog_of(component: wiring.Component, name: str) -> str:
+def verilog_of(component: wiring.Component, name: str, *, sources: bool = False) -> str:
     """The Verilog of a component, without a heading.
 
     Members of an interface are joined by one underscore; clock and reset are added.
@@ -83,9 +85,11 @@ def verilog_of(component: wiring.Component, name: str) -> str:
         )
         for path, member, value in component.signature.flatten(component)
     }
-    text = _rtlil(Fragment.get(component, None), ports, name)
+    text = _rtlil(Fragment.get(component, None), ports, name, sources)
     text = re.sub(rf"\\{name}\.[\w.$]+", lambda match: match[0].replace(".", "_"), text)
-    return _yosys(f"read_rtlil <<rtlil\n{text}\nrtlil\n{_SCRIPT}")
+    script = f"{_SCRIPT}{'' if sources else ' -noattr'}"
+    verilog = _yosys(f"read_rtlil <<rtlil\n{text}\nrtlil\n{script}")
+    return re.sub(r'(?<=src = ")[^"]*/(?=hw/\w+\.py:)', "", verilog) if sources else verilog
 
 
 def _heading(config: AcceleratorConfig, form: Form) -> str:
@@ -109,12 +113,12 @@ class _Emitter(rtlil.ModuleEmitter):
             super().emit_memory(cell_idx, cell)
 
 
-def _rtlil(fragment: Fragment, ports: dict, name: str) -> str:
+def _rtlil(fragment: Fragment, ports: dict, name: str, sources: bool) -> str:
     """What :func:`amaranth.back.rtlil.convert_fragment` does, with :class:`_Emitter`."""
     with _unasserted_values():
         netlist = build_netlist(fragment, ports=ports, name=name)
     empty = rtlil.EmptyModuleChecker(netlist)
-    design = rtlil.Design(emit_src=False)
+    design = rtlil.Design(emit_src=sources)
     signals = rtlil._ast.SignalDict()
     for index, module in enumerate(netlist.modules):
         if not empty.is_empty(index):

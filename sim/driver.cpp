@@ -15,6 +15,9 @@
 #if VM_TRACE_FST
 #include "verilated_fst_c.h"
 #endif
+#if VM_COVERAGE
+#include "verilated_cov.h"
+#endif
 
 /// The runtime's own would end the process.
 void vl_fatal(const char*, int, const char*, const char* text) { throw Violation(text); }
@@ -161,6 +164,16 @@ public:
 #endif
     }
 
+    /// What has been executed since the last time or power-up, as Verilator writes it.
+    void cover(const char* path) {
+#if VM_COVERAGE
+        context_->coveragep()->write(path);
+        context_->coveragep()->zero();
+#else
+        throw Violation("this library was built without coverage, asked for " + std::string(path));
+#endif
+    }
+
     bool irq() const { return top_->irq; }
     bool writing() const { return dram_->writing(); }
     std::uint64_t cycles() const { return cycle_; }
@@ -297,6 +310,12 @@ WEFT_API int weft_writing(void* handle) { return static_cast<Device*>(handle)->w
 WEFT_API int weft_trace(void* handle, const char* path) {
     auto* device = static_cast<Device*>(handle);
     return guarded(device, [&] { device->trace(path); });
+}
+
+/// Writes what has been executed since the last time or power-up to a file.
+WEFT_API int weft_cover(void* handle, const char* path) {
+    auto* device = static_cast<Device*>(handle);
+    return guarded(device, [&] { device->cover(path); });
 }
 
 WEFT_API std::int64_t weft_cycle(void* handle) { return static_cast<Device*>(handle)->cycles(); }

@@ -22,6 +22,7 @@ _FUNCTIONS = {
     "bare": (ctypes.c_int, "pointer u64"),
     "writing": (ctypes.c_int, "pointer"),
     "trace": (ctypes.c_int, "pointer text"),
+    "cover": (ctypes.c_int, "pointer text"),
     "cycle": (ctypes.c_int64, "pointer"),
     "error": (ctypes.c_char_p, "pointer"),
 }
@@ -121,6 +122,10 @@ class Driver:
     def trace(self, path: Path) -> None:
         """Write waves of everything from now on to an FST file; the library must have them."""
         self._call("trace", str(path).encode())
+
+    def cover(self, path: Path) -> None:
+        """Write what was executed since the last time or power-up; the library must count it."""
+        self._call("cover", str(path).encode())
 
     def close(self) -> None:
         """Free the device; may be called twice."""

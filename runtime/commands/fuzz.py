@@ -9,7 +9,9 @@ from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 
+from ...isa.config import AcceleratorConfig
 from ...isa.errors import DataError, InputError
+from ...sim.coverage import Coverage
 from ...sim.fuzz import EXECUTORS, Campaign, Report
 from .options import add_hardware, chosen_hardware, print_json
 
@@ -33,6 +35,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--output", default=".", metavar="DIR", help="where a test of what is found is written"
     )
+    parser.add_argument(
+        "--coverage", action="store_true",
+        help="also say which lines of hw/ the RTL executed; one configuration, tiny by default",
+    )  # fmt: skip
     add_hardware(parser)
 
 
@@ -53,21 +59,29 @@ def main(options: argparse.Namespace) -> int:
     minutes = options.minutes
     if minutes is None and options.steps is None:
         minutes = DEFAULT_MINUTES
+    config, coverage = chosen_hardware(options), None
+    if options.coverage:
+        config = config or AcceleratorConfig.preset("tiny")
+        coverage = Coverage(config)
     campaign = Campaign(
         options.seed,
         minutes=minutes,
         steps=options.steps,
         configs=options.configs,
         on=on,
-        config=chosen_hardware(options),
+        config=config,
         output=Path(options.output),
+        coverage=coverage,
     )
-    with _progress(campaign) as progress:
-        report = campaign.run(progress)
+    with _progress(campaign) as (progress, build):
+        report = campaign.run(progress, build)
     if options.json:
-        print_json(asdict(report))
+        covered = {} if coverage is None else {"coverage": coverage.to_mapping()}
+        print_json(asdict(report) | covered)
     else:
         _print(report)
+        if coverage is not None:
+            _print_coverage(coverage)
     return MISMATCH if report.findings else 0
 
 
@@ -85,11 +99,25 @@ def _print(report: Report) -> None:
         print("no difference")
 
 
+def _print_coverage(coverage: Coverage) -> None:
+    print(f"\n{'unit':18} {'lines':>11} {'':6} {'bits':>15}")
+    for unit, share in coverage.shares().items():
+        print(
+            f"{unit or 'all':18} {share.covered_lines:5}/{share.lines:5} {share.of_lines:6.1%} "
+            f"{share.covered_bits:7}/{share.bits:7} {share.of_bits:6.1%}"
+        )
+    print("\nnot executed:")
+    for unit, source, verilog in coverage.missed():
+        print(f"{unit:18} {source:28} {verilog}")
+
+
 @contextmanager
-def _progress(campaign: Campaign) -> Iterator[Callable[[Report], None] | None]:
-    """A line on the terminal; None where nobody watches."""
+def _progress(
+    campaign: Campaign,
+) -> Iterator[tuple[Callable[[Report], None] | None, Callable[[str, float], None] | None]]:
+    """A line on the terminal, for the search and for the builds before; None if nobody watches."""
     if not sys.stderr.isatty():
-        yield None
+        yield None, None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -112,5 +140,8 @@ def _progress(campaign: Campaign) -> Iterator[Callable[[Report], None] | None]:
         text = f"{report.programs} programs, {report.steps} steps, {len(report.findings)} found"
         bars.update(task, completed=max(parts), description=text)
 
+    def build(phase: str, fraction: float) -> None:
+        bars.update(task, completed=fraction, description=f"building the RTL: {phase}")
+
     with bars:
-        yield show
+        yield show, build

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...isa.config import AcceleratorConfig
+from ..coverage import Coverage
+from ..library import library
 from .choices import RandomChoices
 from .outcome import Outcome
 from .program import Program
@@ -62,22 +64,35 @@ class Campaign:
     """The only one to search on; else ``configs`` of the pool are."""
     output: Path = Path()
     shrink_seconds: float = 60.0
+    coverage: Coverage | None = None
+    """Takes what the RTL executes; it is that of ``config``."""
 
-    def run(self, progress: Callable[[Report], None] | None = None) -> Report:
-        """Search until time or steps are over, or enough was found."""
+    def run(
+        self,
+        progress: Callable[[Report], None] | None = None,
+        build: Callable[[str, float], None] | None = None,
+    ) -> Report:
+        """Search until time or steps are over, or enough was found.
+
+        Building the RTL does not count as time. ``progress`` is told after every session,
+        ``build`` of the phases of a build.
+        """
         picked = RandomChoices(f"configs {self.seed}")
         numbers: list[int] = []
         while self.config is None and len(numbers) < min(self.configs, POOL):
             number = picked.integer(0, POOL - 1)
             numbers += [number] if number not in numbers else []
+        configs = [pooled_config(number) for number in numbers]
+        if self.config is not None:
+            configs = [self.config]
         report = Report(self.seed, numbers)
+        for config in configs if "rtl" in self.on else ():  # which is not yet searching
+            library(config, coverage=self.coverage is not None, progress=build)
         started = time.monotonic()
         while not self._over(report):
-            number = numbers[report.sessions % len(numbers)] if numbers else None
-            config = self.config if number is None else pooled_config(number)
-            assert config is not None
+            config = configs[report.sessions % len(configs)]
             session = random_session(config, RandomChoices(f"{self.seed} {report.sessions}"))
-            finding = play(session, self.on, report.count)
+            finding = play(session, self.on, report.count, self.coverage)
             report.sessions += 1
             if finding is not None:
                 self._found(session, finding, report)

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from dataclasses import dataclass
 
 from ...isa.config import AcceleratorConfig
 from ...isa.golden import GoldenModel
 from ...isa.instructions import Instruction
 from ...isa.memories import MemoryType
+from ..coverage import Coverage
 from ..device import Device
 from ..functional import FunctionalDevice
 from ..rtl import RtlDevice
@@ -117,24 +119,35 @@ def wiping_program(config: AcceleratorConfig) -> Program:
     return program_of(config, words)
 
 
-Make = Callable[[AcceleratorConfig, int, int | None], Executor]
+@dataclass(frozen=True)
+class Setup:
+    """A machine, its memory's latency and stalls, and who counts what the RTL executes."""
 
-EXECUTORS: dict[str, Make] = {
-    "golden": lambda config, latency, seed: GoldenExecutor(config),
-    "functional": lambda config, latency, seed: DeviceExecutor(
-        FunctionalDevice(config, dram_bytes=DRAM_BYTES)
-    ),
-    "rtl": lambda config, latency, seed: RtlExecutor(
-        RtlDevice(
-            config,
-            dram_bytes=DRAM_BYTES,
-            dram_latency=latency,
-            stall_seed=seed,
-            timeout_cycles=MOST_CYCLES,
-        )
-    ),
+    config: AcceleratorConfig
+    latency: int = 1
+    stall_seed: int | None = None
+    coverage: Coverage | None = None
+
+
+def _functional(setup: Setup) -> Executor:
+    return DeviceExecutor(FunctionalDevice(setup.config, dram_bytes=DRAM_BYTES))
+
+
+def _rtl(setup: Setup) -> Executor:
+    device = RtlDevice(
+        setup.config,
+        dram_bytes=DRAM_BYTES,
+        dram_latency=setup.latency,
+        stall_seed=setup.stall_seed,
+        timeout_cycles=MOST_CYCLES,
+        coverage=setup.coverage,
+    )
+    return RtlExecutor(device)
+
+
+EXECUTORS: dict[str, Callable[[Setup], Executor]] = {
+    "golden": lambda setup: GoldenExecutor(setup.config),
+    "functional": _functional,
+    "rtl": _rtl,
 }
-"""How each executor is made for a configuration, a latency of DRAM and a seed of stalls.
-
-The first of those that a comparison names is the oracle of the others.
-"""
+"""How each executor is made. The first of those that are compared is the oracle of the others."""

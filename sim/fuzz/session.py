@@ -14,8 +14,9 @@ import numpy as np
 from ...isa.assembly import assemble, disassemble
 from ...isa.config import AcceleratorConfig
 from ...isa.errors import DeviceError, DeviceTimeout
+from ..coverage import Coverage
 from .defined import Defined, defined
-from .executors import EXECUTORS, Executor
+from .executors import EXECUTORS, Executor, Setup
 from .outcome import Outcome, difference
 from .program import Program, program_of
 
@@ -97,8 +98,15 @@ Watch = Callable[[Program, Outcome], None]
 """Told of every program that was compared and what the oracle made of it."""
 
 
-def play(session: Session, on: Sequence[str], watch: Watch | None = None) -> Finding | None:
+def play(
+    session: Session,
+    on: Sequence[str],
+    watch: Watch | None = None,
+    coverage: Coverage | None = None,
+) -> Finding | None:
     """The first disagreement among the executors ``on``; None if they do the same.
+
+    ``coverage`` takes what the RTL executes.
 
     Raises
     ------
@@ -107,8 +115,9 @@ def play(session: Session, on: Sequence[str], watch: Watch | None = None) -> Fin
     """
     with ExitStack() as stack:
         executors: dict[str, Executor] = {}
+        setup = Setup(session.config, session.latency, session.stall_seed, coverage)
         for name in on:
-            executors[name] = EXECUTORS[name](session.config, session.latency, session.stall_seed)
+            executors[name] = EXECUTORS[name](setup)
             stack.callback(executors[name].close)
         uops = np.zeros(session.config.uop_depth, np.uint32)
         faulted = False

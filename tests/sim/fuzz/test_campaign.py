@@ -44,7 +44,7 @@ class _Wrong(GoldenExecutor):
 
 
 def test_a_planted_bug_is_found_made_small_and_written_as_a_test(tmp_path: Path, monkeypatch):
-    monkeypatch.setitem(EXECUTORS, "functional", lambda config, latency, seed: _Wrong(config))
+    monkeypatch.setitem(EXECUTORS, "functional", lambda setup: _Wrong(setup.config))
     on = ("golden", "functional")
     campaign = Campaign(3, minutes=1, config=TINY, on=on, output=tmp_path, shrink_seconds=30)
     for name, value in {"campaign.MOST_FINDINGS": 1, "sessions.MOST_INSTRUCTIONS": 10}.items():
@@ -106,7 +106,7 @@ def test_an_executor_that_breaks_its_contract_is_a_finding(monkeypatch):
         def run(self, program):
             raise DeviceTimeout("FINISH was not reached")
 
-    monkeypatch.setitem(EXECUTORS, "functional", lambda config, latency, seed: Hangs(config))
+    monkeypatch.setitem(EXECUTORS, "functional", lambda setup: Hangs(setup.config))
     session = random_session(TINY, RandomChoices(1))
     finding = play(session, ("golden", "functional"))
     assert finding is not None
