@@ -35,7 +35,9 @@ if TYPE_CHECKING:
 ROWS, COLUMNS = (1, 2, 3, 4, 1, 2, 3, 0), (1, 2, 3, 4, 5, 6, 1, 2, 3, 0)
 TRIPS = (1, 2, 3, 4, 5, 1, 2, 3, 4, 5, 0)
 """Zero is possible everywhere, and rare."""
-MANY_TRIPS = (*TRIPS, 9, 17, 30)
+LONG_TRIPS = (TRIPS, (*TRIPS, 9, 17, 30), (*TRIPS, 9, 17, 30, 61, 200))
+"""By how long a program may take."""
+LONG_ROWS = (8, 16, 31, 64, 130)
 MICRO_OPS = (1, 2, 3, 4, 1, 2, 3, 4, 0)
 REVEALED = 8
 """Accumulators of which all bits are stored at the end."""
@@ -46,13 +48,13 @@ def legal_program(
     choices: Choices,
     most: int = 16,
     *,
-    long: bool = False,
+    long: int = 0,
     uops: NDArray[np.uint32] | None = None,
 ) -> Program:
     """A legal program of up to ``most`` instructions, not counting those that only wait.
 
     Its engines' streams are merged at random, for the order of the stream means nothing between
-    engines. ``long`` loops take more steps. ``uops`` are the micro-ops that are there before.
+    engines. ``long``, up to 2, makes loops longer. ``uops`` are the micro-ops that are there before.
     """
     maker = _Maker(config, choices, long, uops)
     if choices.yes():
@@ -79,11 +81,11 @@ class _Maker:
         self,
         config: AcceleratorConfig,
         choices: Choices,
-        long: bool,
+        long: int,
         uops: NDArray[np.uint32] | None,
     ):
         self.config, self.choices = config, choices
-        self.trips = MANY_TRIPS if long else TRIPS
+        self.trips, self.long = LONG_TRIPS[long], long
         self.instructions = instruction_set(config)
         self.tokens = Tokens(config.token_depth, self.carrier)
         self.seed = choices.integer(0, 1 << 16)
@@ -209,8 +211,8 @@ class _Maker:
         stores = memory.type is MemoryType.OUT
         if not stores and choices.rarely(3):
             box |= {pad: choices.integer(0, 2) for pad in PADS if pad in params}
-        if self.trips is MANY_TRIPS and choices.rarely(4):
-            box["x_size"] = choices.one_of((8, 16, 31, 64, 130))
+        if self.long and choices.rarely(4):
+            box["x_size"] = choices.one_of(LONG_ROWS)
         while box_size(box) > depth:
             box = {key: value // 2 for key, value in box.items()}
         if stores:  # rows of one store do not overlap

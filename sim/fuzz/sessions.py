@@ -55,8 +55,11 @@ def random_config(seed: int) -> AcceleratorConfig:
             continue
 
 
-def random_session(config: AcceleratorConfig, choices: Choices) -> Session:
-    """Some programs one after another: legal ones, illegal ones, broken ones."""
+def random_session(config: AcceleratorConfig, choices: Choices, longest: int = 1) -> Session:
+    """Some programs one after another: legal ones, illegal ones, broken ones.
+
+    ``longest`` is what :func:`weft.sim.fuzz.legal.legal_program` takes as ``long``.
+    """
     runs: list[Run] = []
     uops, fresh = np.zeros(config.uop_depth, np.uint32), True
     for _ in range(choices.integer(1, MOST_RUNS)):
@@ -68,7 +71,9 @@ def random_session(config: AcceleratorConfig, choices: Choices) -> Session:
                 broken = legal_program(config, choices, MOST_INSTRUCTIONS, uops=uops)
                 runs.append(Run(broken, "break off", choices.integer(1, BREAK_CYCLES)))
                 start = "keep"
-        program = legal_program(config, choices, MOST_INSTRUCTIONS, long=choices.yes(), uops=uops)
+        program = legal_program(
+            config, choices, MOST_INSTRUCTIONS, long=choices.integer(0, longest), uops=uops
+        )
         if choices.rarely(3):
             fresh = False
             program = (
