@@ -54,7 +54,8 @@ def legal_program(
     """A legal program of up to ``most`` instructions, not counting those that only wait.
 
     Its engines' streams are merged at random, for the order of the stream means nothing between
-    engines. ``long``, up to 2, makes loops longer. ``uops`` are the micro-ops that are there before.
+    engines. ``long``, up to 2, makes loops longer. ``uops`` are the micro-ops that are there
+    before.
     """
     maker = _Maker(config, choices, long, uops)
     if choices.yes():
