@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from weft.isa import AcceleratorConfig
 from weft.sim.fuzz.choices import Choices
+from weft.sim.fuzz.illegal import token_program
 from weft.sim.fuzz.legal import legal_program
 from weft.sim.fuzz.program import DRAM_BYTES, STREAM, Program, program_of
 
@@ -34,4 +35,22 @@ def programs(draw: st.DrawFn, config: AcceleratorConfig, most: int = 16) -> Prog
     return legal_program(config, DrawnChoices(draw), most)
 
 
-__all__ = ["DRAM_BYTES", "STREAM", "DrawnChoices", "Program", "program_of", "programs"]
+@st.composite
+def token_programs(draw: st.DrawFn, config: AcceleratorConfig) -> Program:
+    """Instructions that do nothing but take and send tokens, right or wrong, some in long rows.
+
+    Rows are about as long as what may wait at an engine. In the end there may be something
+    illegal.
+    """
+    return token_program(config, DrawnChoices(draw))
+
+
+__all__ = [
+    "DRAM_BYTES",
+    "STREAM",
+    "DrawnChoices",
+    "Program",
+    "program_of",
+    "programs",
+    "token_programs",
+]

@@ -10,12 +10,15 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+from ...isa.config import AcceleratorConfig
 from ...isa.faults import ZERO_RULES
 from ...isa.formats import FLAGS
-from ...isa.instructions import InstructionSet, Operation, params_of
+from ...isa.instructions import Instruction, InstructionSet, Operation, params_of
+from ...isa.memories import Engine
+from ...isa.ordering import DISPATCHED
 from .choices import Choices
 from .footprint import instruction_set, moved, reach
-from .program import POISONED, POISONED_END, Program
+from .program import POISONED, POISONED_END, Program, program_of
 
 Words = list[int]
 
@@ -26,6 +29,27 @@ def illegal_program(program: Program, choices: Choices) -> Program:
     instructions = instruction_set(program.config)
     WRONGS[choices.one_of(sorted(WRONGS))](words, instructions, choices)
     return program.with_words(words)
+
+
+def token_program(config: AcceleratorConfig, choices: Choices) -> Program:
+    """Instructions that only take and send tokens, right or wrong, some in rows about as long as
+    what may wait at an engine; in the end there may be something illegal."""
+    instructions = instruction_set(config)
+    words: list[int] = []
+    rows = (0, 0, 0, DISPATCHED - 2, DISPATCHED - 1, DISPATCHED)
+    for _ in range(choices.integer(1, 8)):
+        engine = choices.one_of(list(Engine))
+        name = next(o.name for o in instructions.operations.values()
+                    if o.engine is engine and "x_size" in params_of(o.format, config))  # fmt: skip
+        absent = {Engine.LOAD: "prev", Engine.STORE: "next"}.get(engine, "none")
+        flags = {f: True for f in FLAGS if not f.endswith(absent) and choices.yes()}
+        words.append(instructions.encode(Instruction(name, **flags)))
+        words += [instructions.encode(Instruction(name))] * choices.one_of(rows)
+    end = choices.one_of(("finish", "finish", "illegal", "none"))
+    if end != "none":
+        finish = instructions.encode(Instruction("finish"))
+        words.append(finish if end == "finish" else (1 << 128) - 1)
+    return program_of(config, words)
 
 
 def poisoned_program(program: Program, choices: Choices) -> Program:

@@ -14,6 +14,7 @@ from ...isa.config import AcceleratorConfig
 from ...isa.formats import UOP_BYTES
 from ...isa.instructions import Instruction, Operation, params_of
 from ...isa.memories import Engine, MemoryType
+from ...isa.ordering import DISPATCHED
 from .choices import Choices
 from .footprint import PADS, Footprints, instruction_set, moved, reach
 from .program import (
@@ -123,10 +124,13 @@ class _Maker:
     def program(self) -> Program:
         """What has been planned, in an order that the stream might have."""
         self.tokens.fold()
-        streams = {e: deque(p.instruction for p in s) for e, s in self.tokens.streams.items()}
+        streams = {engine: deque(planned) for engine, planned in self.tokens.streams.items()}
         merged: list[Instruction] = []
         while left := [e for e in ENGINES if streams[e]]:
-            merged.append(streams[self.choices.one_of(left)].popleft())
+            # What waits for an instruction that is not dispatched must not fill a queue.
+            last = min(streams[e][0].order for e in left) + DISPATCHED - 2
+            near = [e for e in left if streams[e][0].order <= last]
+            merged.append(streams[self.choices.one_of(near)].popleft().instruction)
         merged.append(Instruction("finish"))
         words = [self.instructions.encode(i) for i in merged]
         return program_of(self.config, words, seed=self.seed)

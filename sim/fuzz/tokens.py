@@ -22,13 +22,17 @@ MOST_PENDING = 4
 
 @dataclass
 class Planned:
-    """An instruction in the making; ``carries`` if it is there for its flags alone."""
+    """An instruction in the making; ``carries`` if it is there for its flags alone.
+
+    ``place`` is among those of its engine, ``order`` among all.
+    """
 
     engine: Engine
     instruction: Instruction
     touches: list[Touch] = field(default_factory=list[Touch])
     carries: bool = False
     place: int = 0
+    order: int = 0
 
     def flag(self, name: str) -> None:
         """Set a dependence flag."""
@@ -114,6 +118,7 @@ class Tokens:
     def _append(self, planned: Planned) -> None:
         stream = self.streams[planned.engine]
         planned.place = len(stream)
+        planned.order = sum(map(len, self.streams.values()))
         stream.append(planned)
         self.knows[planned.engine][planned.engine] = len(stream)
 
