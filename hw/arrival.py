@@ -109,10 +109,10 @@ class Arrival:
         width = len(beat) // self.slots
         turn = Signal(exact_log2(self.slots), name=f"{self.memory.name}_turn")
         m.d.comb += turn.eq(slot - index)
-        elements = [
-            beat.word_select((turn + number)[: len(turn)], width) if len(turn) else beat
-            for number in range(self.slots)
-        ]
+        elements = [beat.word_select(number, width) for number in range(self.slots)]
+        for exponent, by in enumerate(turn):
+            turned = elements[1 << exponent :] + elements[: 1 << exponent]
+            elements = [Mux(by, *pair) for pair in zip(turned, elements, strict=True)]
         banks = self.banks // self.slots
         return Cat(self._element(raw, pad, inside) for raw in elements).replicate(banks)
 

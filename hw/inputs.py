@@ -115,4 +115,4 @@ class Inputs(wiring.Component):
 def _row(address: Value, bits: int, bank: int) -> Value:
     """Where in a bank the one element lies that is its own of those from ``address`` on."""
     row, first = address[bits:], address[:bits]
-    return row + (first > bank) if bank < (1 << bits) - 1 else row
+    return row + (first > bank) if bank < (1 << len(first)) - 1 else row

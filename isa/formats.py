@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from .errors import ConfigError, ProgramError
@@ -123,6 +123,7 @@ class Format:
         return _pack(self.name, HEAD + self.fields, config, INSTRUCTION_BITS)
 
 
+@lru_cache(maxsize=4096)
 def _pack(name: str, fields: tuple[Field, ...], config: AcceleratorConfig, bits: int) -> Layout:
     slots: list[Slot] = []
     at = 0

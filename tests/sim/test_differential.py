@@ -9,8 +9,8 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from tests.programs import DRAM_BYTES, programs, token_programs
-from tests.sim.executors import assert_same, golden, on_device
 from weft.isa import PRESETS, AcceleratorConfig
+from weft.sim.fuzz.outcome import assert_same, golden, on_device
 
 TINY = PRESETS["tiny"]
 CONFIGS = {
