@@ -105,7 +105,7 @@ def rows(buses: list[int], blocks: list[int]) -> Iterator[dict[str, Any]]:
 
 def main() -> int:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     sizes = {"type": int, "nargs": "+", "metavar": "N"}
     parser.add_argument("--bus", default=[8, 16, 32, 64], help="bytes of a beat", **sizes)
     parser.add_argument("--block", default=[4, 8, 16, 32], help="lanes of an element", **sizes)

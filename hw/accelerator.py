@@ -24,6 +24,17 @@ READERS = ("fetch", "load", "compute")
 """Who reads DRAM, by the AXI id."""
 
 
+def accelerator_signature(config: AcceleratorConfig) -> wiring.Signature:
+    """The pins of an :class:`Accelerator`."""
+    return wiring.Signature(
+        {
+            "m_axi": Out(axi4_signature(config)),
+            "s_axil": In(axi4lite_signature()),
+            "irq": Out(1),
+        }
+    )
+
+
 class Accelerator(wiring.Component):
     """Control, scheduler, fetch, the three engines and the ports to DRAM, connected.
 
@@ -46,13 +57,7 @@ class Accelerator(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig, form: Form = "synthesis"):
         self._config, self._form = config, form
-        super().__init__(
-            {
-                "m_axi": Out(axi4_signature(config)),
-                "s_axil": In(axi4lite_signature()),
-                "irq": Out(1),
-            }
-        )
+        super().__init__(accelerator_signature(config))
 
     def elaborate(self, platform):
         m = Module()

