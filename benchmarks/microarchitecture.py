@@ -36,6 +36,9 @@ STREAM = 0x40_0000
 
 SIDES = 4
 """Places for tiles that are reduced and stored in turn."""
+BEYOND = 300
+"""Instructions of the shorter of two programs: more than can be fetched before the first one
+starts, so that the longer one starts in no other way."""
 UOPS = 64
 """Micro-ops at address 0 of DRAM, the same in all programs: number i has ``dst`` = i."""
 
@@ -119,7 +122,7 @@ def beyond_steps(
         for i in range(count):
             yield steps(operations[i % len(operations)], n, 16 * (i % 4))
 
-    return max(bench.each(program, 96, n=n) - n for n in lengths)
+    return max(bench.each(program, BEYOND, n=n) - n for n in lengths)
 
 
 def alu_step(bench: Bench, *operations: str, two: bool) -> float:
@@ -191,7 +194,7 @@ def loads_beside_gemm(bench: Bench, *loads: str) -> float:
                 f"iter_out={length // count} | {' '.join(flags)}"
             )
 
-    return bench.each(program, 40) - length
+    return bench.each(program, BEYOND // 2) - length
 
 
 def stored_tile(bench: Bench, vectors: int, reduction: int) -> float:
@@ -212,7 +215,7 @@ def stored_tile(bench: Bench, vectors: int, reduction: int) -> float:
             tile = f"sram_base={at} dram_base=4096 y_size=1 x_size={vectors}"
             yield f"storex.out {tile} | pop_prev {token}"
 
-    return bench.each(program, 40) - vectors * reduction
+    return bench.each(program, BEYOND // 3) - vectors * reduction
 
 
 def loaded(bench: Bench, memory: str) -> str:
@@ -229,7 +232,7 @@ def there_and_back(bench: Bench) -> float:
             yield f"load.inp | {'pop_next' * (i > 0)} push_next"
             yield steps("gemm", 1, more=f"| pop_prev {'push_prev' * (i < rounds - 1)}")
 
-    return bench.each(program, 50)
+    return bench.each(program, BEYOND // 2)
 
 
 def empty_program(bench: Bench) -> float:
