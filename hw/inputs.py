@@ -86,12 +86,13 @@ class Inputs(wiring.Component):
             write = cells.write_port(granularity=self._width // self._parts)
             place = number % self._written
             ahead = (number - self.write.address[:bits])[:bits]
+            covered = ahead < self._written if self._written < count else C(1)
             m.d.comb += [
                 write.addr.eq(_row(self.write.address, bits, number)),
                 write.data.eq(self.write.data.word_select(place, self._width)),
                 write.en.eq(
                     self.write.mask.word_select(place, self._parts)
-                    & (self.write.valid & (ahead < self._written)).replicate(self._parts)
+                    & (self.write.valid & covered).replicate(self._parts)
                 ),
             ]
             read = cells.read_port()

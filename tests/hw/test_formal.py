@@ -186,7 +186,7 @@ def merge(component: type[Merge]) -> None:
             "end": ~waits | (end == (dut_held.address + held * bus)[:32]),
             "place": ~followed | ((dut_held.address + ahead * bus)[:32] == address),
         },
-        given=[~dut.i.valid | (dut.i.p.beats != 0), keeps(m, dut.i)],
+        given=[~dut.i.valid | (dut.i.p.beats != 0), stays(m, dut.i)],
     )
 
 
