@@ -18,7 +18,7 @@ from .constants import Weights
 from .image import Image, Walk
 from .kernel import Refusal
 
-START_CYCLES = 5
+START_CYCLES = 10
 """What an instruction costs besides its steps or beats, roughly."""
 LATENCY_CYCLES = 60
 """From an instruction's start to its first data, roughly."""
