@@ -303,7 +303,7 @@ def _combined(op: str, a: Range, b: Range) -> Range:
         case "ne" if high < least or most < low:
             return 1, 1
         case "ne" | "eq" if low == high == least == most:
-            return (int(op == "eq"),) * 2
+            return (same := int(op == "eq")), same
         case "eq" | "ne" | "lt" | "le":
             return 0, 1
     return UNKNOWN

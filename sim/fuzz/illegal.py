@@ -43,7 +43,7 @@ def token_program(config: AcceleratorConfig, choices: Choices) -> Program:
                     if o.engine is engine and "x_size" in params_of(o.format, config))  # fmt: skip
         absent = {Engine.LOAD: "prev", Engine.STORE: "next"}.get(engine, "none")
         flags = {f: True for f in FLAGS if not f.endswith(absent) and choices.yes()}
-        words.append(instructions.encode(Instruction(name, **flags)))
+        words.append(instructions.encode(replace(Instruction(name), **flags)))
         words += [instructions.encode(Instruction(name))] * choices.one_of(rows)
     end = choices.one_of(("finish", "finish", "illegal", "none"))
     if end != "none":
