@@ -10,6 +10,10 @@ bare
     The same GEMM in the same library with nothing of ours around it: Verilator's own speed.
 
 And in seconds: a cold build, and a warm start of a new process until the device is connected.
+
+Of the functional simulator: multiplications and additions a second of CPU time, in one long GEMM,
+and the CPU seconds of a new process from connecting to the end of a first short program, with
+nothing in its cache and with everything.
 """
 
 from __future__ import annotations
@@ -23,12 +27,13 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 
 from weft.isa import AcceleratorConfig, Instruction, InstructionSet
 from weft.isa.formats import INSTRUCTION_BYTES, uop_layout
-from weft.sim import connect
+from weft.sim import Device, connect
 from weft.sim.library import library
 from weft.sim.rtl import RtlDevice
 from weft.sim.verilate import find_tools
@@ -41,7 +46,7 @@ ROWS, TAPS = 256, 16
 class Programs:
     """The two programs for one configuration, on a device."""
 
-    def __init__(self, device: RtlDevice):
+    def __init__(self, device: Device):
         self.device = device
         self.config = config = device.config
         self.instructions = InstructionSet(config)
@@ -79,6 +84,12 @@ class Programs:
         """Write a program of one GEMM that outlasts every measurement; its length."""
         trips = (1 << 14) - 1
         return self._write([self._load_uops(), self._gemm(0, trips, trips, 0)])
+
+    def gemm(self, trips: int) -> tuple[int, int]:
+        """Write a program of one GEMM of ``16 * TAPS * trips`` steps; its length, its MACs."""
+        steps = 16 * TAPS * trips
+        macs = steps * self.config.batch * self.config.block**2
+        return self._write([self._load_uops(), self._gemm(0, trips, 16, 0)]), macs
 
     def _load_uops(self) -> Instruction:
         return self._move("load.uop", 0, UOPS, 2 * TAPS)
@@ -184,6 +195,34 @@ def warm_start(config: AcceleratorConfig) -> dict[str, float]:
     }
 
 
+def functional(config: AcceleratorConfig, rounds: int) -> dict[str, float]:
+    """Speed, the median of ``rounds``, and the start of a process without a cache and with one."""
+    with connect("functional", config) as device:
+        count, macs = Programs(device).gemm((1 << 14) - 1)
+        device.run(STREAM, count)
+        speeds = [macs / cpu_seconds(lambda: device.run(STREAM, count)) for _ in range(rounds)]
+    program = (
+        "import json, sys, time; from benchmarks.simulation_speed import Programs, STREAM;"
+        " from weft.isa import AcceleratorConfig; from weft.sim import connect;"
+        " config = AcceleratorConfig.from_mapping(json.loads(sys.argv[1]));"
+        " started = time.process_time(); device = connect('functional', config);"
+        " device.run(STREAM, Programs(device).gemm(1)[0]); print(time.process_time() - started)"
+    )
+    figures = {"functional_macs_per_second": statistics.median(speeds)}
+    with tempfile.TemporaryDirectory() as cache:
+        for name in ("cold", "warm"):
+            done = subprocess.run(
+                [sys.executable, "-c", program, json.dumps(config.to_mapping())],
+                check=True,
+                capture_output=True,
+                text=True,
+                cwd=Path(__file__).resolve().parents[1],
+                env={**os.environ, "WEFT_CACHE": cache},
+            )
+            figures[f"functional_{name}_seconds"] = float(done.stdout)
+    return figures
+
+
 def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="speed of the RTL simulation")
@@ -195,6 +234,7 @@ def main() -> int:
     config = AcceleratorConfig.preset(options.hw)
     figures = cold_build(config) | warm_start(config)
     figures |= simulation(config, options.cycles, options.rounds)
+    figures |= functional(config, options.rounds)
     tools = {tool.name: tool.version for tool in find_tools()}
     if options.json:
         print(json.dumps({"hw": config.to_mapping(), "tools": tools, **figures}, indent=2))
@@ -213,6 +253,9 @@ def main() -> int:
     ):
         speed = figures[f"{name}_cycles_per_second"] / 1e6
         print(f"  {name:12} {speed:8.2f} million cycles per CPU second  ({what.format(**figures)})")
+    print(f"  functional   {figures['functional_macs_per_second'] / 1e9:8.1f} GMAC per CPU second"
+          "  (starts in {functional_warm_seconds:.2f} s of CPU time, {functional_cold_seconds:.2f} "
+          "without a cache)".format(**figures))  # fmt: skip
     return 0
 
 

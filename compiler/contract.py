@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 
 from ..isa.nest import I8, Binary, Const, Expr, Index, Load, Select, Sum, walk
 from .affine import affine, indices_of, is_index
@@ -21,8 +22,9 @@ def contraction(matcher: Matcher, total: Sum, ending: Ending) -> Contraction:
     Refusal
         If no instruction's products are those of ``total``.
     """
-    reasons: list[str] = []
+    reason = "no instruction adds products to an accumulator"
     for pattern in matcher.patterns:
+        reasons: list[str] = []
         if pattern.target.buffer != "acc" or not _reads_weights(pattern):
             continue
         in_place = pattern.target in walk(pattern.value)
@@ -33,7 +35,8 @@ def contraction(matcher: Matcher, total: Sum, ending: Ending) -> Contraction:
                 return _placed(matcher, pattern, match, total, ending)
             except Refusal as refusal:
                 reasons.append(str(refusal))
-    raise Refusal(reasons[0] if reasons else "no instruction adds products to an accumulator")
+        reason = reasons[0] if reasons else reason  # at last, that of the simplest instruction
+    raise Refusal(reason)
 
 
 def _products(matcher: Matcher, pattern: Pattern, total: Sum) -> Iterator[Match]:
@@ -62,7 +65,8 @@ def _placed(
         summed = any(name in dict(s.axes) for s, _ in match.sums)
         if (loop in reduced) != summed:
             raise Refusal(f"loop {loop} is summed on one side only")
-    load_weights = _load_of(matcher, "wgt")
+    of_weights = lanes.of_weights(w_hole)
+    load_weights = _load_of(matcher, "wgt", tuple(extent for _, extent in of_weights))
     bound = set(lanes.bound.values())
     varying = indices_of(weights) - bound - reduced
     if varying:
@@ -79,7 +83,7 @@ def _placed(
         image,
         load_weights.operation.name,
         weights,
-        lanes.of_weights(w_hole),
+        of_weights,
         load_weights.element,
         taps,
         channel,
@@ -100,11 +104,18 @@ def _first(matcher: Matcher, add: Pattern) -> tuple[str, ...]:
     raise Refusal("no instruction starts an accumulator")
 
 
-def _load_of(matcher: Matcher, scratchpad: str) -> Pattern:
-    for pattern in matcher.patterns:
-        if pattern.target.buffer == scratchpad and I8 in pattern.source_types:
-            return pattern
-    raise Refusal(f"no instruction loads 8-bit elements into {scratchpad}")
+def _load_of(matcher: Matcher, scratchpad: str, lanes: tuple[int, ...]) -> Pattern:
+    """The load that fills these lanes of an element and as little else as possible."""
+    found = [
+        pattern
+        for pattern in matcher.patterns
+        if pattern.target.buffer == scratchpad
+        and I8 in pattern.source_types
+        and all(has >= wants for has, wants in zip(pattern.element, lanes, strict=True))
+    ]
+    if not found:
+        raise Refusal(f"no instruction loads 8-bit elements into {scratchpad}")
+    return min(found, key=lambda pattern: prod(pattern.element))
 
 
 class _Lanes:

@@ -34,6 +34,8 @@ class Job(ABC):
         The one that it writes.
     weights, records : ndarray
         Constant elements of WGT and QNT, by element; empty if it has none.
+    weight_bytes : int
+        Of an element of WGT in DRAM.
     choices : mapping
         The schedule's decisions, for people.
     """
@@ -42,6 +44,7 @@ class Job(ABC):
     output: str
     weights: np.ndarray
     records: np.ndarray
+    weight_bytes: int
     choices: Mapping[str, str | int]
     read_bytes: int
     """What any schedule must read of its inputs."""
@@ -88,6 +91,7 @@ class ContractionJob(Job):
             len(self.records),
             work.tap_lanes,
         )
+        self.weight_bytes = self.layer.weight_bytes
         self.tile, cycles = choose(self.layer, config)
         tile, need = self.tile, extents(self.layer, self.tile)
         self.choices = {
@@ -118,6 +122,7 @@ class ElementwiseJob(Job):
         by_tensor = {image.tensor: image.touched_bytes for image in work.images.values()}
         self.read_bytes = sum(by_tensor.values())
         self.weights = np.zeros((0, config.wgt_element_bytes), np.uint8)
+        self.weight_bytes = config.wgt_element_bytes
         self.parameters = records_of(work, is_index(kernel.element[3]))
         rows = [pack_records(kernel, record, None, config) for record in self.parameters]
         empty = np.zeros((0, config.qnt_element_bytes), np.uint8)

@@ -201,12 +201,12 @@ def _accelerator_step(module: Module, placed: Placement) -> AcceleratorStep:
     assert tensors is not None
     assert constants is not None
     element = config.inp_element_bytes
-    weights = constants.add(f"{node.name}.wgt", job.weights, config.wgt_element_bytes)
+    weights = constants.add(f"{node.name}.wgt", job.weights, job.weight_bytes)
     records = constants.add(f"{node.name}.qnt", job.records, config.qnt_element_bytes)
     bases = Bases(
         {name: tensors[name].address // element for name in (*job.inputs, job.output)},
         records // config.qnt_element_bytes,
-        weights // config.wgt_element_bytes,
+        weights // job.weight_bytes,
     )
     stream = finish(job.actions(bases), config, constants.reserve(UOP_BYTES))
     constants.add(f"{node.name}.uop", stream.uops, UOP_BYTES)

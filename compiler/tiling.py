@@ -18,7 +18,7 @@ from .constants import Weights
 from .image import Image, Walk
 from .kernel import Refusal
 
-START_CYCLES = 10
+START_CYCLES = 5
 """What an instruction costs besides its steps or beats, roughly."""
 LATENCY_CYCLES = 60
 """From an instruction's start to its first data, roughly."""
@@ -66,6 +66,11 @@ class Layer:
     def dense(self) -> bool:
         """Whether every output block reads the same input blocks."""
         return len(set(self.weights.inputs)) == 1
+
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of an element of weights in DRAM."""
+        return math.prod(self.weights.data.shape[4:])
 
     @property
     def steps(self) -> int:
@@ -246,7 +251,7 @@ def _estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int | None
     wgt_loads = _loads(of_weights, wgt_slots, chunks, 1, image_tiles, not tile.weights_outer)
 
     inp_cycles = _box_cycles(need, config)
-    wgt_cycles = START_CYCLES + need.wgt * max(1, config.wgt_element_bytes // config.bus_bytes)
+    wgt_cycles = START_CYCLES + need.wgt * max(1, layer.weight_bytes // config.bus_bytes)
     out_cycles = max(1.0, config.out_element_bytes / config.bus_bytes)
     in_flight = min(tiles * chunks, 2)
     variants = min(tiles * chunks, max(1, min(inp_slots, 2)) * max(1, min(wgt_slots, 2)))

@@ -42,7 +42,11 @@ class LoadEngine(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        self._memories = [m for m in MEMORIES.values() if m.engine is Engine.LOAD]
+        self._memories = [
+            m
+            for m in MEMORIES.values()
+            if m.engine is Engine.LOAD and (m.extension is None or getattr(config, m.extension))
+        ]
         self._scratchpads = write_signatures(config, self._memories)
         super().__init__(
             {

@@ -26,8 +26,10 @@ from ..isa.errors import MissingToolError
 from ..isa.spec import spec_hash
 from ..version import VERSION
 from .accelerator import Accelerator
+from .clocked import clock
 from .form import Form
 from .idle import sink
+from .narrow import narrow
 
 TOP = "weft"
 """The module's name."""
@@ -43,7 +45,7 @@ LINT_EXCEPTIONS = {
 }
 """Rules of ``verilator -Wall`` that the text does not keep, each with the reason."""
 
-_SCRIPT = "proc -nomux -norom; memory_collect; write_verilog -sv -norename -noattr"
+_SCRIPT = "proc -nomux -norom; memory_collect; write_verilog -sv -norename"
 """``-sv`` for ``always_comb``: not every simulator runs ``always @*`` at time 0."""
 
 _REPEATED = re.compile(
@@ -52,15 +54,20 @@ _REPEATED = re.compile(
 """A run of equal elements of a concatenation, as in an extended sign."""
 
 
-def generate(config: AcceleratorConfig, form: Form = "synthesis") -> str:
+def generate(config: AcceleratorConfig, form: Form = "synthesis", *, sources: bool = False) -> str:
     """The Verilog of an accelerator; equal arguments give equal text.
+
+    With ``sources`` everything in it says where in ``hw/`` it comes from, as ``src`` attributes.
 
     Raises
     ------
     MissingToolError
         If the yosys that Amaranth brings (``amaranth[builtin-yosys]``) is not there.
     """
-    return _heading(config, form) + verilog_of(Accelerator(config, form), TOP)
+    text = verilog_of(Accelerator(config, form), TOP, sources=sources)
+    return _heading(config, form) + (
+        clock(narrow(text)) if form == "simulation" and not sources else text
+    )
 
 
 def lint_waivers() -> str:
@@ -71,23 +78,24 @@ def lint_waivers() -> str:
     return f"`verilator_config\n{rules}"
 
 
-def verilog_of(component: wiring.Component, name: str) -> str:
+def verilog_of(component: wiring.Component, name: str, *, sources: bool = False) -> str:
     """The Verilog of a component, without a heading.
 
     Members of an interface are joined by one underscore; clock and reset are added.
     """
-    return _readable(
-        run_yosys(f"read_rtlil <<rtlil\n{rtlil_of(component, name)}\nrtlil\n{_SCRIPT}")
-    )
+    text = rtlil_of(component, name, sources=sources)
+    script = f"{_SCRIPT}{'' if sources else ' -noattr'}"
+    verilog = _readable(run_yosys(f"read_rtlil <<rtlil\n{text}\nrtlil\n{script}"))
+    return re.sub(r'(?<=src = ")[^"]*/(?=hw/\w+\.py:)', "", verilog) if sources else verilog
 
 
-def rtlil_of(component: wiring.Component, name: str) -> str:
+def rtlil_of(component: wiring.Component, name: str, *, sources: bool = False) -> str:
     """What :func:`verilog_of` is made of."""
     ports = {
         pin: (value, PortDirection.Input if flow is In else PortDirection.Output)
         for pin, value, flow in pins(component.signature, component)
     }
-    text = _rtlil(Fragment.get(component, None), ports, name)
+    text = _rtlil(Fragment.get(component, None), ports, name, sources)
     return re.sub(rf"\\{name}\.[\w.$]+", lambda match: match[0].replace(".", "_"), text)
 
 
@@ -123,12 +131,12 @@ class _Emitter(rtlil.ModuleEmitter):
             super().emit_memory(cell_idx, cell)
 
 
-def _rtlil(fragment: Fragment, ports: dict, name: str) -> str:
+def _rtlil(fragment: Fragment, ports: dict, name: str, sources: bool) -> str:
     """What :func:`amaranth.back.rtlil.convert_fragment` does, with :class:`_Emitter`."""
     with _unasserted_values():
         netlist = build_netlist(fragment, ports=ports, name=name)
     empty = rtlil.EmptyModuleChecker(netlist)
-    design = rtlil.Design(emit_src=False)
+    design = rtlil.Design(emit_src=sources)
     signals = rtlil._ast.SignalDict()
     for index, module in enumerate(netlist.modules):
         if not empty.is_empty(index):

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
 
 from .errors import ConfigError, ProgramError
@@ -123,6 +123,7 @@ class Format:
         return _pack(self.name, HEAD + self.fields, config, INSTRUCTION_BITS)
 
 
+@lru_cache(maxsize=4096)
 def _pack(name: str, fields: tuple[Field, ...], config: AcceleratorConfig, bits: int) -> Layout:
     slots: list[Slot] = []
     at = 0
@@ -221,7 +222,7 @@ ALU = Format("ALU", 4, (
 
 # Weft's own. A field `reserved` must be 0; it is room for what comes later.
 MATMUL = Format("MATMUL", 5, (
-    Field("mode", 3, "what a step does; 0 overwrites"),
+    Field("mode", 3, "what a step does: 0 a product; 2, 3 a depthwise one, 3 adds"),
     *_nest(LOOP_BITS - 1), *_GEMM_FACTORS,
 ), "a GEMM whose steps follow a mode", "overwrite")
 LOADX = Format("LOADX", 6, (

@@ -103,10 +103,14 @@ class GoldenModel:
         ``uint8``.
     arrays : dict
         The scratchpads, by the names of the meanings' buffers.
+    bad : pair of int
+        Bytes of DRAM, from the first to before the second, in whose beats the bus answers errors
+        to moves; none to begin with.
     """
 
     def __init__(self, config: AcceleratorConfig, dram_bytes: int = 1 << 24):
         self.config = config
+        self.bad: tuple[int, int] = (0, 0)
         self.instructions = InstructionSet(config)
         self.dram = np.zeros(dram_bytes, np.uint8)
         self.arrays: dict[str, NDArray[Any]] = {}
@@ -144,10 +148,10 @@ class GoldenModel:
             ordering.complete(engine)
         if ordering.finished:
             return counters
+        fault = None
         if illegal is not None:
-            operation, code = static_fault(self.instructions, words[illegal])
-            raise illegal_stop(operation, code, illegal).fault()
-        raise ordering.stopped(count).fault()
+            fault = illegal_stop(*static_fault(self.instructions, words[illegal]), illegal)
+        raise ordering.stopped(count, fault).fault()
 
     def _execute(self, index: int, words: Sequence[int], counters: dict[str, int]) -> None:
         instruction = self.instructions.decode(words[index])
@@ -158,6 +162,10 @@ class GoldenModel:
         except AccessError as error:
             code = access_fault(operation, error.buffer)
             raise device_fault(code, operation.engine.value, index) from None
+        for first, size in rows(self.config, operation, instruction.operands):
+            if beats_meet(self.config, first, size, self.bad):
+                code = access_fault(operation, "dram.")
+                raise device_fault(code, operation.engine.value, index)
         for name, value in counts(self.config, operation, instruction.operands).items():
             counters[name] += value
 
@@ -188,7 +196,7 @@ def access_fault(operation: Operation, buffer: str) -> FaultCode:
 TIMELESS_COUNTERS = ("instructions", "gemm_steps", "alu_steps", "read_bytes", "write_bytes")
 """The counters that every executor agrees on."""
 
-MULTIPLIES = ("gemm", "matmul.set")
+MULTIPLIES = ("gemm", "matmul.set", "depthwise.set", "depthwise.add")
 """The operations whose steps count as steps of GEMM."""
 
 
@@ -204,18 +212,30 @@ def counts(
             found["gemm_steps"] = steps
         elif operation.format.name == "ALU":
             found["alu_steps"] = steps
-    elif "x_size" in operands and operation.name != "store.nop":
-        memory = MEMORIES[operation.fixed["memory_type"]]  # type: ignore[index]
-        size = memory.element_bytes(config)
-        row = operands["x_size"] * size
-        if "STORE" in operation.format.name:
-            found["write_bytes"] = operands["y_size"] * row
-        else:
-            first, stride = operands["dram_base"] * size, operands["x_stride"] * size
-            found["read_bytes"] = sum(
-                beats(config, first + y * stride, row) for y in range(operands["y_size"])
-            )
+    elif "STORE" in operation.format.name:
+        found["write_bytes"] = sum(size for _, size in rows(config, operation, operands))
+    else:
+        moved = rows(config, operation, operands)
+        found["read_bytes"] = sum(beats(config, first, size) for first, size in moved)
     return found
+
+
+def rows(
+    config: AcceleratorConfig, operation: Operation, operands: Mapping[str, int]
+) -> list[tuple[int, int]]:
+    """The rows of DRAM that an instruction moves: address and bytes of each."""
+    if not operands.get("x_size") or operation.name == "store.nop":
+        return []
+    size = MEMORIES[operation.fixed["memory_type"]].element_bytes(config)  # type: ignore[index]
+    first, stride = operands["dram_base"] * size, operands["x_stride"] * size
+    row = operands["x_size"] * size
+    return [(first + y * stride, row) for y in range(operands["y_size"])]
+
+
+def beats_meet(config: AcceleratorConfig, address: int, size: int, bad: tuple[int, int]) -> bool:
+    """Whether a beat that ``size`` bytes at ``address`` touch has bytes of ``bad``."""
+    bus, (first, end) = config.bus_bytes, bad
+    return first < end and address // bus * bus < end and first < -(-(address + size) // bus) * bus
 
 
 def beats(config: AcceleratorConfig, address: int, size: int) -> int:

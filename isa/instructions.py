@@ -127,7 +127,7 @@ def _load(memory: Memory, format: Format) -> Meaning:
             target = Index("sram_base") + y * columns + x
             return Store(sram.name, (target, *lanes), value)
 
-        row = For("x", expr(0), columns, _lanes(sram.shape[1:], lane), parallel=True)
+        row = For("x", expr(0), columns, _lanes(memory.lanes(config), lane), parallel=True)
         return _box(format, config, f"{format.name.lower()}.{memory.name}", (sram, dram), row)
 
     return meaning
@@ -243,6 +243,14 @@ def _product(config: AcceleratorConfig, lanes: tuple[Expr, ...]) -> Expr:
     return Sum((("c", config.block),), body)
 
 
+def _taps(config: AcceleratorConfig, lanes: tuple[Expr, ...]) -> Expr:
+    """Every channel by itself, over neighbouring elements: row ``t`` of a weight is a tap's."""
+    b, o = lanes
+    t = Index("t")
+    body = Load("inp", (Index("src") + t, b, o)) * Load("wgt", (Index("wgt"), t, o))
+    return Sum((("t", config.taps),), body)
+
+
 LaneValue = Callable[["AcceleratorConfig", tuple[Expr, ...]], Expr]
 
 
@@ -319,7 +327,6 @@ def _load_operations() -> list[Operation]:
     for memory in MEMORIES.values():
         if memory.type is MemoryType.OUT:
             continue
-        extension = "requantize" if memory.type is MemoryType.QNT else None
         operations.append(
             Operation(
                 f"load.{memory.name}",
@@ -327,8 +334,8 @@ def _load_operations() -> list[Operation]:
                 {"memory_type": memory.type},
                 memory.engine,
                 _load(memory, formats.LOAD),
-                f"DRAM to {memory.scratchpad}, zeros around",
-                extension,
+                f"DRAM to {'rows of ' if memory.whole else ''}{memory.scratchpad}, zeros around",
+                memory.extension,
             )
         )
     return operations
@@ -383,6 +390,15 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("matmul.set", formats.MATMUL, {"mode": 0}, Engine.COMPUTE,
               _gemm(formats.MATMUL, "matmul.set", _product),
               "acc[dst] = inp[src] . wgt[wgt] transposed", "overwrite"),
+    Operation("depthwise.set", formats.MATMUL, {"mode": 2}, Engine.COMPUTE,
+              _gemm(formats.MATMUL, "depthwise.set", _taps),
+              "acc[dst] = rows of wgt[wgt] times inp[src] and its neighbours, lane by lane",
+              "taps"),
+    Operation("depthwise.add", formats.MATMUL, {"mode": 3}, Engine.COMPUTE,
+              _gemm(formats.MATMUL, "depthwise.add",
+                    lambda c, lanes: _acc("dst", lanes) + _taps(c, lanes)),
+              "acc[dst] += rows of wgt[wgt] times inp[src] and its neighbours, lane by lane",
+              "taps"),
     Operation("loadx.inp", formats.LOADX, {"memory_type": MemoryType.INP}, Engine.LOAD,
               _load(_INP, formats.LOADX), "DRAM to inp, a chosen value around", "pad_value"),
     Operation("loadx.acc8", formats.LOADX, {"memory_type": MemoryType.ACC8}, Engine.COMPUTE,

@@ -38,6 +38,7 @@ class MemoryType(IntEnum):
     OUT = 4
     ACC8 = 5
     QNT = 6
+    TAPS = 7
 
 
 @dataclass(frozen=True)
@@ -80,6 +81,11 @@ class Memory:
         Configuration to the extents of an element.
     sram_dtype, dram_dtype : callable
         Configuration to the type of a lane in the scratchpad (of a simulator) and in DRAM.
+    whole : callable or None
+        The extents of the scratchpad's element where this one is only its first rows; the others
+        keep what they hold.
+    extension : str or None
+        The configuration's switch that admits it.
     """
 
     type: MemoryType
@@ -88,6 +94,8 @@ class Memory:
     lanes: Callable[[AcceleratorConfig], tuple[int, ...]]
     sram_dtype: DType
     dram_dtype: Callable[[AcceleratorConfig], DType]
+    whole: Callable[[AcceleratorConfig], tuple[int, ...]] | None = None
+    extension: str | None = None
 
     @property
     def name(self) -> str:
@@ -107,7 +115,7 @@ class Memory:
 
     def sram(self, config: AcceleratorConfig) -> Buffer:
         """The scratchpad as a simulator keeps it."""
-        shape = (self.depth(config), *self.lanes(config))
+        shape = (self.depth(config), *(self.whole or self.lanes)(config))
         return Buffer(self.scratchpad, self.sram_dtype, shape)
 
     def dram(self, config: AcceleratorConfig) -> Buffer:
@@ -119,11 +127,20 @@ def _vector(c: AcceleratorConfig) -> tuple[int, ...]:
     return (c.batch, c.block)
 
 
+def _matrix(c: AcceleratorConfig) -> tuple[int, ...]:
+    return (c.block, c.block)
+
+
+def _tap_rows(c: AcceleratorConfig) -> tuple[int, ...]:
+    """The rows that a depthwise step reads, and as many more as make a power of two."""
+    return (1 << max(0, c.taps - 1).bit_length(), c.block)
+
+
 # fmt: off
 MEMORIES = {
     memory.type: memory for memory in (
         Memory(MemoryType.UOP,  "uop", Engine.COMPUTE, lambda c: (), U32, lambda c: U32),
-        Memory(MemoryType.WGT,  "wgt", Engine.LOAD, lambda c: (c.block, c.block), I8,
+        Memory(MemoryType.WGT,  "wgt", Engine.LOAD, _matrix, I8,
                lambda c: DType("i", c.wgt_width)),
         Memory(MemoryType.INP,  "inp", Engine.LOAD, _vector, I8,
                lambda c: DType("i", c.inp_width)),
@@ -132,7 +149,9 @@ MEMORIES = {
                lambda c: DType("i", c.out_width)),
         Memory(MemoryType.ACC8, "acc", Engine.COMPUTE, _vector, I32, lambda c: I8),
         Memory(MemoryType.QNT,  "qnt", Engine.COMPUTE, lambda c: (c.qnt_element_bytes,), U8,
-               lambda c: U8),
+               lambda c: U8, extension="requantize"),
+        Memory(MemoryType.TAPS, "wgt", Engine.LOAD, _tap_rows, I8,
+               lambda c: DType("i", c.wgt_width), _matrix, "taps"),
     )
 }
 # fmt: on

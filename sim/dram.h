@@ -78,6 +78,9 @@ public:
 
     bool writing() const { return open_ != 0; }
 
+    /// Beats with bytes from `first` to before `end` answer SLVERR, and are not written.
+    void break_down(std::uint64_t first, std::uint64_t end) { bad_ = first, bad_end_ = end; }
+
 private:
     struct Burst {
         std::uint32_t address;
@@ -108,7 +111,7 @@ private:
         std::uint8_t id;
         std::vector<Data> data;
     };
-    enum Answer : std::uint8_t { OKAY = 0, DECERR = 3 };
+    enum Answer : std::uint8_t { OKAY = 0, SLVERR = 2, DECERR = 3 };
 
     static unsigned check_burst(const char* channel, std::uint32_t address, unsigned length,
                                 unsigned size, unsigned burst) {
@@ -125,7 +128,10 @@ private:
         return length + 1;
     }
 
-    bool inside(std::uint32_t address) const { return std::uint64_t{address} + BUS <= size_; }
+    Answer answer(std::uint64_t address) const {
+        if (address + BUS > size_) return DECERR;
+        return address < bad_end_ && bad_ < address + BUS ? SLVERR : OKAY;
+    }
 
     static Data data_of(const Vweft& top) {
         Data data{{}, top.m_axi_wstrb, bool(top.m_axi_wlast)};
@@ -161,12 +167,8 @@ private:
         top.m_axi_rvalid = 1;
         top.m_axi_rid = read.id;
         top.m_axi_rlast = read.beats == 1;
-        if (inside(read.address)) {
-            top.m_axi_rresp = OKAY;
-            std::memcpy(&top.m_axi_rdata, data_ + read.address, BUS);
-        } else {
-            top.m_axi_rresp = DECERR;
-        }
+        top.m_axi_rresp = answer(read.address);
+        if (top.m_axi_rresp == OKAY) std::memcpy(&top.m_axi_rdata, data_ + read.address, BUS);
     }
 
     void finish_beat() {
@@ -201,10 +203,11 @@ private:
         top.m_axi_bresp = OKAY;
         std::uint32_t address = write.address;
         for (const Data& data : write.data) {
-            if (inside(address)) {
+            const Answer answered = answer(address);
+            if (answered == OKAY) {
                 store(data_ + address, data);
             } else {
-                top.m_axi_bresp = DECERR;
+                top.m_axi_bresp = answered;
             }
             address += BUS;
         }
@@ -223,6 +226,7 @@ private:
     std::uint8_t* data_;
     std::uint64_t size_;
     unsigned latency_;
+    std::uint64_t bad_ = 0, bad_end_ = 0;
 
     Held<Burst> ar_{"AR"}, aw_{"AW"};
     Held<Data> w_{"W"};

@@ -15,6 +15,9 @@
 #if VM_TRACE_FST
 #include "verilated_fst_c.h"
 #endif
+#if VM_COVERAGE
+#include "verilated_cov.h"
+#endif
 
 /// The runtime's own would end the process.
 void vl_fatal(const char*, int, const char*, const char* text) { throw Violation(text); }
@@ -66,6 +69,7 @@ public:
         }
         top_->rst = 0;
         dram_ = std::make_unique<Dram>(memory_, size_, latency_);
+        dram_->break_down(bad_, bad_end_);
         lite_r_ = Held<std::uint64_t>("s_axil R");
         lite_b_ = Held<std::uint64_t>("s_axil B");
     }
@@ -122,6 +126,12 @@ public:
         throw Violation("s_axil B never comes" + at(offset));
     }
 
+    /// From now on, also after a reset, these bytes of DRAM answer errors.
+    void break_down(std::uint64_t first, std::uint64_t end) {
+        bad_ = first, bad_end_ = end;
+        if (dram_) dram_->break_down(bad_, bad_end_);
+    }
+
     /// Cycles until the interrupt, `most` of them at most; how many there were.
     std::uint64_t run(std::uint64_t most) {
         std::uint64_t n = 0;
@@ -152,6 +162,16 @@ public:
         trace_->open(path);
 #else
         throw Violation("this library was built without waves, asked for " + std::string(path));
+#endif
+    }
+
+    /// What has been executed since the last time or power-up, as Verilator writes it.
+    void cover(const char* path) {
+#if VM_COVERAGE
+        context_->coveragep()->write(path);
+        context_->coveragep()->zero();
+#else
+        throw Violation("this library was built without coverage, asked for " + std::string(path));
 #endif
     }
 
@@ -203,6 +223,7 @@ private:
 
     std::uint8_t* memory_;
     std::uint64_t size_;
+    std::uint64_t bad_ = 0, bad_end_ = 0;
     unsigned latency_;
     Stalls power_up_stalls_, stalls_{false, 0};
     std::uint64_t cycle_ = 0;
@@ -265,6 +286,12 @@ WEFT_API int weft_write_register(void* handle, std::uint32_t offset, std::uint32
     return guarded(device, [&] { device->write_register(offset, value); });
 }
 
+/// Beats of DRAM with bytes from `first` to before `end` answer errors; none if they are equal.
+WEFT_API int weft_break_down(void* handle, std::uint64_t first, std::uint64_t end) {
+    auto* device = static_cast<Device*>(handle);
+    return guarded(device, [&] { device->break_down(first, end); });
+}
+
 /// At most `*cycles`, which then holds how many there were; 1 once the interrupt is high.
 WEFT_API int weft_run(void* handle, std::uint64_t* cycles) {
     auto* device = static_cast<Device*>(handle);
@@ -284,6 +311,12 @@ WEFT_API int weft_writing(void* handle) { return static_cast<Device*>(handle)->w
 WEFT_API int weft_trace(void* handle, const char* path) {
     auto* device = static_cast<Device*>(handle);
     return guarded(device, [&] { device->trace(path); });
+}
+
+/// Writes what has been executed since the last time or power-up to a file.
+WEFT_API int weft_cover(void* handle, const char* path) {
+    auto* device = static_cast<Device*>(handle);
+    return guarded(device, [&] { device->cover(path); });
 }
 
 WEFT_API std::int64_t weft_cycle(void* handle) { return static_cast<Device*>(handle)->cycles(); }

@@ -18,9 +18,11 @@ _FUNCTIONS = {
     "read_register": (ctypes.c_int, "pointer u32 u32*"),
     "write_register": (ctypes.c_int, "pointer u32 u32"),
     "run": (ctypes.c_int, "pointer u64*"),
+    "break_down": (ctypes.c_int, "pointer u64 u64"),
     "bare": (ctypes.c_int, "pointer u64"),
     "writing": (ctypes.c_int, "pointer"),
     "trace": (ctypes.c_int, "pointer text"),
+    "cover": (ctypes.c_int, "pointer text"),
     "cycle": (ctypes.c_int64, "pointer"),
     "error": (ctypes.c_char_p, "pointer"),
 }
@@ -99,6 +101,10 @@ class Driver:
         interrupt = self._call("run", ctypes.byref(count))
         return count.value, bool(interrupt)
 
+    def break_down(self, first: int, end: int) -> None:
+        """Let beats of DRAM with bytes from ``first`` to before ``end`` answer errors."""
+        self._call("break_down", first, end)
+
     def bare(self, cycles: int) -> None:
         """Toggle the clock and do nothing else, for measurements."""
         self._call("bare", cycles)
@@ -116,6 +122,10 @@ class Driver:
     def trace(self, path: Path) -> None:
         """Write waves of everything from now on to an FST file; the library must have them."""
         self._call("trace", str(path).encode())
+
+    def cover(self, path: Path) -> None:
+        """Write what was executed since the last time or power-up; the library must count it."""
+        self._call("cover", str(path).encode())
 
     def close(self) -> None:
         """Free the device; may be called twice."""

@@ -18,7 +18,11 @@ FORM = "simulation"
 
 
 def library(
-    config: AcceleratorConfig, *, trace: bool = False, progress: verilate.Progress | None = None
+    config: AcceleratorConfig,
+    *,
+    trace: bool = False,
+    coverage: bool = False,
+    progress: verilate.Progress | None = None,
 ) -> Path:
     """The shared library that simulates ``config``; built at the first call.
 
@@ -26,7 +30,8 @@ def library(
     that a warm start costs neither Amaranth nor Verilator. Raises what
     :func:`weft.sim.verilate.build` raises.
     """
-    parts = (spec_hash(config), _sources_hash(), FORM, verilate.toolchain_key(trace=trace))
+    key = verilate.toolchain_key(trace=trace, coverage=coverage)
+    parts = (spec_hash(config), _sources_hash(), FORM, key)
     index = folder() / f"{key_of(*parts)}.built"
     if index.exists():
         built = folder() / index.read_text()
@@ -36,9 +41,13 @@ def library(
     def generate() -> str:
         from ..hw import verilog
 
-        return verilog.generate(config, form=FORM)
+        return verilog.generate(config, form=FORM, sources=coverage)
 
-    built = verilate.build(generate, config.bus_bytes, trace=trace, progress=progress)
+    built = verilate.build(
+        generate, config.bus_bytes, trace=trace, coverage=coverage, progress=progress
+    )
+    if coverage:  # whoever reads the counts wants to know of what
+        built.with_suffix(".v").write_text(generate())
     partial = index.with_suffix(f".{os.getpid()}")
     partial.write_text(built.name)
     os.replace(partial, index)

@@ -18,6 +18,7 @@ COMMON_FLAGS = ("-std=c++17", "-fPIC", "-fvisibility=hidden", "-w", "-DVL_USER_F
 RUNTIME_FLAGS = ("-O1",)
 RUNTIME = ("verilated.cpp", "verilated_threads.cpp")
 WAVE_RUNTIME = ("verilated_fst_c.cpp",)
+COVERAGE_RUNTIME = ("verilated_cov.cpp",)
 PACKING = tuple(Path(__file__).parent / name for name in ("lz4.h", "zlib.h"))
 
 
@@ -36,7 +37,9 @@ def key_of(*parts: str) -> str:
 class Runtime:
     """Verilator's runtime as object files, compiling in the background from the start."""
 
-    def __init__(self, verilator: Verilator, compiler: Compiler, *, trace: bool):
+    def __init__(
+        self, verilator: Verilator, compiler: Compiler, *, trace: bool, coverage: bool = False
+    ):
         key = key_of(
             verilator.identity,
             compiler.identity,
@@ -46,7 +49,8 @@ class Runtime:
         compiling, self.libraries = wave_flags(verilator, compiler) if trace else ((), ())
         self._objects: list[Path] = []
         self._jobs: list[tuple[subprocess.Popen[str], Path, Path]] = []
-        for name in (*RUNTIME, *WAVE_RUNTIME) if trace else RUNTIME:
+        wanted = (*RUNTIME, *(WAVE_RUNTIME if trace else ()))
+        for name in (*wanted, *(COVERAGE_RUNTIME if coverage else ())):
             target = folder() / f"{key}-{name}.o"
             self._objects.append(target)
             if not target.exists():

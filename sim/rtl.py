@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from os import PathLike
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import DataError, DeviceError, DeviceTimeout
 from ..isa.faults import ENGINE_NAMES, FAULT_TEXT, FaultCode, device_fault
+from ..isa.formats import INSTRUCTION_BYTES
 from ..isa.registers import COUNTERS, IDENTITY, VERSION, register
 from ..isa.spec import spec_hash
+from .coverage import Coverage
 from .device import (
     DEFAULT_DRAM_BYTES,
     DEFAULT_DRAM_LATENCY,
@@ -58,6 +62,10 @@ class RtlDevice(Device):
         An FST file with the waves of everything until :meth:`reset` or :meth:`close`; the
         simulation is then slower by orders of magnitude.
 
+    coverage : Coverage, optional
+        Takes what the RTL executes, at every :meth:`reset` and :meth:`close`; the simulation is
+        then slower.
+
     Raises
     ------
     ConfigError
@@ -81,6 +89,7 @@ class RtlDevice(Device):
         timeout_cycles: int = DEFAULT_TIMEOUT_CYCLES,
         progress: Callable[[str, float], None] | None = None,
         wave: str | PathLike[str] | None = None,
+        coverage: Coverage | None = None,
     ):
         check_options(dram_bytes, dram_latency, timeout_cycles)
         if wave is not None:
@@ -88,7 +97,10 @@ class RtlDevice(Device):
         self.config = config
         self.timeout_cycles = timeout_cycles
         self._stopped: str | None = None
-        path = library(config, trace=wave is not None, progress=progress)
+        self._coverage = coverage
+        path = library(
+            config, trace=wave is not None, coverage=coverage is not None, progress=progress
+        )
         self.dram = empty_dram(dram_bytes)
         self._driver = Driver(path, self.dram, dram_latency, stall_seed)
         self._check_identity()
@@ -125,13 +137,43 @@ class RtlDevice(Device):
 
     def reset(self) -> None:
         """Scratchpads to zero, queues empty, faults cleared; DRAM stays. Waves end here."""
+        self._cover()
         self._driver.renew()
+        self._stopped = None
+
+    def break_down(self, first: int, end: int) -> None:
+        """Let the bus answer errors where a beat has bytes from ``first`` to before ``end``.
+
+        Nothing of such beats is written. It lasts until the next call; equal numbers mend it.
+        """
+        self._driver.break_down(first, end)
+
+    def break_off(self, address: int, count: int, cycles: int) -> None:
+        """Launch a program, let that many cycles pass, and pulse the ``rst`` pin.
+
+        Unlike :meth:`reset` this leaves the scratchpads as they are. Without cycles nothing is
+        launched.
+        """
+        if cycles:
+            self._check(address, count * INSTRUCTION_BYTES)
+            self._launch(address, count)
+            self._driver.run(cycles)
+        self._driver.reset()
         self._stopped = None
 
     def close(self) -> None:
         """Give back what the simulation holds; may be called twice."""
+        self._cover()
         self._driver.close()
         self._stopped = "the device is closed"
+
+    def _cover(self) -> None:
+        """Hand over what was executed, unless the device is closed or broken."""
+        if self._coverage is None:
+            return
+        with NamedTemporaryFile(suffix=".dat") as file, suppress(DeviceError):
+            self._driver.cover(Path(file.name))
+            self._coverage.add(Path(file.name).read_text())
 
     def _launch(self, address: int, count: int) -> None:
         self._write("CONTROL", CLEAR)

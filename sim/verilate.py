@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from ..isa.errors import DeviceError
@@ -49,6 +50,8 @@ VERILATOR_FLAGS = (
     *("--x-assign", "fast", "--x-initial", "fast"),
 )
 MODEL_FLAGS = ("-O3",)
+COVERAGE_MODEL_FLAGS = ("-O1",)
+"""Four times as much C++, of which nobody asks that it be fast."""
 ONCE_FLAGS = ("-O0",)
 """For the half of Verilator's C++ that runs at power-up only."""
 LARGE_BYTES = 1 << 17
@@ -59,13 +62,18 @@ COMPILE_SECONDS = 15.0
 """What progress is shown by while the compiler says nothing."""
 
 
-def toolchain_key(*, trace: bool) -> str:
+COVERAGE_FLAGS = ("--coverage-line", "--coverage-toggle", "-Wno-UNOPTFLAT")
+"""What is counted stands between a signal and its driver, so that some of them look circular."""
+
+
+def toolchain_key(*, trace: bool, coverage: bool = False) -> str:
     """A hash of everything but the Verilog that decides what a library contains."""
     verilator, compiler = find_verilator(), find_compiler()
     return key_of(
         verilator.identity,
         compiler.identity,
         repr((VERILATOR_FLAGS, COMMON_FLAGS, MODEL_FLAGS, ONCE_FLAGS, RUNTIME_FLAGS, trace)),
+        repr((COVERAGE_FLAGS, COVERAGE_MODEL_FLAGS)) if coverage else "",
         *(path.read_text() for path in (*DRIVER, *PACKING)),
     )
 
@@ -75,6 +83,7 @@ def build(
     bus_bytes: int,
     *,
     trace: bool = False,
+    coverage: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """The shared library for a design, from the cache if it was built before.
@@ -90,6 +99,8 @@ def build(
         Bytes of its AXI beats.
     trace : bool
         With waves: a slower library of its own, which can write FST files.
+    coverage : bool
+        Counts what is executed: a library of its own, too.
     progress : callable, optional
         Called with ``generate``, ``verilate`` or ``compile`` and the fraction done.
 
@@ -103,30 +114,57 @@ def build(
     report = progress or (lambda phase, fraction: None)
     verilator, compiler = find_verilator(), find_compiler()
     report("generate", 0.0)
-    with Runtime(verilator, compiler, trace=trace) as runtime:
+    key = toolchain_key(trace=trace, coverage=coverage)
+    with Runtime(verilator, compiler, trace=trace, coverage=coverage) as runtime:
         text = verilog if isinstance(verilog, str) else verilog()
-        path = folder() / f"{key_of(text, str(bus_bytes), toolchain_key(trace=trace))}.so"
+        path = folder() / f"{key_of(text, str(bus_bytes), key)}.so"
         with _lock(path):
             if path.exists():
                 return path
             with tempfile.TemporaryDirectory(prefix=".build-", dir=folder()) as name:
                 work = Path(name)
                 report("verilate", GENERATED)
-                _verilate(verilator, text, bus_bytes, work, trace=trace)
-                _compile(verilator, compiler, work, runtime, _ticker(report), trace=trace)
+                kind = _Kind(trace, coverage)
+                _verilate(verilator, text, bus_bytes, work, kind)
+                _compile(verilator, compiler, work, runtime, _ticker(report), kind)
                 os.replace(work / "weft.so", path)
     report("compile", 1.0)
     return path
 
 
-def _verilate(verilator: Verilator, text: str, bus_bytes: int, work: Path, *, trace: bool) -> None:
+@dataclass(frozen=True)
+class _Kind:
+    """Which library it is to be."""
+
+    trace: bool
+    coverage: bool
+
+    @property
+    def options(self) -> tuple[str, ...]:
+        """Verilator's."""
+        waves = ("--trace-fst",) if self.trace else ()
+        return (*waves, *(COVERAGE_FLAGS if self.coverage else ()))
+
+    @property
+    def level(self) -> tuple[str, ...]:
+        """The compiler's for what runs in every cycle."""
+        return COVERAGE_MODEL_FLAGS if self.coverage else MODEL_FLAGS
+
+    @property
+    def defines(self) -> tuple[str, ...]:
+        """The compiler's for all of the C++."""
+        waves = (f"-DVM_TRACE={self.trace:d}", f"-DVM_TRACE_FST={self.trace:d}")
+        return (*waves, f"-DVM_COVERAGE={self.coverage:d}")
+
+
+def _verilate(verilator: Verilator, text: str, bus_bytes: int, work: Path, kind: _Kind) -> None:
     source = work / "weft.v"
     source.write_text(text)
     done = subprocess.run(
         [
             str(verilator.command),
             *VERILATOR_FLAGS,
-            *(["--trace-fst"] if trace else []),
+            *kind.options,
             *(f"-DWEFT_BUS={bus_bytes}", "--Mdir", str(work), str(DRIVER[-1]), str(source)),
         ],
         env=verilator.environment,
@@ -144,18 +182,17 @@ def _compile(
     work: Path,
     runtime: Runtime,
     tick: Callable[[], None],
-    *,
-    trace: bool,
+    kind: _Kind,
 ) -> None:
     generated = set(work.glob("Vweft*.cpp"))
     once = {path for path in generated if path.stem.endswith("__Slow")}
     large = {path for path in generated - once if path.stat().st_size > LARGE_BYTES}
-    flags = (f"-I{work}", f"-DVM_TRACE={trace:d}", f"-DVM_TRACE_FST={trace:d}")
+    flags = (f"-I{work}", *kind.defines)
     objects: list[Path] = []
     jobs: list[subprocess.Popen[str]] = []
     for name, sources, level in (
-        *((path.stem, [path], MODEL_FLAGS) for path in sorted(large)),
-        ("rest", [*sorted(generated - once - large), DRIVER[0]], MODEL_FLAGS),
+        *((path.stem, [path], kind.level) for path in sorted(large)),
+        ("rest", [*sorted(generated - once - large), DRIVER[0]], kind.level),
         ("once", sorted(once), ONCE_FLAGS),
     ):
         whole, target = work / f"{name}_whole.cpp", work / f"{name}_whole.o"

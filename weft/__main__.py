@@ -24,6 +24,7 @@ VERBS = {
     "synth": "place the accelerator on an FPGA with open tools",
     "disasm": "print instruction streams, joined to layers",
     "hw": "show or compare configurations",
+    "fuzz": "compare all simulators on random programs",
     "doctor": "check the tools that Weft needs",
 }
 """The verbs; each is a module of ``runtime/commands`` with ``arguments`` and ``main``."""

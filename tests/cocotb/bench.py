@@ -10,10 +10,10 @@ from cocotbext.axi import AxiBus, AxiLiteBus, AxiLiteMaster, AxiRam, AxiResp
 
 from tests.cocotb.memory import channels_of, ends, power_up, reset, stall
 from tests.programs import DRAM_BYTES, Program
-from tests.sim.executors import Outcome
 from weft.isa.faults import ENGINE_NAMES, FaultCode, device_fault
 from weft.isa.golden import TIMELESS_COUNTERS
 from weft.isa.registers import register
+from weft.sim.fuzz.outcome import Outcome
 
 LAUNCH, CLEAR = 1, 2
 """Bits of CONTROL."""

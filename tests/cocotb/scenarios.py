@@ -11,10 +11,10 @@ from cocotbext.axi import AxiResp
 
 from tests.cocotb.bench import Bench
 from tests.cocotb.program import BEYOND, CONFIG, program
-from tests.sim.executors import Outcome, assert_same, golden
 from weft.isa.faults import FaultCode
 from weft.isa.registers import IDENTITY
 from weft.isa.spec import spec_hash
+from weft.sim.fuzz.outcome import Outcome, assert_same, golden
 
 STALL = 0.4
 FETCH_FAULT = (FaultCode.BUS_READ, "fetch", 0, ())

@@ -11,6 +11,7 @@ from weft.compiler.check import check
 from weft.compiler.emit import Action, Span, finish
 from weft.compiler.pipeline import compile_graph
 from weft.isa import AcceleratorConfig, Instruction, ProgramError
+from weft.isa.ordering import DISPATCHED
 
 TINY = AcceleratorConfig.preset("tiny")
 UOPS = Segment("uops", 0x1000, np.array([0, 1 << 18], np.uint32).view(np.uint8))
@@ -105,6 +106,15 @@ def test_tokens_of_one_engine_tell_of_another():
 def test_a_token_that_nobody_sends():
     text = complaint(load("acc", pop_prev=True), FINISH)
     assert text == "deadlock: instruction 0 waits for ever"
+
+
+def test_a_token_from_beyond_what_may_wait_at_an_engine():
+    def program(lag: int) -> list[Instruction]:
+        rest = [Instruction("load.inp")] * (lag - 1)
+        return [load("inp", pop_next=True), *rest, load("acc", push_prev=True), FINISH]
+
+    check(program(DISPATCHED), TINY, [])
+    assert complaint(*program(DISPATCHED + 1)) == "deadlock: instruction 0 waits for ever"
 
 
 def test_a_token_that_nobody_takes():

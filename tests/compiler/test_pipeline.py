@@ -137,10 +137,11 @@ def test_an_average_pool_inside_of_the_image(data, shape, config, activation, se
         single("conv", (1, 3, 90, 4), 4, 3),
         single("conv", (1, 7, 101, 4), 4, 3, strides=2, padding="valid"),
         single("depthwise", (1, 20, 17, 21), 3, strides=2),
+        single("average_pool", (1, 9, 5, 7), (9, 5), padding="valid"),
         single("fc", (2, 300), 70),
         single("max_pool", (1, 25, 25, 9), 2, strides=2),
     ],
-    ids=["image", "weights", "rows", "wide", "strided", "depthwise", "fc", "pool"],
+    ids=["image", "weights", "rows", "wide", "strided", "depthwise", "average", "fc", "pool"],
 )
 def test_tensors_larger_than_every_scratchpad(graph, name):
     assert_runs(graph, HARDWARE[name])

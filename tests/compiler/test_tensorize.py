@@ -87,8 +87,16 @@ def test_a_depthwise_convolution_is_one_with_one_hot_weights():
 
 def test_an_average_is_a_sum_with_weights_of_one():
     work = contraction(single("average_pool", (1, 4, 4, 8), 4, padding="valid"))
-    assert work.add == "gemm"
+    assert work.add == "depthwise.add"
     assert work.kernel.constants == {}
+
+
+def test_channels_by_themselves_take_the_depthwise_instruction_where_there_is_one():
+    graph = single("depthwise", (1, 5, 5, 20), 3)
+    work = contraction(graph)
+    assert (work.first, work.add, work.tap_lanes) == (("depthwise.set",), "depthwise.add", 3)
+    assert contraction(graph, replace(BASE, depthwise_taps=0)).add == "gemm"
+    assert contraction(single("depthwise", (1, 5, 5, 20), 3, dilations=2)).add == "gemm"
 
 
 def test_a_fully_connected_layer_over_an_image_has_the_whole_image_as_window():

@@ -18,6 +18,9 @@ CONFIGS = {
     "wide elements": replace(
         TINY, block=16, inp_bytes=4096, wgt_bytes=16384, acc_bytes=8192, qnt_bytes=4096
     ),
+    "half an element": replace(
+        TINY, block=8, bus_bytes=64, inp_bytes=2048, wgt_bytes=4096, acc_bytes=4096
+    ),
     "int4": replace(TINY, inp_width=4, wgt_width=4, bus_bytes=16, inp_bytes=1024, wgt_bytes=2048),
     "batch": replace(TINY, batch=2, bus_bytes=16),
     "one byte": replace(
@@ -30,21 +33,24 @@ CONFIGS = {
 class Scratch:
     """A scratchpad behind a write port: ``bytes`` of [depth, element bytes], ``cycles``."""
 
-    def __init__(self, port, depth: int, seed: int = 0):
+    def __init__(self, port, depth: int, element: int, seed: int = 0):
         self.port = port
-        element = len(port.data) // 8
         self.bytes = np.random.default_rng(seed).integers(0, 256, (depth, element), dtype=np.uint8)
         self.cycles: list[int] = []
 
     async def process(self, ctx):
         port, cycle = self.port, 0
-        parts = self.bytes.reshape(len(self.bytes), len(port.mask), -1)
+        banks = len(port.data) // 8 // self.bytes.shape[1]
+        parts = self.bytes.reshape(len(self.bytes), len(port.mask) // banks, -1)
         trigger = ctx.tick().sample(port.valid, port.address, port.mask, port.data)
         async for _, _, valid, address, mask, data in trigger:
             if valid:
-                new = np.frombuffer(data.to_bytes(self.bytes.shape[1], "little"), np.uint8)
-                chosen = [bool(mask >> part & 1) for part in range(len(port.mask))]
-                parts[address, chosen] = new.reshape(parts.shape[1:])[chosen]
+                new = np.frombuffer(data.to_bytes(len(port.data) // 8, "little"), np.uint8)
+                new = new.reshape(banks, *parts.shape[1:])
+                bits = [mask >> bit & 1 for bit in range(len(port.mask))]
+                for bank, chosen in enumerate(np.reshape(bits, (banks, -1)).astype(bool)):
+                    if chosen.any():
+                        parts[address + (bank - address) % banks, chosen] = new[bank, chosen]
                 self.cycles.append(cycle)
             cycle += 1
 
@@ -83,7 +89,7 @@ def load(config: AcceleratorConfig, box, dram: Dram, sram: np.ndarray) -> None:
                 if memory.type is MemoryType.ACC8:
                     bits = 32
                 element = lanes_to_bytes(np.full(lanes, box["pad_value"], np.int32), bits)
-            sram[target] = element
+            sram[target][: element.size] = element  # of weights' taps, the first rows
             target += 1
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from amaranth.hdl import Array, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Const, Module, Mux, Signal, Value
+from amaranth.lib import data
 
 from tests.formal import NO_SOLVER, Opened, Refuted, keeps, passes, planted, prove, solver
-from weft.hw.axi import BURST_BEATS
+from weft.hw.axi import BURST_BEATS, REQUEST
 from weft.hw.boxes import Rows
 from weft.hw.bursts import Bursts
+from weft.hw.merge import LONG_BITS, Merge
 from weft.hw.placer import Span
 from weft.hw.queue import Queue
 from weft.hw.read_port import Turns
@@ -32,6 +34,13 @@ LOADED = [memory for memory in MEMORIES.values() if memory.engine is Engine.LOAD
 def stays(m: Module, stream) -> Value:
     """The rule of streams."""
     return keeps(m, stream.valid, stream.ready, stream.payload)
+
+
+def offers(m: Module, stream) -> Value:
+    """What is offered is offered until it is taken, but may change."""
+    offered = Signal()
+    m.d.sync += offered.eq(stream.valid & ~stream.ready)
+    return ~offered | stream.valid
 
 
 def token_queue(component: type[TokenQueue], depth: int) -> None:
@@ -133,6 +142,54 @@ def bursts(component: type[Bursts]) -> None:
     )
 
 
+def merge(component: type[Merge]) -> None:
+    """Any one beat is followed: its address, and how many beats are before it."""
+    m, dut = Module(), component(CONFIG)
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    comes, goes, bus = passes(dut.i), passes(dut.o), CONFIG.bus_bytes
+    held = Signal.like(dut.i.p.beats)
+    m.d.sync += held.eq(held + Mux(comes, dut.i.p.beats, 0) - Mux(goes, dut.o.p.beats, 0))
+
+    choose, number = Signal(name="choose"), Signal.like(held, name="number")
+    followed, ahead = Signal(name="followed"), Signal.like(held, name="ahead")
+    address = Signal.like(dut.i.p.address)
+    before = Signal.like(held)
+    m.d.comb += before.eq(Mux(goes, held - Mux(held == 0, 0, dut.o.p.beats), held))
+    with m.If(followed & goes):
+        m.d.sync += followed.eq(0)
+    with m.Elif(comes & choose & ~followed & ~(goes & (held == 0))):
+        m.d.sync += [
+            followed.eq(number < dut.i.p.beats),
+            ahead.eq(before + number),
+            address.eq(dut.i.p.address + number * bus),
+        ]
+    waits, dut_held, end, _ = opened.registers()
+    dut_held = data.View(REQUEST, dut_held)
+    prove(
+        m,
+        [dut, choose, number],
+        {
+            "beats of several requests are not in one that is long": ~comes
+            | goes
+            | (held == 0)
+            | (held + dut.i.p.beats < 2 << LONG_BITS),
+            "what is held comes out next": ~dut.o.valid | (held == 0) | (dut.o.p.beats == held),
+            "what passes is what comes": ~(goes & (held == 0))
+            | (Value.cast(dut.o.payload) == Value.cast(dut.i.payload)),
+            "a beat that is held goes with the next that go": ~followed | (ahead < held),
+            "a beat is asked for where it was asked for": ~(followed & goes)
+            | ((dut.o.p.address + ahead * bus)[:32] == address),
+            "an offer is not withdrawn": offers(m, dut.o),
+            "it takes what does not have to wait for what is held": (held != 0) | dut.i.ready,
+            "held": (waits == (held != 0)) & (~waits | (dut_held.beats == held)),
+            "end": ~waits | (end == (dut_held.address + held * bus)[:32]),
+            "place": ~followed | ((dut_held.address + ahead * bus)[:32] == address),
+        },
+        given=[~dut.i.valid | (dut.i.p.beats != 0), stays(m, dut.i)],
+    )
+
+
 def rows(component: type[Rows]) -> None:
     """The box's geometry in bytes, with as many bits as it takes."""
     m, dut = Module(), component(CONFIG, LOADED)
@@ -177,23 +234,27 @@ def rows(component: type[Rows]) -> None:
     )
 
 
-def span(component: type[Span]) -> None:
+def span(component: type[Span], greatest: int) -> None:
     """The places that are left in each of the three parts."""
-    m, dut = Module(), component()
+    m, dut = Module(), component(greatest)
     opened = Opened(dut)
     m.submodules.dut = opened.fragment
     parts = [dut.before, dut.size, dut.after]
     extents = [Signal.like(part) for part in parts]
     lefts = before, size, after = [Signal.like(part) for part in parts]
+    most = dut.most if greatest > 1 else Const(1)
+    kind = Mux(before != 0, before, Mux(size != 0, size, after))
+    count = Signal(range(greatest + 1))
+    m.d.comb += count.eq(Mux(kind < most, kind, most))
     with m.If(dut.step):
-        with m.If(before + size + after == 1):
+        with m.If(before + size + after == count):
             m.d.sync += [left.eq(extent) for left, extent in zip(lefts, extents, strict=True)]
         with m.Elif(before != 0):
-            m.d.sync += before.eq(before - 1)
+            m.d.sync += before.eq(before - count)
         with m.Elif(size != 0):
-            m.d.sync += size.eq(size - 1)
+            m.d.sync += size.eq(size - count)
         with m.Else():
-            m.d.sync += after.eq(after - 1)
+            m.d.sync += after.eq(after - count)
     with m.If(dut.start):
         for left, extent, part in zip(lefts, extents, parts, strict=True):
             m.d.sync += [left.eq(part), extent.eq(part)]
@@ -205,15 +266,15 @@ def span(component: type[Span]) -> None:
         [dut],
         {
             "data are between the padding": ~there | (dut.inside == inside),
-            "the last place of data is marked": ~inside | (dut.ends == (size == 1)),
-            "the last place is marked": ~there | (dut.last == (before + size + after == 1)),
+            "a step is as long as it may be": ~there | (dut.count == count),
+            "the last step is marked": ~there | (dut.last == (before + size + after == count)),
             "extents": (first == extents[0]) & (end == extents[0] + extents[1])
             & (total == sum(extents)),
             "position": at + before + size + after == total,
             "parts in order": (before == Mux(at < first, first - at, 0))
             & (after == Mux(at < end, extents[2], total - at)),
         },
-        given=[~dut.step | there],
+        given=[~dut.step | there, most != 0],
     )  # fmt: skip
 
 
@@ -254,8 +315,9 @@ PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int, ...]]]] = {
     "tokens are neither lost nor invented": (token_queue, TokenQueue, [(1,), (3,), (255,)]),
     "a queue keeps values and their order": (queue, Queue, [(2,), (3,), (16,)]),
     "bursts cover their request and stay in their pages": (bursts, Bursts, [()]),
+    "merged requests ask for the same beats": (merge, Merge, [()]),
     "rows follow from their box": (rows, Rows, [()]),
-    "a span divides an axis": (span, Span, [()]),
+    "a span divides an axis": (span, Span, [(1,), (4,)]),
     "turns are fair": (turns, Turns, [(1,), (3,), (4,)]),
 }
 """A proof, what it is of, and the sizes for which it is made."""
@@ -271,12 +333,16 @@ MISTAKES = [
     (bursts, Bursts, (), "BURST_BEATS - beat[: exact_log2(BURST_BEATS)]", "BURST_BEATS"),
     (bursts, Bursts, (), "left <= room", "left < room"),
     (bursts, Bursts, (), "(self.o.ready & self.o.p.last)", "self.o.ready"),
+    (merge, Merge, (), "self.i.p.address == end", "self.i.p.address >= end"),
+    (merge, Merge, (), "(takes & continues & ~goes)", "(takes & continues)"),
+    (merge, Merge, (), "waits | ~goes", "~goes"),
     (rows, Rows, (), "+ (self._bus_bytes - 1)", "+ self._bus_bytes"),
     (rows, Rows, (), "box.x_size.any() & box.y_size.any()", "box.y_size.any()"),
     (rows, Rows, (), "stride, size = Signal(16 + most)", "stride, size = Signal(16)"),
-    (span, Span, (), "(at >= first)", "(at > first)"),
-    (span, Span, (), "at + 1 == end", "at == end"),
-    (span, Span, (), "Mux(self.last, 0, at + 1)", "at + 1"),
+    (span, Span, (1,), "(at >= first)", "(at > first)"),
+    (span, Span, (1,), "Mux(self.last, 0, to)", "to"),
+    (span, Span, (4,), "left < self.most", "left < 4"),
+    (span, Span, (4,), "Mux(at < end, end, total)", "total"),
     (turns, Turns, (3,), "(served + 1 + i)", "(served + i)"),
     (turns, Turns, (3,), "self.asks[number] & ~before", "self.asks[number]"),
     (turns, Turns, (3,), "m.If(self.take & self.grant[number])", "m.If(self.grant[number])"),

@@ -17,6 +17,8 @@ from weft.hw.read_port import ReadPort
 from weft.isa.instructions import Instruction, InstructionSet
 from weft.isa.memories import MemoryType
 
+SCRATCHPADS = {MemoryType.INP: "inp", MemoryType.WGT: "wgt", MemoryType.TAPS: "wgt"}
+
 
 def issue(instructions: InstructionSet, box, extended: bool):
     """The instruction that moves a box, as it comes to the engine."""
@@ -40,13 +42,13 @@ class Watch:
             assert (Activity(activity) is Activity.IDLE) == bool(idle)
 
 
-@pytest.mark.parametrize("name", ["tiny", "narrow elements", "int4", "plain"])
+@pytest.mark.parametrize("name", ["tiny", "narrow elements", "half an element", "int4", "plain"])
 def test_random_loads_do_what_the_instructions_say(name):
     config = replace(TINY, pad_value=False) if name == "plain" else CONFIGS[name]
     dram = Dram(latency=7, stall=0.2)
     instructions = InstructionSet(config)
     random = Random(name)
-    boxes = random_boxes(random, config, (MemoryType.INP, MemoryType.WGT), cycles=600)
+    boxes = random_boxes(random, config, tuple(SCRATCHPADS), cycles=600)
     issues = []
     for box in boxes:
         extended = (
@@ -61,12 +63,12 @@ def test_random_loads_do_what_the_instructions_say(name):
     top.submodules.engine, top.submodules.port = engine, port
     wiring.connect(top, engine.bus, port.client[0])
     scratch = {
-        MemoryType.INP: Scratch(engine.inp, config.inp_depth),
-        MemoryType.WGT: Scratch(engine.wgt, config.wgt_depth),
+        "inp": Scratch(engine.inp, config.inp_depth, config.inp_element_bytes),
+        "wgt": Scratch(engine.wgt, config.wgt_depth, config.wgt_element_bytes),
     }
-    expected = {memory_type: s.bytes.copy() for memory_type, s in scratch.items()}
+    expected = {name: s.bytes.copy() for name, s in scratch.items()}
     for box in boxes:
-        load(config, box, dram, expected[box["memory_type"]])
+        load(config, box, dram, expected[SCRATCHPADS[box["memory_type"]]])
 
     done, watch = Pulses(engine.done), Watch(engine)
     source = Source(engine.i, issues, stall=0.3)
@@ -81,8 +83,8 @@ def test_random_loads_do_what_the_instructions_say(name):
         extra=50,
     )
     assert len(done.cycles) == len(boxes)
-    for memory_type, image in scratch.items():
-        np.testing.assert_array_equal(image.bytes, expected[memory_type])
+    for scratchpad, image in scratch.items():
+        np.testing.assert_array_equal(image.bytes, expected[scratchpad])
     writes = sum(len(image.cycles) for image in scratch.values())
     assert watch.seen.count(Activity.BUSY) == writes
     assert watch.seen[-1] is Activity.IDLE

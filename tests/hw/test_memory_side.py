@@ -20,7 +20,7 @@ from weft.hw.write_port import WritePort
 from weft.isa.instructions import Instruction, InstructionSet
 from weft.isa.memories import MEMORIES, MemoryType
 
-LOADED = (MemoryType.INP, MemoryType.WGT)
+LOADED = (MemoryType.INP, MemoryType.WGT, MemoryType.TAPS)
 COMPUTED = (MemoryType.UOP, MemoryType.ACC, MemoryType.ACC8, MemoryType.QNT)
 
 
@@ -41,7 +41,12 @@ def test_nothing_disturbs_anything_else(name):
         wiring.connect(top, reader.bus, port.client[client])
         boxes = random_boxes(random, config, types, cycles=400)
         scratch = {
-            m.scratchpad: Scratch(getattr(reader, m.scratchpad), m.depth(config)) for m in memories
+            m.scratchpad: Scratch(
+                getattr(reader, m.scratchpad),
+                m.depth(config),
+                getattr(config, f"{m.scratchpad}_element_bytes"),
+            )
+            for m in memories
         }
         expected = {pad: s.bytes.copy() for pad, s in scratch.items()}
         for box in boxes:

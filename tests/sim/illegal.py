@@ -7,9 +7,11 @@ from dataclasses import dataclass, replace
 from tests.programs import DRAM_BYTES
 from weft.isa import PRESETS, AcceleratorConfig, FaultCode, InstructionSet
 from weft.isa.faults import WAITS
+from weft.isa.ordering import DISPATCHED
 
 TINY = PRESETS["tiny"]
 PLAIN = replace(TINY, requantize=False, pad_value=False, overwrite=False)
+NO_TAPS = replace(TINY, depthwise_taps=0)
 SHORT = replace(TINY, token_depth=2)
 
 
@@ -57,10 +59,8 @@ STATIC = [
         Case(f"opcode-{o}", f"load.inp\n.word {o:#x}\nfinish", (RESERVED, "fetch", 1), config=PLAIN)
         for o in (5, 6, 7)
     ),
-    *(
-        Case(f"load-{t}", word(TINY, 0, memory_type=t) + "finish", (RESERVED, "fetch", 0))
-        for t in (4, 7)
-    ),
+    Case("load-out", word(TINY, 0, memory_type=4) + "finish", (RESERVED, "fetch", 0)),
+    Case("load-taps", word(PLAIN, 0, memory_type=7), (RESERVED, "fetch", 0), config=PLAIN),
     Case("load-qnt", word(PLAIN, 0, memory_type=6), (RESERVED, "fetch", 0), config=PLAIN),
     *(
         Case(f"store-{t}", word(TINY, 1, memory_type=t), (RESERVED, "fetch", 0))
@@ -70,7 +70,8 @@ STATIC = [
     Case("alu-7", word(TINY, 4, alu_opcode=7), (RESERVED, "fetch", 0)),
     Case("alu-scale-imm", word(TINY, 4, alu_opcode=5, use_imm=1), (RESERVED, "fetch", 0)),
     Case("alu-5", word(PLAIN, 4, alu_opcode=5), (RESERVED, "fetch", 0), config=PLAIN),
-    *(Case(f"matmul-{m}", word(TINY, 5, mode=m), (RESERVED, "fetch", 0)) for m in (1, 7)),
+    *(Case(f"matmul-{m}", word(TINY, 5, mode=m), (RESERVED, "fetch", 0)) for m in (1, 4, 7)),
+    Case("depthwise", word(NO_TAPS, 5, mode=2), (RESERVED, "fetch", 0), config=NO_TAPS),
     *(
         Case(f"loadx-{t}", word(TINY, 6, memory_type=t), (RESERVED, "fetch", 0))
         for t in (0, 1, 3, 4, 6, 7)
@@ -106,10 +107,11 @@ RANGES = [
         Case(
             f"load-{name}",
             f"load.{name} {at_end(depth)}\nfinish",
-            (RANGE, "load" if name in ("inp", "wgt") else "compute", 0),
+            (RANGE, "load" if name in ("inp", "wgt", "taps") else "compute", 0),
         )
         for name, depth in (
-            ("inp", TINY.inp_depth), ("wgt", TINY.wgt_depth), ("uop", TINY.uop_depth),
+            ("inp", TINY.inp_depth), ("wgt", TINY.wgt_depth), ("taps", TINY.wgt_depth),
+            ("uop", TINY.uop_depth),
             ("acc", TINY.acc_depth), ("acc8", TINY.acc_depth), ("qnt", TINY.qnt_depth),
         )
     ),
@@ -156,6 +158,9 @@ RANGES = [
             ("matmul.set", "dst", TINY.acc_depth),
             ("matmul.set", "src", TINY.inp_depth),
             ("matmul.set", "wgt", TINY.wgt_depth),
+            ("depthwise.set", "src", TINY.inp_depth - 2),  # the last step's taps end beyond
+            ("depthwise.add", "src", TINY.inp_depth - 1),
+            ("depthwise.add", "wgt", TINY.wgt_depth),
             ("alu.add", "dst", TINY.acc_depth),
             ("alu.add", "src", TINY.acc_depth),
             ("alu.max.imm", "dst", TINY.acc_depth),
@@ -163,6 +168,10 @@ RANGES = [
             ("alu.scale", "src", TINY.qnt_depth),
             ("alu.requantize", "src", TINY.qnt_depth),
         )
+    ),
+    Case(
+        "depthwise-last", f"depthwise.set uop_end=1 iter_out=2 iter_in=1 "
+        f"src_factor_out={TINY.inp_depth - TINY.taps}\nfinish", None,
     ),
     *(
         Case(f"{name}-unused-{role}", f"{name} uop_end=1 iter_out=2 iter_in=1 {role}_factor_out={n}"
@@ -244,6 +253,27 @@ STUCK = [
     ),
     Case("just-enough-room", "load.inp | push_next\n" * 2 + "finish", None, config=SHORT),
     Case("later-in-the-stream", "gemm | pop_prev\nload.inp | push_next\nfinish", None),
+    Case(
+        "just-near-enough", "load.inp\nload.inp | pop_next\n" + "load.inp\n" * (DISPATCHED - 1)
+        + "gemm | push_prev\nfinish", None,
+    ),
+    Case(
+        "too-far-ahead", "load.inp\nload.inp | pop_next\n" + "load.inp\n" * DISPATCHED
+        + "gemm | push_prev\nfinish", (DEADLOCK, "load", 1), (0,),
+    ),
+    Case(
+        "too-far-ahead-for-its-neighbours",
+        "store.nop | pop_prev\nload.inp | pop_next\n" + "load.inp\n" * DISPATCHED
+        + "gemm | pop_prev push_next\nfinish", (DEADLOCK, "load", 1), (0, 3),
+    ),
+    Case(
+        "illegal-out-of-sight", "gemm | pop_prev\n" * (DISPATCHED + 1) + ".word 0x387\n",
+        (DEADLOCK, "compute", 0), (1,),
+    ),
+    Case(
+        "illegal-in-sight", "gemm | pop_prev\n" * DISPATCHED + ".word 0x387\n",
+        (RESERVED, "fetch", DISPATCHED),
+    ),
     Case("no-finish", "load.inp\ngemm\n", (FaultCode.NO_FINISH, "fetch", 2)),
     Case("empty", "", (FaultCode.NO_FINISH, "fetch", 0)),
     Case("after-finish", "finish\n.word 0x7ff\nload.inp | pop_prev\n", None),

@@ -8,9 +8,9 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from tests.programs import DRAM_BYTES, programs
-from tests.sim.executors import assert_same, golden, on_device
+from tests.programs import DRAM_BYTES, programs, token_programs
 from weft.isa import PRESETS, AcceleratorConfig
+from weft.sim.fuzz.outcome import assert_same, golden, on_device
 
 TINY = PRESETS["tiny"]
 CONFIGS = {
@@ -18,6 +18,7 @@ CONFIGS = {
     "nibbles": replace(TINY, inp_width=4, wgt_width=4, token_depth=1),
     "batch": replace(TINY, batch=2, bus_bytes=16, token_depth=2),
     "plain": replace(TINY, requantize=False, pad_value=False, overwrite=False),
+    "many in a beat": replace(TINY, bus_bytes=64),
     "narrow": replace(TINY, block=2, inp_width=4, bus_bytes=64, acc_bytes=4096),
     "wide": AcceleratorConfig(block=64, wgt_bytes=1 << 18, bus_bytes=8),
 }
@@ -34,6 +35,22 @@ def test_a_random_program_does_the_same_everywhere(name: str, devices):
         note(program.text)
         wanted = golden(program)
         assert wanted.fault is None
+        assert_same(golden(program, seed), wanted)
+        assert_same(on_device(program, device), wanted)
+
+    agrees()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 255])
+def test_tokens_hold_every_device_up_at_the_same_place(depth: int, devices):
+    config = replace(TINY, token_depth=depth)
+    device = devices(config, DRAM_BYTES)
+
+    @settings(max_examples=100, deadline=None)
+    @given(token_programs(config), st.integers(0, 1 << 16))
+    def agrees(program, seed):
+        note(program.text)
+        wanted = golden(program)
         assert_same(golden(program, seed), wanted)
         assert_same(on_device(program, device), wanted)
 

@@ -1,0 +1,153 @@
+"""The executors of a program side by side: what the fuzzer asks of each."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from ...isa.config import AcceleratorConfig
+from ...isa.golden import GoldenModel
+from ...isa.instructions import Instruction
+from ...isa.memories import MemoryType
+from ..coverage import Coverage
+from ..device import Device
+from ..functional import FunctionalDevice
+from ..rtl import RtlDevice
+from .footprint import Footprints, moved
+from .outcome import Outcome, on_device, on_golden
+from .program import BLANK, DRAM_BYTES, Program, program_of
+
+MOST_CYCLES = 20_000_000
+"""Of one program; the longest takes far fewer."""
+
+
+class Executor(ABC):
+    """Runs programs one after another; scratchpads stay from one to the next."""
+
+    @abstractmethod
+    def run(self, program: Program) -> Outcome | None:
+        """What becomes of a program; None if this executor has not what it takes."""
+
+    @abstractmethod
+    def reset(self) -> None:
+        """Scratchpads to zero, faults cleared."""
+
+    def break_off(self, program: Program, cycles: int) -> None:
+        """A program, ended by ``rst`` after so many cycles; scratchpads to zero."""
+        self.reset()
+
+    def close(self) -> None:  # noqa: B027  # most have nothing to give back
+        """Give back what it holds."""
+
+
+class GoldenExecutor(Executor):
+    """The golden model."""
+
+    def __init__(self, config: AcceleratorConfig):
+        self.model = GoldenModel(config, DRAM_BYTES)
+
+    def run(self, program: Program) -> Outcome:
+        """What the golden model makes of a program."""
+        return on_golden(program, self.model)
+
+    def reset(self) -> None:
+        """Scratchpads to zero."""
+        self.model.reset()
+
+
+class DeviceExecutor(Executor):
+    """A device that cannot answer errors from within DRAM."""
+
+    def __init__(self, device: Device):
+        self.device = device
+
+    def run(self, program: Program) -> Outcome | None:
+        """What the device makes of a program."""
+        if program.bad[0] < program.bad[1]:
+            return None
+        return on_device(program, self.device, reset=False)
+
+    def reset(self) -> None:
+        """Scratchpads to zero, faults cleared."""
+        self.device.reset()
+
+    def close(self) -> None:
+        """Close the device."""
+        self.device.close()
+
+
+class RtlExecutor(DeviceExecutor):
+    """The RTL, whose bus may break down and whose ``rst`` may come at any time."""
+
+    device: RtlDevice
+
+    def run(self, program: Program) -> Outcome:
+        """What the RTL makes of a program."""
+        self.device.break_down(*program.bad)
+        return on_device(program, self.device, reset=False)
+
+    def break_off(self, program: Program, cycles: int) -> None:
+        """Launch it, pulse ``rst``, then load zeros everywhere."""
+        self.device.break_down(0, 0)
+        self.device.write(0, program.image)
+        self.device.break_off(program.address, program.count, cycles)
+        wiping = wiping_program(program.config)
+        self.device.write(0, wiping.image)
+        self.device.run(wiping.address, wiping.count)
+
+
+def wiping_program(config: AcceleratorConfig) -> Program:
+    """Loads zeros into every scratchpad."""
+    footprints, wiped = Footprints(config, program_of(config, []).image), set[str]()
+    words: list[int] = []
+    for operation in footprints.instructions.operations.values():
+        memory = moved(operation)
+        if memory is None or memory.type is MemoryType.OUT or memory.scratchpad in wiped:
+            continue
+        wiped.add(memory.scratchpad)
+        zeros = {"dram_base": -(-BLANK // memory.element_bytes(config)), "x_size": 1}
+        done, depth = 0, memory.depth(config)
+        most = footprints.instructions.layouts[operation.format.opcode].by_name["y_size"].greatest
+        while done < depth:
+            rows = min(most, depth - done)
+            box = {**zeros, "y_size": rows, "sram_base": done}
+            words.append(footprints.instructions.encode(Instruction(operation.name, box)))
+            done += rows
+    # FINISH waits for every engine, so that nothing needs tokens.
+    words.append(footprints.instructions.encode(Instruction("finish")))
+    return program_of(config, words)
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A machine, its memory's latency and stalls, and who counts what the RTL executes."""
+
+    config: AcceleratorConfig
+    latency: int = 1
+    stall_seed: int | None = None
+    coverage: Coverage | None = None
+
+
+def _functional(setup: Setup) -> Executor:
+    return DeviceExecutor(FunctionalDevice(setup.config, dram_bytes=DRAM_BYTES))
+
+
+def _rtl(setup: Setup) -> Executor:
+    device = RtlDevice(
+        setup.config,
+        dram_bytes=DRAM_BYTES,
+        dram_latency=setup.latency,
+        stall_seed=setup.stall_seed,
+        timeout_cycles=MOST_CYCLES,
+        coverage=setup.coverage,
+    )
+    return RtlExecutor(device)
+
+
+EXECUTORS: dict[str, Callable[[Setup], Executor]] = {
+    "golden": lambda setup: GoldenExecutor(setup.config),
+    "functional": _functional,
+    "rtl": _rtl,
+}
+"""How each executor is made. The first of those that are compared is the oracle of the others."""
