@@ -61,7 +61,8 @@ public:
         top_->s_axil_wvalid = top_->s_axil_bready = 0;
         for (unsigned i = 0; i < RESET_CYCLES; ++i) {
             clock();
-            if (i && (top_->m_axi_arvalid || top_->m_axi_awvalid || top_->m_axi_wvalid)) {
+            if (i && (top_->m_axi_arvalid || top_->m_axi_awvalid || top_->m_axi_wvalid ||
+                      top_->s_axil_rvalid || top_->s_axil_bvalid)) {
                 throw Violation("a channel is VALID during reset");
             }
             ++cycle_;

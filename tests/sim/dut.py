@@ -21,6 +21,7 @@ BREAKS = (
     "NEVER_ANSWERS",
     "VALID_IN_RESET",
     "FINISH_EARLY",
+    "ANSWER_IN_RESET",
 )
 """The rules that it can be told to break, by their codes, from 1."""
 

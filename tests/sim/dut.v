@@ -194,7 +194,7 @@ module weft (
             bus_error <= 0;
             fault <= 0;
             done <= 0;
-            if (broken != `VALID_IN_RESET) broken <= 0;
+            if (broken != `VALID_IN_RESET && broken != `ANSWER_IN_RESET) broken <= 0;
         end else if (clear) begin
             fault <= 0;
             done <= 0;
@@ -252,7 +252,7 @@ module weft (
         if (broken == `ANSWERS_UNASKED) s_axil_rvalid <= 1;
         if (rst) begin
             s_axil_bvalid <= 0;
-            s_axil_rvalid <= 0;
+            s_axil_rvalid <= broken == `ANSWER_IN_RESET;
         end
     end
 endmodule

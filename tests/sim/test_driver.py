@@ -210,9 +210,10 @@ def test_the_reset_pin_stops_the_machine(machine: Machine):
     assert read(driver, "STATUS") == DONE
 
 
-def test_a_channel_must_not_be_valid_during_reset(machine: Machine):
+@pytest.mark.parametrize("rule", ["VALID_IN_RESET", "ANSWER_IN_RESET"])
+def test_a_channel_must_not_be_valid_during_reset(machine: Machine, rule: str):
     driver, dram = machine()
-    execute(driver, dram, dut.break_rule("VALID_IN_RESET"))
+    execute(driver, dram, dut.break_rule(rule))
     with pytest.raises(DeviceError, match="a channel is VALID during reset in cycle"):
         driver.reset()
 
