@@ -7,10 +7,22 @@ from itertools import pairwise
 
 from ..isa.config import AcceleratorConfig
 from ..isa.instructions import InstructionSet
+from ..isa.memories import MEMORIES, Engine, MemoryType
 from .emit import Action, Span
 from .image import Image
 from .schedule import Range, part
 from .tiling import Extents, row_length
+
+
+def loader(memory: str, config: AcceleratorConfig) -> str:
+    """The operation that fills a memory, by the load engine if that can."""
+    found = [
+        operation
+        for operation in InstructionSet(config).operations.values()
+        if operation.format.name in ("LOAD", "LOADX")
+        and MEMORIES[MemoryType(operation.fixed["memory_type"])].name == memory
+    ]
+    return min(found, key=lambda o: (o.engine is not Engine.LOAD, o.format.opcode)).name
 
 
 class Mover:

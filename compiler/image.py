@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from ..isa.memories import Engine
 from ..isa.nest import I8, Binary, Cast, Const, Expr, Index, Load, Select, walk
 from .affine import Affine, affine
 from .kernel import Kernel, Refusal
@@ -190,8 +191,10 @@ def _conditions(guard: Expr) -> list[Affine | None]:
 
 
 def _load(patterns: tuple[Pattern, ...], scratchpad: str, pad: int | None) -> str:
-    """The operation that loads one byte a lane into ``scratchpad``, ``pad`` outside."""
-    for pattern in sorted(patterns, key=lambda p: p.size):
+    """The operation that loads one byte a lane into ``scratchpad``, ``pad`` outside; one of the
+    load engine, if there is one."""
+    by_engine = lambda p: (p.operation.engine is not Engine.LOAD, p.size)  # noqa: E731
+    for pattern in sorted(patterns, key=by_engine):
         match pattern.value:
             case Select(_, Load(source), outside) if pattern.target.buffer == scratchpad:
                 if not pattern.aligned or pattern.types[source] != I8:

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ..isa.config import AcceleratorConfig
+from ..isa.registers import COUNTERS
 from ..isa.spec import spec_hash
 from . import verilate
 from .objects import folder, key_of
@@ -38,7 +39,10 @@ def library(
 
         return verilog.generate(config, form=FORM)
 
-    built = verilate.build(generate, config.bus_bytes, trace=trace, progress=progress)
+    names = [counter.name for counter in COUNTERS]
+    built = verilate.build(
+        generate, config.bus_bytes, counters=names, trace=trace, progress=progress
+    )
     partial = index.with_suffix(f".{os.getpid()}")
     partial.write_text(built.name)
     os.replace(partial, index)

@@ -12,7 +12,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -74,6 +74,7 @@ def build(
     verilog: str | Callable[[], str],
     bus_bytes: int,
     *,
+    counters: Sequence[str] = (),
     trace: bool = False,
     progress: Progress | None = None,
 ) -> Path:
@@ -88,6 +89,9 @@ def build(
         the runtime already compiles.
     bus_bytes : int
         Bytes of its AXI beats.
+    counters : sequence of str
+        The names of the counters that a run can be marked with; they are in the instance
+        ``counters`` of the design. Without them there are no marks.
     trace : bool
         With waves: a slower library of its own, which can write FST files.
     progress : callable, optional
@@ -105,21 +109,36 @@ def build(
     report("generate", 0.0)
     with Runtime(verilator, compiler, trace=trace) as runtime:
         text = verilog if isinstance(verilog, str) else verilog()
-        path = folder() / f"{key_of(text, str(bus_bytes), toolchain_key(trace=trace))}.so"
+        path = (
+            folder()
+            / f"{key_of(text, repr((bus_bytes, *counters)), toolchain_key(trace=trace))}.so"
+        )
         with _lock(path):
             if path.exists():
                 return path
             with tempfile.TemporaryDirectory(prefix=".build-", dir=folder()) as name:
                 work = Path(name)
                 report("verilate", GENERATED)
-                _verilate(verilator, text, bus_bytes, work, trace=trace)
+                _verilate(verilator, text, bus_bytes, counters, work, trace=trace)
                 _compile(verilator, compiler, work, runtime, _ticker(report), trace=trace)
                 os.replace(work / "weft.so", path)
     report("compile", 1.0)
     return path
 
 
-def _verilate(verilator: Verilator, text: str, bus_bytes: int, work: Path, *, trace: bool) -> None:
+def _verilate(
+    verilator: Verilator,
+    text: str,
+    bus_bytes: int,
+    counters: Sequence[str],
+    work: Path,
+    *,
+    trace: bool,
+) -> None:
+    defines = {"WEFT_BUS": str(bus_bytes), "WEFT_COUNTERS": str(max(1, len(counters)))}
+    if counters:
+        names = (f"weft.counters.counts__{name}" for name in reversed(counters))
+        defines["WEFT_COUNTS"] = f"{{{', '.join(names)}}}"
     source = work / "weft.v"
     source.write_text(text)
     done = subprocess.run(
@@ -127,7 +146,8 @@ def _verilate(verilator: Verilator, text: str, bus_bytes: int, work: Path, *, tr
             str(verilator.command),
             *VERILATOR_FLAGS,
             *(["--trace-fst"] if trace else []),
-            *(f"-DWEFT_BUS={bus_bytes}", "--Mdir", str(work), str(DRIVER[-1]), str(source)),
+            *(f"-D{name}={value}" for name, value in defines.items()),
+            *("--Mdir", str(work), str(DRIVER[-1]), str(source)),
         ],
         env=verilator.environment,
         capture_output=True,

@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from tests.networks import every_operator
-from weft.compiler.artifact import AcceleratorStep, CompiledModel, Segment
+from weft.compiler.artifact import CompiledModel, Segment
 from weft.compiler.check import check
 from weft.compiler.emit import Action, Span, finish
 from weft.compiler.pipeline import compile_graph
-from weft.isa import AcceleratorConfig, Instruction, ProgramError
+from weft.isa import AcceleratorConfig, Instruction, InstructionSet, ProgramError
 
 TINY = AcceleratorConfig.preset("tiny")
 UOPS = Segment("uops", 0x1000, np.array([0, 1 << 18], np.uint32).view(np.uint8))
@@ -38,8 +38,8 @@ def gemm(trips: int = 1, factor: int = 0, **flags: bool) -> Instruction:
     return Instruction("gemm", operands, **flags)
 
 
-def store(count: int = 1, **flags: bool) -> Instruction:
-    return Instruction("store.out", {"dram_base": 0, "y_size": 1, "x_size": count}, **flags)
+def store(count: int = 1, at: int = 900, **flags: bool) -> Instruction:
+    return Instruction("store.out", {"dram_base": at, "y_size": 1, "x_size": count}, **flags)
 
 
 FINISH = Instruction("finish")
@@ -102,6 +102,32 @@ def test_tokens_of_one_engine_tell_of_another():
     check(program, TINY, [])
 
 
+def test_reading_dram_before_a_store_is_known_to_be_complete():
+    program = [
+        load("acc", push_next=True),
+        store(at=0, pop_prev=True, push_prev=True),
+        Instruction("gemm.reset", pop_next=True, push_prev=True),
+        load("inp", pop_next=True),
+        FINISH,
+    ]
+    check(program, TINY, [])
+    program[1] = store(at=0, pop_prev=True)
+    program[2] = Instruction("gemm.reset", push_prev=True)
+    text = complaint(*program)
+    assert text == (
+        "instruction 3 (load.inp) touches DRAM 0x0, which instruction 1 (store.out) "
+        "may not have written yet"
+    )
+    program[1] = store(at=1, pop_prev=True)  # the element beside it
+    check(program, TINY, [])
+
+
+def test_overwriting_dram_before_a_load_is_known_to_have_read_it():
+    program = [load("inp"), load("acc", push_next=True), store(at=0, pop_prev=True), FINISH]
+    text = complaint(*program)
+    assert "(store.out) touches DRAM 0x0, which instruction 0 (load.inp) may not have read" in text
+
+
 def test_a_token_that_nobody_sends():
     text = complaint(load("acc", pop_prev=True), FINISH)
     assert text == "deadlock: instruction 0 waits for ever"
@@ -140,13 +166,15 @@ def test_a_program_without_its_end():
 
 def test_every_token_of_a_compiled_program_is_needed(compiled):
     """Without any one pair of push and pop, the checker finds a race."""
-    step = next(s for s in compiled.steps if isinstance(s, AcceleratorStep) and s.op == "Conv2D")
+    steps = compiled.programs[0]
     segments = compiled.segments
-    check(step.instructions, TINY, segments)
-    pairs = list(token_pairs(step.instructions))
-    assert len(pairs) > 3
+    whole = steps[0].program.instructions
+    check(whole, TINY, segments)
+    pairs = list(token_pairs(whole))
+    assert len(steps) > 3
+    assert len(pairs) > 12
     for sender, push, taker, pop in pairs:
-        program = list(step.instructions)
+        program = list(whole)
         program[sender] = replace(program[sender], **{push: False})
         program[taker] = replace(program[taker], **{pop: False})
         with pytest.raises(ProgramError, match="may not have"):
@@ -155,11 +183,13 @@ def test_every_token_of_a_compiled_program_is_needed(compiled):
 
 def token_pairs(program: tuple[Instruction, ...]):
     """(sender, its flag, taker, its flag) of every token, first in first out."""
-    engines = {"load.inp": 0, "loadx.inp": 0, "load.wgt": 0, "storex.out": 2}
+    names = ("load", "compute", "store")
+    operations = InstructionSet(TINY).operations
+    engines = {name: names.index(o.engine.value) for name, o in operations.items()}
     for push, pop, side in (("push_next", "pop_prev", 1), ("push_prev", "pop_next", -1)):
         for engine in range(3):
-            of = [i for i, n in enumerate(program) if engines.get(n.operation, 1) == engine]
-            to = [i for i, n in enumerate(program) if engines.get(n.operation, 1) == engine + side]
+            of = [i for i, n in enumerate(program) if engines[n.operation] == engine]
+            to = [i for i, n in enumerate(program) if engines[n.operation] == engine + side]
             senders = [i for i in of if getattr(program[i], push)]
             takers = [i for i in to if getattr(program[i], pop)]
             yield from ((s, push, t, pop) for s, t in zip(senders, takers, strict=True))
@@ -172,12 +202,13 @@ def test_random_actions_get_tokens_that_suffice_and_fit():
         config = replace(TINY, token_depth=depth)
         for _ in range(20):
             actions = [random_action(rng) for _ in range(60)]
-            check(finish(actions, config, 0x1000).instructions, config, [])
+            check(finish(actions, config).instructions, config, [])
 
 
 def random_action(rng: np.random.Generator) -> Action:
     start, count = int(rng.integers(0, 24)), int(rng.integers(1, 9))
-    box = {"sram_base": start, "dram_base": 0, "y_size": 1, "x_size": count}
+    where = int(rng.integers(0, 40))
+    box = {"sram_base": start, "dram_base": where, "y_size": 1, "x_size": count}
     kind = rng.choice(["load.inp", "load.wgt", "load.acc", "load.qnt", "store.out"])
     span = Span(str(kind).removeprefix("load."), start, start + count)
     if kind == "store.out":

@@ -1,0 +1,164 @@
+"""One order for the actions of all stages of a program: how far loads run ahead.
+
+A load stands before the steps of its own stage, or of an earlier one: as soon as nothing needs
+any more what it overwrites, and what it reads of DRAM has been stored. Ahead of its turn it goes
+where the load engine would have nothing to do, by an estimate of when everything happens. What
+the result says is right in any order of time; :mod:`.emit` sees to that.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from ..isa.config import AcceleratorConfig
+from ..isa.instructions import InstructionSet
+from ..isa.memories import Engine
+from .dram import box_of, granule
+from .emit import Action, Span
+from .schedule import Stage
+from .timing import LOAD_LATENCY, STORE_LATENCY, Costs
+
+AHEAD = 64
+"""Stages that a load may run ahead of its own, at most."""
+
+
+@dataclass(frozen=True)
+class _Load:
+    """A load with the ``stage`` that needs it.
+
+    Before the steps of stage ``free`` nothing needs any more what it overwrites, and the stores
+    up to those of stage ``stored`` have written what it reads; -1 if none has.
+    """
+
+    action: Action
+    stage: int
+    free: int
+    stored: int
+    cycles: int
+    on_compute: bool
+
+
+def in_order(stages: Sequence[Stage], config: AcceleratorConfig) -> list[Action]:
+    """The actions of all stages, in an order that is right when they run one by one."""
+    return _Order(stages, config).run()
+
+
+class _Order:
+    def __init__(self, stages: Sequence[Stage], config: AcceleratorConfig):
+        self.stages, self.config = stages, config
+        self.operations = InstructionSet(config).operations
+        self.costs = Costs(config)
+        self.waiting = self._loads()
+        self.actions: list[Action] = []
+        self.load_free = 0
+        self.compute_free = 0
+        self.loaded = [0] * len(stages)
+        self.computed = [0] * len(stages)
+        self.stored = [0] * len(stages)
+
+    def run(self) -> list[Action]:
+        """See :func:`in_order`."""
+        for number, stage in enumerate(self.stages):
+            due = [load for load in self.waiting if load.stage == number]
+            # What waits for a store stands behind what does not.
+            for load in sorted(due, key=lambda load: load.stored >= number - 1):
+                self._put(load, number)
+            self._ahead(number, [load for load in self.waiting if load.stage <= number + AHEAD])
+            self.actions += [self._owned(action, stage) for action in (*stage.steps, *stage.stores)]
+            self._pass(number)
+        return self.actions
+
+    def _ahead(self, number: int, candidates: Sequence[_Load]) -> None:
+        """Loads of later stages, as many as the load engine has time for."""
+        done = self._computed(number)
+        after = [load for load in candidates if load.stage == number + 1]
+        horizon = done
+        if any(load.stored == number for load in after):
+            horizon += self._storing(number) + STORE_LATENCY
+        for load in candidates:
+            if load.free > number or load.stored >= number:
+                continue
+            if load.stored == number - 1 and self._blocks(number) > load.cycles + LOAD_LATENCY:
+                continue
+            next_one = load.stage == number + 1
+            if next_one or (not load.on_compute and self.load_free < horizon):
+                self._put(load, number)
+
+    def _put(self, load: _Load, number: int) -> None:
+        self.waiting.remove(load)
+        self.actions.append(self._owned(load.action, self.stages[load.stage]))
+        ready = self.computed[load.free - 1] if load.free else 0
+        if load.stored >= 0:
+            ready = max(ready, self.stored[load.stored])
+        if load.on_compute:
+            self.compute_free = max(self.compute_free, ready) + load.cycles + LOAD_LATENCY
+            self.loaded[load.stage] = max(self.loaded[load.stage], self.compute_free)
+            return
+        self.load_free = max(self.load_free, ready) + load.cycles
+        done = max(self.load_free, ready + LOAD_LATENCY + load.cycles)
+        self.loaded[load.stage] = max(self.loaded[load.stage], done)
+
+    def _computed(self, number: int) -> int:
+        """When the steps of a stage are done."""
+        steps = sum(self.costs.of(action) for action in self.stages[number].steps)
+        return max(self.compute_free, self.loaded[number]) + steps
+
+    def _storing(self, number: int) -> int:
+        return sum(self.costs.of(action) for action in self.stages[number].stores)
+
+    def _blocks(self, number: int) -> int:
+        """Cycles that the steps of a stage would wait for the stores of the one before."""
+        if not number:
+            return 0
+        begins = max(self.compute_free, self.loaded[number])
+        return self.stored[number - 1] - begins
+
+    def _pass(self, number: int) -> None:
+        done = self._computed(number)
+        self.compute_free = self.computed[number] = done
+        before = self.stored[number - 1] - STORE_LATENCY if number else 0
+        storing = self._storing(number)
+        self.stored[number] = max(before, done) + storing + (STORE_LATENCY if storing else 0)
+
+    def _owned(self, action: Action, stage: Stage) -> Action:
+        return action if action.layer == stage.layer else replace(action, layer=stage.layer)
+
+    def _loads(self) -> list[_Load]:
+        """Every load with what it must come after."""
+        size = granule(self.config)
+        boxes = [
+            [box for a in stage.stores if (box := self._box(a)[1]) is not None]
+            for stage in self.stages
+        ]
+        end = max((box.end for row in boxes for box in row), default=0)
+        written = np.full(-(-end // size), -1)
+        names = ("uop", "inp", "wgt", "acc", "qnt")
+        touched = {name: np.full(getattr(self.config, f"{name}_depth"), -1) for name in names}
+        found: list[_Load] = []
+        for number, stage in enumerate(self.stages):
+            for action in stage.loads:
+                last = max((_newest(touched, span) for span in action.writes), default=-1)
+                stored = -1
+                box = self._box(action)[0]
+                if box is not None:
+                    at = box.granules(size)
+                    stored = int(written[at[at < len(written)]].max(initial=-1))
+                on_compute = self.operations[action.operation].engine is Engine.COMPUTE
+                cycles = self.costs.of(action)
+                found.append(_Load(action, number, last + 1, stored, cycles, on_compute))
+            for action in (*stage.steps, *stage.stores):
+                for span in (*action.reads, *action.writes):
+                    touched[span.memory][span.start : span.stop] = number
+            for box in boxes[number]:
+                written[box.granules(size)] = number
+        return found
+
+    def _box(self, action: Action):
+        return box_of(self.operations[action.operation], action.operands, self.config)
+
+
+def _newest(touched: dict[str, np.ndarray], span: Span) -> int:
+    return int(touched[span.memory][span.start : span.stop].max(initial=-1))
