@@ -30,6 +30,7 @@ docs: .venv/.installed-dev
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/simulation_speed.py
 	$(BIN)/python benchmarks/networks.py
+	$(BIN)/python benchmarks/microarchitecture.py
 
 .venv/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

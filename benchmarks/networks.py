@@ -32,6 +32,7 @@ NETWORKS = (
     "ad_toycar_ae",
     "sww_1dconv",
     "micro_speech",
+    "mobilenetv2_035_160",
 )
 """Folders of ``models/`` with a file and reference outputs of the same name."""
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 from ..isa.nest import Binary, Const, Expr, Index, Load, Select, walk
 from .image import Image, Where, image_of
 from .kernel import RUNNING, Kernel, Refusal
@@ -32,7 +34,7 @@ def elementwise(matcher: Matcher, total: Expr, ending: Ending) -> Elementwise:
 
 
 class _Code:
-    """Accumulator instructions for an expression, one region a value."""
+    """Accumulator instructions for an expression, one region a value; the fewest that do it."""
 
     def __init__(self, matcher: Matcher):
         self.matcher = matcher
@@ -47,6 +49,10 @@ class _Code:
             return self.running
         if _is_element(e, self.matcher.kernel):
             return self._loaded(e)
+        refusal = Refusal(f"no instruction computes {_shape_of(e)} on accumulators")
+        if isinstance(e, Load):
+            refusal = Refusal("an operand is a constant")
+        ways: list[tuple[_Code, int]] = []
         for pattern in self.matcher.patterns:
             if pattern.target.buffer != "acc" or not (_is_act(pattern) and pattern.aligned):
                 continue
@@ -54,10 +60,27 @@ class _Code:
                 continue
             found = next(self.matcher.matches(pattern, e), None)
             if found is not None:
-                return self._act(pattern, found)
-        if isinstance(e, Load):
-            raise Refusal("an operand is a constant")
-        raise Refusal(f"no instruction computes {_shape_of(e)} on accumulators")
+                way = copy(self)
+                try:
+                    ways.append((way, way._act(pattern, found)))
+                except Refusal as reason:
+                    refusal = reason
+        if not ways:
+            raise refusal
+        best, region = min(ways, key=lambda way: way[0].cost)
+        self.images, self.acts, self._regions = best.images, best.acts, best._regions
+        return region
+
+    @property
+    def cost(self) -> int:
+        """Accumulators that are loaded or computed for each of the output."""
+        return len(self.images) + len(self.acts)
+
+    def __copy__(self) -> _Code:
+        twin = _Code(self.matcher)
+        twin.images, twin.acts, twin.running = dict(self.images), list(self.acts), self.running
+        twin._regions = self._regions
+        return twin
 
     def _region(self) -> int:
         self._regions += 1

@@ -24,7 +24,8 @@ class Unfold:
 
     Element (y, x), of ``extents``, holds in lane ``(j * patch[1] + i) * C + c`` channel ``c`` of
     the pixel in row ``y * steps[0] + j * dilations[0] + origin[0]`` and column
-    ``x * steps[1] + i * dilations[1] + origin[1]``, and ``fill`` where that is outside.
+    ``x * steps[1] + i * dilations[1] + origin[1]``, and ``fill`` where that is outside. Lanes
+    beyond a block are those of the next block of channels.
     """
 
     origin: tuple[int, int]

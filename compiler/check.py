@@ -17,10 +17,12 @@ import numpy as np
 
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import ProgramError
-from ..isa.formats import UOP_BYTES, uop_layout
+from ..isa.formats import FLAGS, UOP_BYTES, uop_layout
+from ..isa.golden import step_of
 from ..isa.instructions import Instruction, InstructionSet, Operation
 from ..isa.memories import MEMORIES, Engine, MemoryType
 from ..isa.nest import Expr, Load, walk
+from ..isa.ordering import Ordering, Step
 from .affine import affine
 from .artifact import Segment
 from .dram import Box, box_of, granule
@@ -84,30 +86,28 @@ class _Checker:
         }
 
     def run(self) -> None:
-        """Execute the tokens, engine by engine, as far as each gets."""
-        queues: list[deque[int]] = [deque(), deque(), deque()]
+        """Look at everything in an order that the tokens allow."""
         if not self.program or self.program[-1].operation != "finish":
             raise ProgramError("the program does not end in FINISH")
-        for i, instruction in enumerate(self.program):
-            queues[self._engine(instruction)].append(i)
-        moved = True
-        while moved:
-            moved = False
-            for engine in range(3):
-                while queues[engine] and self._ready(engine, self.program[queues[engine][0]]):
-                    self._execute(engine, queues[engine].popleft())
-                    moved = True
-        stuck = sorted(queue[0] for queue in queues if queue)
-        if stuck:
-            raise ProgramError(f"deadlock: instruction {stuck[0]} waits for ever")
+        ordering = Ordering(
+            [self._step(i, instruction) for i, instruction in enumerate(self.program)],
+            self.config.token_depth,
+        )
+        for step in ordering.run():
+            self._execute(step.engine, step.index)
+        if not ordering.finished:
+            stop = ordering.stopped(len(self.program))
+            raise ProgramError(f"deadlock: instruction {stop.index} waits for ever")
         for (a, b), queue in self.tokens.items():
             if queue:
                 raise ProgramError(
                     f"{len(queue)} tokens from {ENGINES[a].value} to {ENGINES[b].value} are left"
                 )
 
-    def _engine(self, instruction: Instruction) -> int:
-        return ENGINES.index(self.instructions.operations[instruction.operation].engine)
+    def _step(self, position: int, instruction: Instruction) -> Step:
+        flags = sum(getattr(instruction, flag) << bit for bit, flag in enumerate(FLAGS))
+        operation = self.instructions.operations[instruction.operation]
+        return step_of(position, operation, flags)
 
     def _flags(self, engine: int, instruction: Instruction, kind: str) -> Iterator[int]:
         """The engines that ``kind`` (pop or push) of this instruction concerns."""
@@ -121,14 +121,6 @@ class _Checker:
                         f"{'previous' if side == 'prev' else 'next'} engine"
                     )
                 yield other
-
-    def _ready(self, engine: int, instruction: Instruction) -> bool:
-        pops = all(self.tokens[o, engine] for o in self._flags(engine, instruction, "pop"))
-        room = all(
-            len(self.tokens[engine, o]) < self.config.token_depth
-            for o in self._flags(engine, instruction, "push")
-        )
-        return pops and room
 
     def _execute(self, engine: int, position: int) -> None:
         instruction = self.program[position]

@@ -135,7 +135,10 @@ def pack_weights(work: Contraction, config: AcceleratorConfig) -> Weights:
     taps = (("row_tap", image.rows.taps), ("column_tap", work.column_steps))
     limits = {name: extents[name] for name in (*image.tap_loops, work.channel, work.depth)}
     loops = (*sums.items(), *taps, *lanes)
-    values = evaluate(kernel, work.weights, loops, limits, places, {"blocks": table})
+    weights, columns = work.weights, image.columns
+    if columns.loop is not None and work.column_steps * work.tap_lanes > columns.taps:
+        weights = Select(Index(columns.loop) < columns.taps, weights, Const(0))
+    values = evaluate(kernel, weights, loops, limits, places, {"blocks": table})
     data = np.zeros((*values.shape[:4], *work.weight_element), np.int8)
     data[(..., *(slice(extent) for _, extent in lanes))] = values
     for axis in range(4):

@@ -33,7 +33,7 @@ def contraction(matcher: Matcher, total: Sum, ending: Ending) -> Contraction:
                 return _placed(matcher, pattern, match, total, ending)
             except Refusal as refusal:
                 reasons.append(str(refusal))
-    raise Refusal(reasons[0] if reasons else "no instruction adds products to an accumulator")
+    raise Refusal(reasons[-1] if reasons else "no instruction adds products to an accumulator")
 
 
 def _products(matcher: Matcher, pattern: Pattern, total: Sum) -> Iterator[Match]:

@@ -96,6 +96,20 @@ class Add:
 
 
 @dataclass(frozen=True)
+class Sub:
+    """Element-wise difference of two tensors; shapes broadcast as numpy's do."""
+
+    activation: Activation = "none"
+
+
+@dataclass(frozen=True)
+class Mul:
+    """Element-wise product of two tensors; shapes broadcast as numpy's do."""
+
+    activation: Activation = "none"
+
+
+@dataclass(frozen=True)
 class AveragePool2D:
     """Mean over the window's elements inside the image."""
 
@@ -131,8 +145,8 @@ class Opaque:
 
 
 Op = (
-    Conv2D | DepthwiseConv2D | FullyConnected | Add | AveragePool2D | MaxPool2D
-    | Reshape | Softmax | Opaque
+    Conv2D | DepthwiseConv2D | FullyConnected | Add | Sub | Mul | AveragePool2D
+    | MaxPool2D | Reshape | Softmax | Opaque
 )  # fmt: skip
 
 

@@ -17,7 +17,13 @@ FullyConnected
     for n, o: the same over ``x[n,c] * w[o,c]``, with ``x`` as [rows, depth], ``out`` as [rows, O].
 Add
     for every element: ``requantize(rescale(a - zp_a, m_a, 20, r_a) + rescale(b - zp_b, m_b, 20,
-    r_b), m, 0, r, zp_out, low, high)``; an operand that is broadcast has index 0 there.
+    r_b), m, 0, r, zp_out, low, high)``; an operand that is broadcast has index 0 there. A constant
+    of one element is a number.
+Sub
+    The same with the second operand times -1.
+Mul
+    for every element: ``requantize((a - zp_a) * (b - zp_b), ...)``; with a constant of one element,
+    ``k`` less its zero point, ``requantize(a * k - zp_a * k, ...)``.
 AveragePool2D, MaxPool2D
     Over the elements inside; the mean is rounded half away from zero.
 Reshape
@@ -41,11 +47,13 @@ from .graph import (
     FullyConnected,
     Graph,
     MaxPool2D,
+    Mul,
     Node,
     Op,
     Opaque,
     Reshape,
     Softmax,
+    Sub,
 )
 from .nests import elementwise, filters, pools, softmax
 from .nests.common import Operator, Use, buffer_of
@@ -92,7 +100,7 @@ def reason_against(graph: Graph, node: Node) -> str | None:
     match node.op:
         case Conv2D() | DepthwiseConv2D() | FullyConnected():
             return filters.reason_against(use)
-        case Add():
+        case Add() | Sub() | Mul():
             return elementwise.reason_against(use)
         case Softmax(beta):
             return softmax.reason_against(
@@ -117,6 +125,8 @@ LOWERINGS: Mapping[type[Op], Callable[[Use], Operator]] = {
     DepthwiseConv2D: filters.depthwise,
     FullyConnected: filters.fully_connected,
     Add: elementwise.add,
+    Sub: elementwise.subtract,
+    Mul: elementwise.multiply,
     AveragePool2D: pools.average_pool,
     MaxPool2D: pools.max_pool,
     Reshape: elementwise.reshape,

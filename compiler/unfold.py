@@ -3,11 +3,13 @@
 An image of 1 or 3 channels leaves most lanes of its elements empty, and the array with them.
 Where the host writes the activation and one convolution reads it, the empty lanes can hold
 neighbours: then a step covers several taps. The nest is rewritten accordingly; what was a sum
-over taps and channels becomes one over fewer taps and over lanes.
+over taps and channels becomes one over fewer taps and over lanes. A patch may take several
+elements: all 27 values of 3x3 pixels of 3 channels fill the lanes of two.
 """
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import astuple, replace
@@ -33,6 +35,9 @@ from .unify import Pattern, normal, patterns
 
 LANE = "lane"
 ROW, COLUMN = "patch_row", "patch_column"
+TRIED = 4
+"""Patches that are worth a look. The fewest steps are not always best: larger patches overlap
+more, and an image of them takes longer to load."""
 
 
 def unfoldings(
@@ -51,21 +56,18 @@ def unfoldings(
     if image.padded and image.pad != fills[image.tensor]:
         return
     rows, columns = image.rows, image.columns
-    patches = [
-        (py, px)
-        for py in range(1, rows.taps + 1)
-        for px in range(1, columns.taps + 1)
-        if py * px > 1 and py * px * channels <= config.block
-    ]
 
-    def steps(patch: tuple[int, int]) -> tuple[int, int]:
-        unfold = _unfold(image, patch)
-        return (
-            _count(rows.taps, patch[0]) * _count(columns.taps, patch[1]),
-            unfold.extents[0] * unfold.extents[1],
-        )
+    def cost(patch: tuple[int, int]) -> tuple[int, int]:
+        """Steps for an element of the output, and elements of the image."""
+        elements = -(-patch[0] * patch[1] * channels // config.block)
+        extents = _unfold(image, patch).extents
+        count = _count(rows.taps, patch[0]) * _count(columns.taps, patch[1])
+        return count * elements, extents[0] * extents[1] * elements
 
-    for patch in sorted(patches, key=steps)[:2]:
+    sizes = itertools.product(range(1, rows.taps + 1), range(1, columns.taps + 1))
+    costs = {patch: cost(patch) for patch in sizes}
+    better = [patch for patch in costs if costs[patch][0] < costs[1, 1][0]]
+    for patch in sorted(better, key=costs.__getitem__)[:TRIED]:
         unfold = _unfold(image, patch)
         in_dram = unfold
         if kernel.lying:

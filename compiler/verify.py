@@ -25,11 +25,13 @@ from .graph import (
     FullyConnected,
     Graph,
     MaxPool2D,
+    Mul,
     Node,
     Op,
     Opaque,
     Reshape,
     Softmax,
+    Sub,
     Tensor,
     Window,
 )
@@ -286,7 +288,7 @@ def _fully_connected(use: _Use) -> None:
         use.fail(f"{out.name!r} has shape {list(out.shape)}, not [{rows}, {channels}]")
 
 
-def _add(use: _Use) -> None:
+def _pairwise(use: _Use) -> None:
     (a, b), out = use.tensors(2)
     assert a is not None
     assert b is not None
@@ -343,7 +345,9 @@ CHECKS: Mapping[type[Op], Callable[[_Use], None]] = {
     Conv2D: _conv2d,
     DepthwiseConv2D: _depthwise,
     FullyConnected: _fully_connected,
-    Add: _add,
+    Add: _pairwise,
+    Sub: _pairwise,
+    Mul: _pairwise,
     AveragePool2D: _pool,
     MaxPool2D: _pool,
     Reshape: _reshape,

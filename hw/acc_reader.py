@@ -7,15 +7,19 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa.config import AcceleratorConfig
+from .arrival import bank_count
 from .interfaces import read_signature
 from .store_rows import store_row
 
 
-def acc_element(config: AcceleratorConfig) -> data.StructLayout:
-    """An accumulator with its parameters; the latter have no bits without ``requantize``."""
+def acc_group(config: AcceleratorConfig) -> data.StructLayout:
+    """Accumulators of a beat, in their banks, with the parameters that apply to all of them.
+
+    The latter have no bits without ``requantize``.
+    """
     return data.StructLayout(
         {
-            "acc": 8 * config.acc_element_bytes,
+            "acc": bank_count(config, "acc") * 8 * config.acc_element_bytes,
             "qnt": 8 * config.qnt_element_bytes if config.requantize else 0,
             "requantize": int(config.requantize),
         }
@@ -23,9 +27,9 @@ def acc_element(config: AcceleratorConfig) -> data.StructLayout:
 
 
 class AccReader(wiring.Component):
-    """Reads rows of accumulators; one element a cycle, no gap between rows.
+    """Reads rows of accumulators; a beat's a cycle, or one if they fill it; no gap between rows.
 
-    An element is offered in the cycle after its read, and nothing is read before it is taken.
+    A group is offered in the cycle after its read, and nothing is read before it is taken.
     Parameters are read once a row.
 
     Members
@@ -33,40 +37,52 @@ class AccReader(wiring.Component):
     i : :py:`In(stream.Signature(store_row(config)))`
         The rows, none of them empty or beyond.
     acc, qnt : :py:`Out(read_signature(...))`
-        The scratchpads; ``qnt`` with ``requantize`` only.
-    o : :py:`Out(stream.Signature(acc_element(config)))`
-        The elements.
+        The scratchpads; ``acc`` of as many elements as a beat holds, ``qnt`` with ``requantize``
+        only.
+    o : :py:`Out(stream.Signature(acc_group(config)))`
+        The accumulators that go into the row's first beat, its second, and so on.
     """
 
     def __init__(self, config: AcceleratorConfig):
-        self._requantize = config.requantize
-        acc = read_signature(config.acc_index_bits, 8 * config.acc_element_bytes)
+        self._config, self._requantize = config, config.requantize
+        group = acc_group(config)
+        acc = read_signature(config.acc_index_bits, group["acc"].width)
         qnt = read_signature(config.qnt_index_bits, 8 * config.qnt_element_bytes)
         super().__init__(
             {
                 "i": In(stream.Signature(store_row(config))),
                 "acc": Out(acc),
                 **({"qnt": Out(qnt)} if config.requantize else {}),
-                "o": Out(stream.Signature(acc_element(config))),
+                "o": Out(stream.Signature(group)),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
         left = Signal.like(self.i.p.count)
+        slot = Signal(len(self.i.p.slot))
+        count = Signal(range((1 << len(slot)) + 1))
+        room = (1 << len(slot)) - slot
+        ends = left <= room
         m.d.comb += [
+            count.eq(Mux(ends, left, room)),
             self.acc.enable.eq((left != 0) & (~self.o.valid | self.o.ready)),
             self.o.p.acc.eq(self.acc.data),
-            self.i.ready.eq((left == 0) | ((left == 1) & self.acc.enable)),
+            self.i.ready.eq((left == 0) | (ends & self.acc.enable)),
         ]
         with m.If(self.acc.enable):
-            m.d.sync += [left.eq(left - 1), self.acc.address.eq(self.acc.address + 1)]
+            m.d.sync += [
+                left.eq(left - count),
+                self.acc.address.eq(self.acc.address + count),
+                slot.eq(0),
+            ]
         with m.If(self.acc.enable | self.o.ready):
             m.d.sync += self.o.valid.eq(self.acc.enable)
         with m.If(self.i.ready):
             m.d.sync += [
                 left.eq(Mux(self.i.valid, self.i.p.count, 0)),
                 self.acc.address.eq(self.i.p.acc),
+                slot.eq(self.i.p.slot),
             ]
         if self._requantize:
             first, requantize = Signal(), Signal()

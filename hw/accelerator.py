@@ -5,14 +5,14 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa.config import AcceleratorConfig
-from ..isa.memories import MEMORIES, Engine
-from .arrival import write_parts
+from .arrival import bank_count, write_parts
 from .axi import axi4_signature, axi4lite_signature
 from .compute import ComputeEngine
 from .control import Control
 from .counters import Counters
 from .fetch import Fetch
 from .form import Form
+from .inputs import Inputs
 from .load import LoadEngine
 from .read_port import ReadPort
 from .scheduler import Scheduler
@@ -22,10 +22,6 @@ from .write_port import WritePort
 
 READERS = ("fetch", "load", "compute")
 """Who reads DRAM, by the AXI id."""
-
-
-LOADED = tuple(dict.fromkeys(m.scratchpad for m in MEMORIES.values() if m.engine is Engine.LOAD))
-"""The scratchpads that the load engine fills and the compute engine reads."""
 
 
 class Accelerator(wiring.Component):
@@ -93,13 +89,17 @@ class Accelerator(wiring.Component):
             wiring.connect(m, unit.fault, getattr(control, name))
 
         # Data.
-        for name in LOADED:
-            parts = write_parts(config, name)
-            width = 8 * getattr(config, f"{name}_element_bytes")
-            cells = Scratchpad(getattr(config, f"{name}_depth"), width, parts)
-            m.submodules[name] = cells
-            wiring.connect(m, getattr(load, name), cells.write)
-            wiring.connect(m, getattr(compute, name), cells.read[0])
+        m.submodules.inp = inp = Inputs(config, self._form)
+        m.submodules.wgt = wgt = Scratchpad(
+            config.wgt_depth,
+            8 * config.wgt_element_bytes,
+            write_parts(config, "wgt"),
+            banks=bank_count(config, "wgt"),
+        )
+        wiring.connect(m, load.inp, inp.write)
+        wiring.connect(m, load.wgt, wgt.write)
+        wiring.connect(m, compute.inp, inp.read)
+        wiring.connect(m, compute.wgt, wgt.read[0])
         wiring.connect(m, store.acc, compute.store_acc)
         if config.requantize:
             wiring.connect(m, store.qnt, compute.store_qnt)

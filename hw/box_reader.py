@@ -19,17 +19,17 @@ from .interfaces import BOX, Fault
 from .placer import Placer
 from .queue import Queue
 
-BOXES = 16
-"""Boxes whose data may be under way: as many as the read port's bursts."""
+BOXES = 64
+"""Boxes whose data may be under way: as many as hide the latency at two cycles each."""
 
 
 class BoxReader(wiring.Component):
     """Reads boxes from DRAM into scratchpads, in order, with padding around.
 
     Rows are requested one a cycle and each by itself, those of the next boxes while data of the
-    earlier ones come. Writing takes a cycle for an element of padding, for a beat, or for each
-    element of a beat that holds several; between boxes there is no gap. An empty box, too, takes
-    a cycle. From ``i`` to ``bus.request`` it is one cycle, from ``bus.beat`` to a write none.
+    earlier ones come. Writing takes a cycle for a beat, or for as much padding as a beat would
+    hold, at least an element; between boxes there is no gap. An empty box, too, takes a cycle.
+    From ``i`` to ``bus.request`` it is one cycle, from ``bus.beat`` to a write none.
 
     An index beyond the scratchpad or an error of the bus is a fault, in the order of the boxes;
     until reset nothing goes on after it.

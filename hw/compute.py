@@ -5,18 +5,20 @@ from __future__ import annotations
 from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from ..isa.config import AcceleratorConfig
 from ..isa.faults import FaultCode
 from ..isa.formats import LOAD, LOADX, enabled
 from ..isa.memories import MEMORIES, Engine
-from .arrival import write_parts
+from .acc_reader import acc_group
+from .arrival import bank_count, write_parts
 from .axi import read_client_signature
 from .box_reader import BoxReader
 from .boxes import box_of
 from .execute import Execute
 from .form import Form
-from .interfaces import Activity, Fault, Issue, read_signature
+from .interfaces import Activity, Fault, Issue, input_signature, read_signature
 from .scratchpad import Scratchpad
 from .steps import Steps
 
@@ -43,7 +45,7 @@ class ComputeEngine(wiring.Component):
     -------
     i : :py:`In(Issue)`
         Instructions, statically legal, whose tokens have been taken.
-    inp, wgt : :py:`Out(read_signature(...))`
+    inp, wgt : :py:`Out(input_signature(config))`, :py:`Out(read_signature(...))`
         The load engine's scratchpads.
     bus : :py:`Out(read_client_signature(config))`
         DRAM.
@@ -80,14 +82,14 @@ class ComputeEngine(wiring.Component):
                 getattr(config, f"{name}_index_bits"),
                 8 * getattr(config, f"{name}_element_bytes"),
             )
-            for name in ("inp", "wgt", "acc", "qnt")
+            for name in ("wgt", "qnt")
         }
         ports = {
             "i": In(Issue),
-            "inp": Out(bits["inp"]),
+            "inp": Out(input_signature(config)),
             "wgt": Out(bits["wgt"]),
             "bus": Out(read_client_signature(config)),
-            "store_acc": In(bits["acc"]),
+            "store_acc": In(read_signature(config.acc_index_bits, acc_group(config)["acc"].width)),
             "done": Out(1),
             "fault": Out(Fault),
             "activity": Out(Activity),
@@ -109,12 +111,12 @@ class ComputeEngine(wiring.Component):
         m.submodules.execute = execute = self._execute
         m.submodules.reader = reader = BoxReader(config, self._memories)
         m.submodules.uop = uop = self._scratchpad("uop", 1)
-        m.submodules.acc = acc = self._scratchpad("acc", 3, forwarding=2)
+        m.submodules.acc = acc = self._scratchpad("acc", 2, forwarding=2, wide_ports=1)
         wiring.connect(m, steps.uop, uop.read[0])
         wiring.connect(m, steps.o, execute.i)
         wiring.connect(m, execute.dst, acc.read[0])
         wiring.connect(m, execute.src, acc.read[1])
-        wiring.connect(m, wiring.flipped(self.store_acc), acc.read[2])
+        wiring.connect(m, wiring.flipped(self.store_acc), acc.wide[0])
         wiring.connect(m, execute.inp, wiring.flipped(self.inp))
         wiring.connect(m, execute.wgt, wiring.flipped(self.wgt))
         wiring.connect(m, reader.bus, wiring.flipped(self.bus))
@@ -129,24 +131,25 @@ class ComputeEngine(wiring.Component):
         self._report(m, steps, execute, reader, loading)
         return m
 
-    def _scratchpad(self, name: str, read_ports: int, forwarding: int = 0) -> Scratchpad:
+    def _scratchpad(
+        self, name: str, read_ports: int, forwarding: int = 0, wide_ports: int = 0
+    ) -> Scratchpad:
         """Only steps read in the cycle of a write; tokens, and ``_admit``, take a cycle."""
         depth = getattr(self.config, f"{name}_depth")
         bits = 8 * getattr(self.config, f"{name}_element_bytes")
-        parts = write_parts(self.config, name)
-        return Scratchpad(depth, bits, parts, read_ports, forwarding)
+        parts, banks = write_parts(self.config, name), bank_count(self.config, name)
+        return Scratchpad(depth, bits, parts, read_ports, forwarding, banks, wide_ports)
 
     def _merge_acc_writes(self, m, acc: Scratchpad, execute: Execute, reader: BoxReader):
         """Loads write accumulators only while no step is in flight."""
+        step = execute.write
+        bank = step.address[: exact_log2(acc.banks)]
+        mask = Cat((bank == number).replicate(acc.parts) for number in range(acc.banks))
         m.d.comb += [
-            acc.write.valid.eq(execute.write.valid | reader.acc.valid),
-            acc.write.address.eq(
-                Mux(execute.write.valid, execute.write.address, reader.acc.address)
-            ),
-            acc.write.data.eq(Mux(execute.write.valid, execute.write.data, reader.acc.data)),
-            acc.write.mask.eq(
-                Mux(execute.write.valid, execute.write.mask.replicate(acc.parts), reader.acc.mask)
-            ),
+            acc.write.valid.eq(step.valid | reader.acc.valid),
+            acc.write.address.eq(Mux(step.valid, step.address, reader.acc.address)),
+            acc.write.data.eq(Mux(step.valid, step.data.replicate(acc.banks), reader.acc.data)),
+            acc.write.mask.eq(Mux(step.valid, mask, reader.acc.mask)),
         ]
 
     def _admit(self, m, steps: Steps, reader: BoxReader) -> Signal:

@@ -9,11 +9,9 @@ from ..isa.faults import ENGINE_NAMES, ZERO_RULES, FaultCode
 from ..isa.formats import FINISH, INSTRUCTION_BITS
 from ..isa.instructions import SELECTORS, InstructionSet
 from ..isa.memories import Engine
+from ..isa.ordering import DISPATCHED
 from .interfaces import HEAD_STRUCT, INDEX_BITS, ISSUE, Issue, format_struct
 from .queue import Queue
-
-QUEUE_DEPTH = 64
-"""Instructions that an engine may lag behind the stream before the stream waits for it."""
 
 ENGINE_BITS = 2
 """Of an engine's number, its place in :data:`weft.isa.faults.ENGINE_NAMES`."""
@@ -73,9 +71,10 @@ class Dispatch(wiring.Component):
     """Routes instructions to their engines' queues; stops at an illegal one and at FINISH.
 
     An instruction a cycle, two cycles from ``i`` to an engine. When the next instruction's queue
-    is full, the whole stream waits. An illegal instruction stays and is shown on ``code``,
-    ``engine`` and ``index``; control raises the fault when all before it has completed or waits
-    for tokens. FINISH goes to the compute engine's queue, and what follows it is dropped.
+    is full, the whole stream waits, as :mod:`weft.isa.ordering` has it. An illegal instruction
+    stays and is shown on ``code``, ``engine`` and ``index``; control raises the fault when all
+    before it has completed or waits for tokens. FINISH goes to the compute engine's queue, and
+    what follows it is dropped.
 
     Members
     -------
@@ -135,7 +134,7 @@ class Dispatch(wiring.Component):
             m.d.comb += self.code.eq(upcoming.code)
         for engine in Engine:
             name = engine.value
-            m.submodules[f"{name}_queue"] = queue = Queue(ISSUE, QUEUE_DEPTH)
+            m.submodules[f"{name}_queue"] = queue = Queue(ISSUE, DISPATCHED)
             wiring.connect(m, queue.o, wiring.flipped(getattr(self, name)))
             m.d.comb += queue.i.payload.eq(upcoming.issue)
             mine = decoded.o.valid & legal & (upcoming.engine == ENGINE_NAMES.index(name))

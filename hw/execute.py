@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from ..isa.config import AcceleratorConfig
 from .alu import Lanes, SlowLanes, is_slow, reads_qnt, slow_latency
 from .form import Form, delayed
-from .interfaces import read_signature, write_signature
+from .interfaces import input_signature, read_signature, write_signature
 from .matrix import MatrixUnit
 from .operation import OPERATION
 from .steps import step_layout
@@ -22,7 +22,8 @@ class Execute(wiring.Component):
     written in the same cycle: a step sees what all steps before it wrote, at any distance.
     Operations of the ALU that multiply read at once and compute while they travel. Such a step
     waits on ``i`` while one before it, not yet written, has its accumulator as destination, and
-    in a cycle in which one before it reads.
+    in a cycle in which those before it leave no read port for it: two accumulators need both, one
+    needs any.
 
     Parameters
     ----------
@@ -35,7 +36,9 @@ class Execute(wiring.Component):
     -------
     i : :py:`In(stream.Signature(step_layout(config)))`
         Steps in program order.
-    inp, wgt, qnt, dst, src : :py:`Out(read_signature(...))`
+    inp : :py:`Out(input_signature(config))`
+        Inputs, with those that follow for depthwise steps.
+    wgt, qnt, dst, src : :py:`Out(read_signature(...))`
         Operands; ``dst`` and ``src`` read the accumulators, ``qnt`` is there with ``requantize``.
     write : :py:`Out(write_signature(...))`
         Results.
@@ -56,7 +59,7 @@ class Execute(wiring.Component):
         acc = read_signature(config.acc_index_bits, 8 * config.acc_element_bytes)
         ports = {
             "i": In(stream.Signature(step_layout(config))),
-            "inp": Out(read_signature(config.inp_index_bits, 8 * config.inp_element_bytes)),
+            "inp": Out(input_signature(config)),
             "wgt": Out(read_signature(config.wgt_index_bits, 8 * config.wgt_element_bytes)),
             "dst": Out(acc),
             "src": Out(acc),
@@ -99,7 +102,9 @@ class Execute(wiring.Component):
             stage.step & ((stage.dst == step.dst) | (by_register & (stage.dst == step.src)))
             for stage in stages[1:-1]
         ]
-        m.d.comb += self.i.ready.eq(~(slow_step & (late | Cat(meets).any())))
+        late_src = late & before_last.operation.alu & ~before_last.operation.use_imm
+        no_port = Mux(by_register, late, late_src)
+        m.d.comb += self.i.ready.eq(~(slow_step & (no_port | Cat(meets).any())))
         issued = Signal()
         m.d.comb += issued.eq(self.i.valid & self.i.ready)
         with m.If(issued):
@@ -114,7 +119,8 @@ class Execute(wiring.Component):
             ]
 
         multiplies, early = Signal(), Signal()
-        late_src = late & before_last.operation.alu & ~before_last.operation.use_imm
+        elsewhere, came_elsewhere = Signal(), Signal()  # what ``dst`` has no time for
+        m.d.sync += came_elsewhere.eq(elsewhere)
         m.d.comb += [
             multiplies.eq(issued & step.step & ~step.fault & does.multiply),
             early.eq(issued & slow_step),
@@ -124,12 +130,13 @@ class Execute(wiring.Component):
             self.wgt.address.eq(step.wgt),
             self.dst.enable.eq(early | late),
             self.dst.address.eq(Mux(late, before_last.dst, step.dst)),
-            self.src.enable.eq((early & by_register) | late_src),
-            self.src.address.eq(Mux(late, before_last.src, step.src)),
+            elsewhere.eq(early & late),
+            self.src.enable.eq((early & by_register) | elsewhere | late_src),
+            self.src.address.eq(Mux(late_src, before_last.src, Mux(elsewhere, step.dst, step.src))),
             matrix.inp.eq(self.inp.data),
             matrix.wgt.eq(self.wgt.data),
             slow.operation.eq(stages[1].operation),
-            slow.dst.eq(self.dst.data),
+            slow.dst.eq(Mux(came_elsewhere, self.src.data, self.dst.data)),
             slow.src.eq(self.src.data),
             lanes.operation.eq(last.operation),
             lanes.dst.eq(self.dst.data),
@@ -143,6 +150,10 @@ class Execute(wiring.Component):
             self.done.eq(last.last & ~last.fault),
             self.fault.eq(last.fault),
         ]
+        if config.taps:
+            m.d.comb += matrix.depthwise.eq(stages[1].operation.depthwise)
+        if config.taps > 1:
+            m.d.comb += self.inp.following.eq(does.depthwise)
         if config.requantize:
             m.d.comb += [
                 self.qnt.enable.eq(early & on_qnt),

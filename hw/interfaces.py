@@ -96,7 +96,8 @@ def write_signature(address_bits: int, data_bits: int, lanes: int) -> wiring.Sig
     """Writes into a scratchpad that always accepts them.
 
     ``mask`` has a bit for each of ``lanes`` equal parts of ``data``; a part whose bit is 0 is
-    left as it is.
+    left as it is. ``data`` may hold several consecutive elements: those from ``address`` on, each
+    in the place that the low bits of its own index say.
     """
     return wiring.Signature(
         {
@@ -117,6 +118,19 @@ def read_signature(address_bits: int, data_bits: int) -> wiring.Signature:
     return wiring.Signature({"enable": Out(1), "address": Out(address_bits), "data": In(data_bits)})
 
 
+def input_signature(config: AcceleratorConfig) -> wiring.Signature:
+    """Reads from the INP scratchpad, as the reader sees them.
+
+    As :func:`read_signature`; with ``following``, which is there with depthwise taps, ``data``
+    holds the ``taps`` elements from ``address`` on, the first in its lowest bits. Without, its
+    other elements are arbitrary.
+    """
+    bits = 8 * config.inp_element_bytes * max(1, config.taps)
+    more = {"following": Out(1)} if config.taps > 1 else {}
+    one = {"enable": Out(1), "address": Out(config.inp_index_bits), "data": In(bits)}
+    return wiring.Signature(one | more)
+
+
 __all__ = [
     "ADDRESS_BITS",
     "BOX",
@@ -130,6 +144,7 @@ __all__ = [
     "Out",
     "Token",
     "format_struct",
+    "input_signature",
     "read_signature",
     "struct_of",
     "uop_struct",

@@ -1,4 +1,4 @@
-"""The matrix unit: an INP element times a WGT element, transposed."""
+"""The matrix unit: an INP element times a WGT element, transposed; or channel by channel."""
 
 from __future__ import annotations
 
@@ -6,13 +6,14 @@ from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
+from ..isa import formats
 from ..isa.config import AcceleratorConfig
 from ..isa.instructions import InstructionSet
+from ..isa.nest import Binary, Expr, Index, Load, Sum, rewrite, substitute, walk
 from ..isa.nest import Const as Literal
-from ..isa.nest import Index, Load, Sum, substitute, walk
-from . import pipeline
+from . import idle, pipeline
 from .form import Form, delayed
-from .lower import Leaf, Lowering, low_bits, named, stored
+from .lower import Lowering, low_bits, named, stored
 
 MACHINE_WORD = 32
 """Bits that a simulator computes with at once, more than enough for a sum of products."""
@@ -22,8 +23,31 @@ OPERAND_STAGES = 1
 
 def product_sum(config: AcceleratorConfig) -> Sum:
     """The sum of products in GEMM's meaning, of the lane with indices ``b``, ``o``."""
-    value = stored(InstructionSet(config).meaning("gemm")).value
+    return _sum_of(config, "gemm")
+
+
+def depthwise_sum(config: AcceleratorConfig) -> Sum:
+    """The sum over taps in the meaning of the depthwise modes."""
+    return _sum_of(config, "depthwise.set")
+
+
+def _sum_of(config: AcceleratorConfig, operation: str) -> Sum:
+    value = stored(InstructionSet(config).meaning(operation)).value
     return next(node for node in walk(value) if isinstance(node, Sum))
+
+
+def matmul_modes(config: AcceleratorConfig) -> dict[str, list[int]]:
+    """The modes of MATMUL whose steps add to what is there, and those that are depthwise."""
+    modes: dict[str, list[int]] = {"accumulate": [], "depthwise": []}
+    gemm = product_sum(config)
+    for operation in InstructionSet(config).operations.values():
+        if operation.format is formats.MATMUL:
+            parts = list(walk(stored(operation.meaning(config)).value))
+            if any(isinstance(part, Load) and part.buffer == "acc" for part in parts):
+                modes["accumulate"].append(operation.fixed["mode"])
+            if gemm not in parts:
+                modes["depthwise"].append(operation.fixed["mode"])
+    return modes
 
 
 def sum_bits(config: AcceleratorConfig) -> int:
@@ -36,6 +60,9 @@ def sum_bits(config: AcceleratorConfig) -> int:
 class MatrixUnit(wiring.Component):
     """Multiplies: a product of elements a cycle, :attr:`latency` cycles, never stalls.
 
+    With depthwise taps a lane's sum is that of GEMM or of the depthwise modes, cycle by cycle, by
+    the same multipliers: those of the first taps take other lanes, the rest take zeros.
+
     Parameters
     ----------
     config : AcceleratorConfig
@@ -47,7 +74,9 @@ class MatrixUnit(wiring.Component):
     Members
     -------
     inp, wgt : :py:`In`
-        Elements as their scratchpads hold them.
+        Elements as their scratchpads hold them; ``inp`` has ``config.taps`` of them, at least 1.
+    depthwise : :py:`In(1)`
+        Which sum it is; there with taps.
     sum : :py:`Out`
         Batch x block signed lanes of :func:`sum_bits` bits.
 
@@ -60,44 +89,56 @@ class MatrixUnit(wiring.Component):
     def __init__(self, config: AcceleratorConfig, form: Form = "synthesis"):
         self.config = config
         self.form = form
-        super().__init__(
-            {
-                "inp": In(8 * config.inp_element_bytes),
-                "wgt": In(8 * config.wgt_element_bytes),
-                "sum": Out(config.batch * config.block * sum_bits(config)),
-            }
-        )
+        ports = {
+            "inp": In(8 * config.inp_element_bytes * max(1, config.taps)),
+            "wgt": In(8 * config.wgt_element_bytes),
+            "sum": Out(config.batch * config.block * sum_bits(config)),
+        }
+        if config.taps:
+            ports["depthwise"] = In(1)
+        super().__init__(ports)
         self.latency = OPERAND_STAGES + config.block.bit_length()
 
     def elaborate(self, platform):
         m = Module()
         if self.form == "simulation":
             self._prepare(m)
-            sums = [self._plain_sum(b, o) for b, o in self._lanes()]
-            m.d.comb += self.sum.eq(delayed(m, Cat(sums), self.latency))
+            sums = Cat(self._plain_sum(b, o) for b, o in self._lanes())
+            if self.config.taps:
+                sums = Mux(self.depthwise, self._depthwise_sums(m), sums)
+            m.d.comb += self.sum.eq(delayed(m, sums, self.latency))
         else:
-            operands = (delayed(m, operand, OPERAND_STAGES) for operand in (self.inp, self.wgt))
-            leaf = self._leaf(*operands)
-            stages = pipeline.Pipelining(m, leaf, stage_depth=1)
-            e, cycles = product_sum(self.config), self.latency - OPERAND_STAGES
-            lanes = (substitute(e, {"b": Literal(b), "o": Literal(o)}) for b, o in self._lanes())
+            stages = pipeline.Pipelining(m, _Operands(m, self), stage_depth=1)
+            e, cycles = _by_place(product_sum(self.config)), self.latency - OPERAND_STAGES
+            lanes = (_of_lane(e, b, o) for b, o in self._lanes())
             m.d.comb += self.sum.eq(Cat(stages.at(lane, cycles) for lane in lanes))
         return m
 
     def _lanes(self) -> list[tuple[int, int]]:
         return [(b, o) for b in range(self.config.batch) for o in range(self.config.block)]
 
-    def _leaf(self, inp: Value, wgt: Value) -> Leaf:
-        """``inp[src, b, c]`` and ``wgt[wgt, o, c]`` of the elements at hand."""
+    def lane(self, e: Load) -> Value:
+        """A lane of the elements at hand: ``inp[src + t, b, c]`` or ``wgt[wgt, o, c]``."""
         config = self.config
-        elements = {"inp": (inp, config.inp_width), "wgt": (wgt, config.wgt_width)}
+        first, row, column = e.indices
+        following = first.b.value if isinstance(first, Binary) else 0
+        elements, bits, rows = {
+            "inp": (self.inp, config.inp_width, config.batch),
+            "wgt": (self.wgt, config.wgt_width, config.block),
+        }[e.buffer]
+        number = (following * rows + row.value) * config.block + column.value
+        return elements.word_select(number, bits).as_signed()
 
-        def leaf(e: Load | Index) -> Value:
-            element, bits = elements[e.buffer]
-            row, column = (index.value for index in e.indices[1:])
-            return element.word_select(row * config.block + column, bits).as_signed()
-
-        return leaf
+    def _depthwise_sums(self, m: Module) -> Value:
+        """Of every lane, in cycles with ``depthwise``."""
+        m.submodules[idle.NAME] = inner = Module()
+        e, bits = depthwise_sum(self.config), sum_bits(self.config)
+        lower = Lowering(self.lane, inner)
+        lanes = [low_bits(lower(_of_lane(e, b, o)), bits) for b, o in self._lanes()]
+        sums = Signal(len(lanes) * bits)
+        with inner.If(self.depthwise):
+            inner.d.comb += sums.eq(Cat(lanes))
+        return sums
 
     def _plain_sum(self, b: int, o: int) -> Value:
         """The same sum in the form that a simulator is quickest with.
@@ -128,3 +169,48 @@ class MatrixUnit(wiring.Component):
             m.d.comb += correction.eq(-(sum(inputs) << (config.wgt_width - 1)))
             self._inputs.append(inputs)
             self._corrections.append(correction)
+
+
+def _of_lane(e: Expr, b: int, o: int) -> Expr:
+    return substitute(e, {"b": Literal(b), "o": Literal(o)})
+
+
+def _by_place(e: Sum) -> Sum:
+    """With every operand named by its multiplier: lane ``b``, ``o`` and its number."""
+    ((number, _),) = e.axes
+    place = Index("b"), Index("o"), Index(number)
+    return rewrite(e, lambda n: Load(n.buffer, place) if isinstance(n, Load) else None)
+
+
+class _Operands:
+    """The multipliers' operands, registered; those that several multipliers share, once."""
+
+    def __init__(self, m: Module, unit: MatrixUnit):
+        config = unit.config
+        self._m, self._unit, self._taps = m, unit, config.taps
+        self._gemm = product_sum(config)
+        self._depthwise = depthwise_sum(config) if config.taps else None
+        self._registers: dict[tuple, Value] = {}
+
+    def __call__(self, place: Load) -> Value:
+        """The operand from ``inp`` or ``wgt`` of the multiplier at ``place``."""
+        b, o, number = (index.value for index in place.indices)
+        load, other = _factor(self._gemm, place.buffer, b, o, number), None
+        if number < self._taps:
+            other = _factor(self._depthwise, place.buffer, b, o, number)
+        key = load, other
+        if key not in self._registers:
+            value = self._unit.lane(load)
+            if other is not None:
+                value = Mux(self._unit.depthwise, self._unit.lane(other), value)
+            elif self._taps and place.buffer == "inp":
+                value = Mux(self._unit.depthwise, 0, value)
+            self._registers[key] = delayed(self._m, value, OPERAND_STAGES)
+        return self._registers[key]
+
+
+def _factor(e: Sum, buffer: str, b: int, o: int, number: int) -> Load:
+    """What the term ``number`` of a lane's sum loads from ``buffer``."""
+    ((name, _),) = e.axes
+    term = substitute(_of_lane(e.body, b, o), {name: Literal(number)})
+    return next(n for n in walk(term) if isinstance(n, Load) and n.buffer == buffer)

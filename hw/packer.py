@@ -8,59 +8,57 @@ from amaranth.lib.wiring import In
 from amaranth.utils import exact_log2
 
 from ..isa.config import AcceleratorConfig
+from .arrival import bank_count
 from .axi import write_client_signature
 from .interfaces import BOX
 
 
 def packed_row(config: AcceleratorConfig) -> data.StructLayout:
-    """A row: how many elements, and how many would stand before it in its first beat."""
-    slots = max(1, config.bus_bytes // config.out_element_bytes)
-    return data.StructLayout({"count": BOX["x_size"].width, "slot": exact_log2(slots)})
+    """A row: how many elements, how many would stand before it in its first beat, its turn.
+
+    ``turn`` is the bank of the accumulator that stands first in a beat, or would.
+    """
+    bits = exact_log2(bank_count(config, "acc"))
+    return data.StructLayout({"count": BOX["x_size"].width, "slot": bits, "turn": bits})
 
 
 class Packer(wiring.Component):
-    """Packs the elements of rows into beats; an element or a beat a cycle, whichever are more.
+    """Makes beats of the elements of rows; a beat a cycle. Nothing is registered.
 
-    Elements narrower than the bus are collected; a beat leaves with the last that it holds, or
-    with the last of its row, its strobe naming the bytes that are there. Wider elements are cut.
-    Nothing is registered but what is collected: a beat leaves in the cycle in which its last
-    element comes.
+    Elements narrower than the bus come beat by beat, in the order of their accumulators' banks:
+    they are turned to the places where they stand in the beat, and its strobe names the bytes
+    that the row has there. Wider elements are cut.
 
     Members
     -------
     rows : :py:`In(stream.Signature(packed_row(config)))`
-        The rows; each is taken with its last element. Not used where elements are not narrower.
+        The rows; each is taken with its last beat. Not used where elements are not narrower.
     i : stream
-        The elements, ``out_element_bytes`` each.
+        The elements of a beat, or one, ``out_element_bytes`` each.
     o : stream of ``data``, ``strobe``
         The beats.
-
-    Attributes
-    ----------
-    element : int
-        Bytes of an element.
     """
 
     def __init__(self, config: AcceleratorConfig):
-        self.element, self._bus = config.out_element_bytes, config.bus_bytes
+        self._element, self._bus = config.out_element_bytes, config.bus_bytes
         super().__init__(
             {
                 "rows": In(stream.Signature(packed_row(config))),
-                "i": In(stream.Signature(8 * self.element)),
+                "i": In(stream.Signature(8 * max(self._element, self._bus))),
                 "o": write_client_signature(config).members["data"],
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        if self.element < self._bus:
-            self._collect(m)
+        if self._element < self._bus:
+            self._turn(m)
         else:
             self._cut(m)
         return m
 
     def _cut(self, m: Module) -> None:
-        beats = self.element // self._bus
+        beats = self._element // self._bus
         part = Signal(range(beats))
         last = part == beats - 1
         m.d.comb += [
@@ -73,30 +71,31 @@ class Packer(wiring.Component):
         with m.If(self.o.valid & self.o.ready):
             m.d.sync += part.eq(Mux(last, 0, part + 1))
 
-    def _collect(self, m: Module) -> None:
-        slots = self._bus // self.element
-        at = Signal.like(self.rows.p.count)  # elements of the row that have come
-        slot = (at + self.rows.p.slot)[: exact_log2(slots)]
-        row_ends = at + 1 == self.rows.p.count
-        beat_ends = (slot == slots - 1) | row_ends
-        comes = self.i.valid & self.rows.valid
-        taken = comes & self.i.ready
+    def _turn(self, m: Module) -> None:
+        slots, row = self._bus // self._element, self.rows.p
+        left, inside = Signal.like(row.count), Signal()  # of a row whose first beat has gone
+        slot, count = Signal.like(row.slot), Signal.like(row.count)
+        room = slots - slot
+        last = count <= room
+        end = Mux(last, slot + count[: len(slot) + 1], slots)
+        moves = self.o.valid & self.o.ready
         m.d.comb += [
-            self.o.valid.eq(comes & beat_ends),
-            self.i.ready.eq(self.rows.valid & (self.o.ready | ~beat_ends)),
-            self.rows.ready.eq(self.i.valid & self.i.ready & row_ends),
+            slot.eq(Mux(inside, 0, row.slot)),
+            count.eq(Mux(inside, left, row.count)),
+            self.o.valid.eq(self.i.valid & self.rows.valid),
+            self.i.ready.eq(self.o.ready & self.rows.valid),
+            self.rows.ready.eq(moves & last),
         ]
-        with m.If(taken):
-            m.d.sync += at.eq(Mux(row_ends, 0, at + 1))
+        with m.If(moves):
+            m.d.sync += [left.eq(count - room), inside.eq(~last)]
         for number in range(slots):
-            held, full, here = Signal.like(self.i.payload), Signal(), slot == number
-            data = self.o.p.data.word_select(number, len(held))
-            strobe = self.o.p.strobe.word_select(number, self.element)
+            bank = (row.turn + number)[: len(row.turn)]
+            here = (slot <= number) & (number < end)
             m.d.comb += [
-                data.eq(Mux(here, self.i.payload, held)),
-                strobe.eq((here | full).replicate(self.element)),
+                self.o.p.data.word_select(number, 8 * self._element).eq(
+                    self.i.payload.word_select(bank, 8 * self._element)
+                ),
+                self.o.p.strobe.word_select(number, self._element).eq(
+                    here.replicate(self._element)
+                ),
             ]
-            with m.If(taken):
-                m.d.sync += full.eq((here | full) & ~beat_ends)
-                with m.If(here):
-                    m.d.sync += held.eq(self.i.payload)

@@ -20,9 +20,9 @@ from .span import Span
 class Placer(wiring.Component):
     """Writes boxes, padding and beats, into scratchpads in row-major order.
 
-    An element of padding takes a cycle; so does a beat, or each element of a beat that holds
-    several. Box follows box without a gap. With a fault it stops until reset: it takes nothing
-    any more, and the box of the fault and all after it are never done.
+    A beat takes a cycle. So does an element of padding, or as many of them as a beat would hold,
+    on the same side of a row. Box follows box without a gap. With a fault it stops until reset:
+    it takes nothing any more, and the box of the fault and all after it are never done.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ class Placer(wiring.Component):
     fault : :py:`Out(Fault)`
         SRAM_RANGE or BUS_READ, held.
     writing : :py:`Out(1)`
-        An element or a part of one is written in this cycle.
+        Elements or a part of one are written in this cycle.
     idle : :py:`Out(1)`
         No box is there.
     """
@@ -71,48 +71,54 @@ class Placer(wiring.Component):
 
         busy, empty = Signal(), Signal()
         memory_type, pad = Signal.like(box.memory_type), Signal.like(box.pad_value)
-        m.submodules.columns = columns = Span()
+        greatest = max(arrival.banks for arrival in self._arrivals)
+        m.submodules.columns = columns = Span(greatest)
         m.submodules.rows = rows = Span()
         index = Signal(len(box.sram_base) + 1)
 
-        # An element's beats, and a beat's elements. ``slot`` is where the element stands in its
-        # beat, ``row_slot`` where the row's first does.
-        last_part, last_slot = self._per_memory(m, memory_type)
-        slot_bits = len(last_slot)
+        # An element's beats, and a beat's elements. ``slot`` is where the element at ``index``
+        # stands in its beat, ``row_slot`` where the row's first does.
+        last_part, slots, banks = self._per_memory(m, memory_type)
         part = Signal.like(last_part)
+        slot_bits = len(slots) - 1
         slot, row_slot, stride = Signal(slot_bits), Signal(slot_bits), Signal(slot_bits)
-        ends_beat = ((slot & last_slot) == last_slot) | columns.ends
 
-        inside, beyond = Signal(), self._beyond(m, memory_type, index)
-        works, step, element_ends = Signal(), Signal(), Signal()
+        inside, step, group_ends = Signal(), Signal(), Signal()
+        to = index + columns.count
+        out, over = self._beyond(m, memory_type, index, to)
+        live = busy & ~empty & ~self.fault.valid
+        here = ~inside | self.beat.valid
+        fails = inside & self.beat.valid & self.beat.p.error
         m.d.comb += [
             inside.eq(rows.inside & columns.inside),
-            works.eq(busy & ~empty & ~self.fault.valid & ~beyond),
-            step.eq(works & (~inside | (self.beat.valid & ~self.beat.p.error))),
-            element_ends.eq(step & (~inside | (part == last_part))),
-            columns.step.eq(element_ends),
-            rows.step.eq(element_ends & columns.last),
-            self.beat.ready.eq(works & inside & ends_beat & ~self.beat.p.error),
+            step.eq(live & here & ~fails & ~over),
+            group_ends.eq(step & (~inside | (part == last_part))),
+            columns.step.eq(group_ends),
+            rows.step.eq(group_ends & columns.last),
+            self.beat.ready.eq(step & inside),
             self.done.eq((rows.step & rows.last) | (busy & empty & ~self.fault.valid)),
             self.writing.eq(step),
             self.idle.eq(~busy),
             self.i.ready.eq(~busy | self.done),
         ]
+        if greatest > 1:
+            in_beat = slots - (slot & (slots - 1)[:slot_bits])
+            m.d.comb += columns.most.eq(Mux(inside, in_beat, banks))
         with m.If(step & inside):
-            m.d.sync += part.eq(Mux(element_ends, 0, part + 1))
-        with m.If(element_ends):
-            m.d.sync += index.eq(index + 1)
+            m.d.sync += part.eq(Mux(group_ends, 0, part + 1))
+        with m.If(group_ends):
+            m.d.sync += index.eq(to)
             with m.If(inside):
-                m.d.sync += slot.eq(slot + 1)
+                m.d.sync += slot.eq(0)
             with m.If(rows.step & rows.inside):
                 m.d.sync += [slot.eq(row_slot + stride), row_slot.eq(row_slot + stride)]
 
         index_of_box = Signal.like(box.index)
-        with m.If(busy & ~empty & ~self.fault.valid):
-            with m.If(beyond):
-                m.d.sync += [self.fault.valid.eq(1), self.fault.code.eq(FaultCode.SRAM_RANGE)]
-            with m.Elif(inside & self.beat.valid & self.beat.p.error):
+        with m.If(live):
+            with m.If(fails & ~out):
                 m.d.sync += [self.fault.valid.eq(1), self.fault.code.eq(FaultCode.BUS_READ)]
+            with m.Elif(out | (over & here)):
+                m.d.sync += [self.fault.valid.eq(1), self.fault.code.eq(FaultCode.SRAM_RANGE)]
         m.d.comb += self.fault.index.eq(index_of_box)
 
         for span, axis in ((columns, "x"), (rows, "y")):
@@ -148,25 +154,35 @@ class Placer(wiring.Component):
                         with m.Case(arrival.memory.type):
                             m.d.comb += [
                                 port.valid.eq(step),
-                                port.mask.eq(Mux(inside, arrival.mask(part), ~0)),
-                                port.data.eq(arrival.data(self.beat.p.data, slot, pad, inside)),
+                                port.mask.eq(arrival.mask(m, part, index, columns.count, inside)),
+                                port.data.eq(
+                                    arrival.data(m, self.beat.p.data, slot, index, pad, inside)
+                                ),
                             ]
         return m
 
-    def _per_memory(self, m: Module, memory_type: Value) -> tuple[Value, Value]:
-        last_part = Signal(range(max(arrival.beats for arrival in self._arrivals)))
-        last_slot = Signal(range(max(arrival.slots for arrival in self._arrivals)))
+    def _per_memory(self, m: Module, memory_type: Value) -> list[Signal]:
+        """Of the boxes' memory: an element's last part, a beat's elements, and a write's."""
+        rows = [(a.beats - 1, a.slots, a.banks) for a in self._arrivals]
+        names = ("last_part", "slots", "banks")
+        values = [
+            Signal(range(max(column) + 1), name=name)
+            for name, column in zip(names, zip(*rows, strict=True), strict=True)
+        ]
         with m.Switch(memory_type):
-            for arrival in self._arrivals:
+            for arrival, row in zip(self._arrivals, rows, strict=True):
                 with m.Case(arrival.memory.type):
-                    m.d.comb += last_part.eq(arrival.beats - 1)
-                    m.d.comb += last_slot.eq(arrival.slots - 1)
-        return last_part, last_slot
+                    m.d.comb += [value.eq(each) for value, each in zip(values, row, strict=True)]
+        return values
 
-    def _beyond(self, m: Module, memory_type: Value, index: Value) -> Value:
-        beyond = Signal()
+    def _beyond(
+        self, m: Module, memory_type: Value, index: Value, to: Value
+    ) -> tuple[Signal, Signal]:
+        """Whether ``index``, or any before ``to``, is beyond the boxes' memory."""
+        out, over = Signal(), Signal()
         with m.Switch(memory_type):
             for arrival in self._arrivals:
+                depth = arrival.memory.depth(self._config)
                 with m.Case(arrival.memory.type):
-                    m.d.comb += beyond.eq(index >= arrival.memory.depth(self._config))
-        return beyond
+                    m.d.comb += [out.eq(index >= depth), over.eq(to > depth)]
+        return out, over

@@ -19,6 +19,7 @@ from .axi import (
 )
 from .bursts import Bursts
 from .interfaces import ADDRESS_BITS
+from .merge import Merge
 from .queue import Queue
 
 OUTSTANDING = 16
@@ -33,7 +34,9 @@ class ReadPort(wiring.Component):
     Each client has a queue, and a burst is asked for only when its beats have a place there.
     So ``rready`` is always 1 and no client, however slow, holds up another. Clients take turns,
     burst by burst; ``arid`` is the client's number, so that the beats of different clients may
-    come in any order.
+    come in any order. A client's requests that continue one another leave as one burst where
+    they have to wait, so that many short ones use up the bursts under way no sooner than a long
+    one does.
 
     A request takes two cycles to ``arvalid``; a beat takes one from ``rvalid`` to its client.
 
@@ -102,7 +105,9 @@ class ReadPort(wiring.Component):
             m.submodules[f"queue_{number}"] = queue = Queue(
                 client.beat.payload.shape(), BUFFER_BEATS
             )
-            wiring.connect(m, wiring.flipped(client.request), bursts.i)
+            m.submodules[f"merge_{number}"] = merge = Merge(self._config)
+            wiring.connect(m, wiring.flipped(client.request), merge.i)
+            wiring.connect(m, merge.o, bursts.i)
             wiring.connect(m, queue.o, wiring.flipped(client.beat))
 
             promised = Signal(range(BUFFER_BEATS + 1))

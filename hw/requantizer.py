@@ -31,7 +31,7 @@ def acc_lane(element: Value, lane: int, config: AcceleratorConfig) -> Value:
 
 
 class Requantizer(wiring.Component):
-    """Narrows accumulators: one element a cycle, :attr:`latency` cycles without stalls.
+    """Narrows accumulators: a cycle for ``elements`` of them, :attr:`latency` without stalls.
 
     What it does to a lane is the value that ``store.out`` or, with ``requantize``,
     ``storex.out`` stores. Its stages stand still together while ``o`` is not taken.
@@ -42,14 +42,16 @@ class Requantizer(wiring.Component):
         Number and widths of the lanes.
     form : Form
         How it is built.
+    elements : int
+        ACC elements that are narrowed at once, with the same parameters.
 
     Members
     -------
     i : :py:`In(stream)` of ``acc``, ``qnt``, ``requantize``
-        ``acc``: batch x block lanes of 32 bits; ``qnt``: an element of parameters. The last two
-        have no bits for a configuration without ``requantize``.
+        ``acc``: elements x batch x block lanes of 32 bits; ``qnt``: an element of parameters.
+        The last two have no bits for a configuration without ``requantize``.
     o : :py:`Out(stream)`
-        Batch x block lanes of ``out_width`` bits, in order.
+        Elements x batch x block lanes of ``out_width`` bits, in order.
 
     Attributes
     ----------
@@ -57,10 +59,10 @@ class Requantizer(wiring.Component):
         Cycles from ``i`` to ``o``.
     """
 
-    def __init__(self, config: AcceleratorConfig, form: Form = "synthesis"):
+    def __init__(self, config: AcceleratorConfig, form: Form = "synthesis", elements: int = 1):
         self.config = config
         self.form = form
-        self._lanes = config.batch * config.block
+        self._lanes = elements * config.batch * config.block
         element = data.StructLayout(
             {
                 "acc": self._lanes * config.acc_width,

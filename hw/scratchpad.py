@@ -5,6 +5,7 @@ from __future__ import annotations
 from amaranth import *
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In
+from amaranth.utils import exact_log2
 
 from .interfaces import read_signature, write_signature
 
@@ -16,10 +17,14 @@ class Scratchpad(wiring.Component):
     new data on the first ``forwarding`` ports and the old on the others, which cost a bypass less.
     Addresses beyond the depth must not occur.
 
+    Elements lie in banks by the low bits of their index. So a write covers as many consecutive
+    elements as there are banks, or fewer by its mask, and so does a read on a wide port; what of
+    it is beyond the depth means nothing.
+
     Parameters
     ----------
     depth : int
-        Elements.
+        Elements; a power of two if there are banks.
     width : int
         Bits of an element.
     parts : int
@@ -28,6 +33,10 @@ class Scratchpad(wiring.Component):
         How many.
     forwarding : int
         How many of them see what is written in the same cycle.
+    banks : int
+        A power of two.
+    wide_ports : int
+        How many of the read ports, the last ones, read as many elements as there are banks.
 
     Members
     -------
@@ -35,38 +44,78 @@ class Scratchpad(wiring.Component):
         Takes effect at the end of the cycle.
     read : :py:`In(read_signature(...)).array(read_ports)`
         ``data`` comes a cycle after ``enable`` and stays until the next enabled read.
+    wide : :py:`In(read_signature(...)).array(wide_ports)`
+        Likewise, of the elements from ``address`` on, each where its index's low bits say.
     """
 
     def __init__(
-        self, depth: int, width: int, parts: int = 1, read_ports: int = 1, forwarding: int = 0
+        self,
+        depth: int,
+        width: int,
+        parts: int = 1,
+        read_ports: int = 1,
+        forwarding: int = 0,
+        banks: int = 1,
+        wide_ports: int = 0,
     ):
         self.depth = depth
         self.width = width
         self.parts = parts
+        self.banks = banks
         self._forwarding = forwarding
+        self._bank_bits = exact_log2(banks)
         address_bits = max(1, (depth - 1).bit_length())
+        wide = read_signature(address_bits, banks * width)
         super().__init__(
             {
-                "write": In(write_signature(address_bits, width, parts)),
+                "write": In(write_signature(address_bits, banks * width, banks * parts)),
                 "read": In(read_signature(address_bits, width)).array(read_ports),
+                **({"wide": In(wide).array(wide_ports)} if wide_ports else {}),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.cells = cells = memory.Memory(shape=self.width, depth=self.depth, init=[])
-        write = cells.write_port(granularity=self.width // self.parts)
-        m.d.comb += [
-            write.addr.eq(self.write.address),
-            write.data.eq(self.write.data),
-            write.en.eq(self.write.mask & self.write.valid.replicate(self.parts)),
-        ]
-        for number, port in enumerate(self.read):
-            forwards = [write] if number < self._forwarding else []
-            read = cells.read_port(transparent_for=forwards)
+        for number in range(self.banks):
+            name = f"cells_{number}" if self.banks > 1 else "cells"
+            depth = max(2, self.depth // self.banks)
+            m.submodules[name] = cells = memory.Memory(shape=self.width, depth=depth, init=[])
+            write = cells.write_port(granularity=self.width // self.parts)
+            mask = self.write.mask.word_select(number, self.parts)
             m.d.comb += [
-                read.addr.eq(port.address),
-                read.en.eq(port.enable),
-                port.data.eq(read.data),
+                write.addr.eq(self._row(self.write.address, number)),
+                write.data.eq(self.write.data.word_select(number, self.width)),
+                write.en.eq(mask & self.write.valid.replicate(self.parts)),
             ]
+            for index, port in enumerate(self.read):
+                forwards = [write] if index < self._forwarding else []
+                self._read(m, port, number, cells.read_port(transparent_for=forwards))
+            for port in getattr(self, "wide", ()):
+                read = cells.read_port(transparent_for=[])
+                m.d.comb += [
+                    read.addr.eq(self._row(port.address, number)),
+                    read.en.eq(port.enable),
+                    port.data.word_select(number, self.width).eq(read.data),
+                ]
         return m
+
+    def _row(self, address: Value, bank: int) -> Value:
+        """Where in a bank the one element lies that is its own of those from ``address`` on."""
+        row, first = address[self._bank_bits :], address[: self._bank_bits]
+        return row + (first > bank) if bank < self.banks - 1 else row
+
+    def _read(self, m: Module, port, bank: int, read) -> None:
+        """A bank's part in a read of one element."""
+        chosen = port.address[: self._bank_bits] == bank
+        m.d.comb += [
+            read.addr.eq(port.address[self._bank_bits :]),
+            read.en.eq(port.enable & chosen),
+        ]
+        if self.banks == 1:
+            m.d.comb += port.data.eq(read.data)
+            return
+        shown = Signal(name=f"shown_{bank}")
+        with m.If(port.enable):
+            m.d.sync += shown.eq(chosen)
+        with m.If(shown):
+            m.d.comb += port.data.eq(read.data)

@@ -11,6 +11,7 @@ from ..isa.config import AcceleratorConfig
 from ..isa.formats import LOOP_BITS, Format
 from .alu import reads_qnt
 from .interfaces import INDEX_BITS, Issue, format_struct, read_signature, uop_struct
+from .matrix import matmul_modes
 from .operation import OPERATION
 
 OPERANDS = ("dst", "src", "wgt")
@@ -139,6 +140,9 @@ class Decode(wiring.Component):
             yield from (does.multiply.eq(~word.reset), does.accumulate.eq(~word.reset))
         else:
             yield does.multiply.eq(1)
+            for flag, modes in matmul_modes(self.config).items():
+                if modes:
+                    yield does[flag].eq(Cat(word.mode == mode for mode in modes).any())
 
 
 class Steps(wiring.Component):
@@ -278,6 +282,9 @@ class _Indices(wiring.Component):
         beyond = Signal()
         depths = {"acc": config.acc_depth, "inp": config.inp_depth, "wgt": config.wgt_depth}
         outside = lambda name, memory: index[name][_bits(depths[memory]) :].any()  # noqa: E731
+        # A depthwise step reads elements after its source, too.
+        nearby = index["src"][: config.inp_index_bits] > config.inp_depth - config.taps
+        source = outside("src", "inp") | (does.depthwise & nearby if config.taps else 0)
         second = outside("src", "acc")
         if config.requantize:
             depths["qnt"] = config.qnt_depth
@@ -285,7 +292,7 @@ class _Indices(wiring.Component):
         m.d.comb += beyond.eq(
             place.uop[config.uop_index_bits :].any()
             | outside("dst", "acc")
-            | (does.multiply & (outside("wgt", "wgt") | outside("src", "inp")))
+            | (does.multiply & (outside("wgt", "wgt") | source))
             | (does.alu & ~does.use_imm & second)
         )
         with m.If(advance):

@@ -5,11 +5,11 @@ from __future__ import annotations
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import exact_log2
 
 from ..isa.config import AcceleratorConfig
 from ..isa.faults import FaultCode
-from .acc_reader import AccReader
+from .acc_reader import AccReader, acc_group
+from .arrival import bank_count
 from .axi import write_client_signature
 from .fork import fork
 from .form import Form
@@ -28,7 +28,7 @@ ROWS_UNDER_WAY = 32
 
 
 class StoreEngine(wiring.Component):
-    """Executes STORE and STOREX; an element or a beat a cycle, whichever are more.
+    """Executes STORE and STOREX; a beat a cycle, of one element or of all that it holds.
 
     Instructions overlap, and so do their rows: accumulators of one are read while those before
     are on their way and the responses to others are awaited. An instruction is complete when the
@@ -42,7 +42,8 @@ class StoreEngine(wiring.Component):
     i : :py:`In(Issue)`
         Instructions, statically legal, whose tokens have been taken.
     acc, qnt : :py:`Out(read_signature(...))`
-        The scratchpads; ``qnt`` with ``requantize`` only.
+        The scratchpads; ``acc`` of as many elements as a beat holds, ``qnt`` with ``requantize``
+        only.
     bus : :py:`Out(write_client_signature(config))`
         DRAM.
     done : :py:`Out(1)`
@@ -58,7 +59,7 @@ class StoreEngine(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig, form: Form = "synthesis"):
         self._config, self._form = config, form
-        acc = read_signature(config.acc_index_bits, 8 * config.acc_element_bytes)
+        acc = read_signature(config.acc_index_bits, acc_group(config)["acc"].width)
         qnt = read_signature(config.qnt_index_bits, 8 * config.qnt_element_bytes)
         super().__init__(
             {
@@ -80,7 +81,9 @@ class StoreEngine(wiring.Component):
         m.submodules.to_read = to_read = Queue(store_row(config), ROWS_READ)
         m.submodules.to_pack = to_pack = Queue(packed_row(config), ROWS_PACKED)
         m.submodules.reader = reader = AccReader(config)
-        m.submodules.requantizer = requantizer = Requantizer(config, self._form)
+        m.submodules.requantizer = requantizer = Requantizer(
+            config, self._form, bank_count(config, "acc")
+        )
         m.submodules.packer = packer = Packer(config)
         m.submodules.completion = completion = Completion()
 
@@ -96,13 +99,13 @@ class StoreEngine(wiring.Component):
             m.d.comb += rows.o.ready.eq(taken)
         with m.Else():
             m.d.comb += rows.o.ready.eq(fork(m, rows.o.valid, completion.i))
-        beat_bits = exact_log2(config.bus_bytes)
         m.d.comb += [
             bus.request.p.address.eq(entry.row.address & -config.bus_bytes),
             bus.request.p.beats.eq(entry.row.beats),
             to_read.i.payload.eq(entry),
             to_pack.i.p.count.eq(entry.count),
-            to_pack.i.p.slot.eq(entry.row.address[:beat_bits] >> exact_log2(packer.element)),
+            to_pack.i.p.slot.eq(entry.slot),
+            to_pack.i.p.turn.eq(entry.acc - entry.slot),
             completion.i.p.moves.eq(moves),
             completion.i.p.beyond.eq(entry.beyond),
             completion.i.p.last.eq(entry.row.last | entry.empty),

@@ -5,10 +5,12 @@ from __future__ import annotations
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from ..isa.config import AcceleratorConfig
 from ..isa.formats import STORE, STOREX
 from ..isa.memories import MEMORIES, MemoryType
+from .arrival import bank_count
 from .boxes import ROW, Rows, box_of
 from .interfaces import BOX, INDEX_BITS, Issue, format_struct
 
@@ -16,13 +18,15 @@ from .interfaces import BOX, INDEX_BITS, Issue, format_struct
 def store_row(config: AcceleratorConfig) -> data.StructLayout:
     """A row of a STORE or STOREX.
 
-    ``row`` is where it goes; ``acc`` and ``count`` say which elements, ``qnt`` which parameters
-    apply if ``requantize``. ``empty`` stands for an instruction without rows, ``beyond`` for a
-    row that reaches beyond a scratchpad: neither moves anything. ``index`` is the instruction's.
+    ``row`` is where it goes, ``slot`` how many elements would stand before it in its first beat;
+    ``acc`` and ``count`` say which elements, ``qnt`` which parameters apply if ``requantize``.
+    ``empty`` stands for an instruction without rows, ``beyond`` for a row that reaches beyond a
+    scratchpad: neither moves anything. ``index`` is the instruction's.
     """
     return data.StructLayout(
         {
             "row": ROW,
+            "slot": exact_log2(bank_count(config, "acc")),
             "acc": config.acc_index_bits,
             "count": BOX["x_size"].width,
             "qnt": config.qnt_index_bits,
@@ -70,6 +74,7 @@ class StoreRows(wiring.Component):
             self.i.ready.eq(rows.i.ready & room),
             self.o.valid.eq((rows.o.valid | entry.empty) & ~stopped),
             entry.row.eq(rows.o.payload),
+            entry.slot.eq(rows.o.p.address >> exact_log2(config.out_element_bytes)),
             entry.acc.eq(acc),
         ]
         beyond = end > config.acc_depth

@@ -58,6 +58,8 @@ class AcceleratorConfig:
     """Extension: LOADX, a load that pads with a chosen value."""
     overwrite: bool = True
     """Extension: MATMUL, whose first mode starts a reduction by overwriting."""
+    depthwise_taps: int = 3
+    """Extension: MATMUL's depthwise modes, with so many taps a step; 0 is without. See ``taps``."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -85,8 +87,10 @@ class AcceleratorConfig:
                 raise ConfigError(
                     f"{name} must be a power of two from {least} to {most}, not {value}"
                 )
-        if not 1 <= self.token_depth <= 1 << 16:
-            raise ConfigError(f"token_depth must be from 1 to 65536, not {self.token_depth}")
+        for name, least, most in (("token_depth", 1, 1 << 16), ("depthwise_taps", 0, 16)):
+            value = getattr(self, name)
+            if not least <= value <= most:
+                raise ConfigError(f"{name} must be from {least} to {most}, not {value}")
         for memory in ("inp", "wgt", "acc", "qnt"):
             element = getattr(self, f"{memory}_element_bytes")
             if element < 1 or element > PAGE_BYTES:
@@ -213,6 +217,15 @@ class AcceleratorConfig:
             f"uop {self.uop_depth}, inp {self.inp_depth}, wgt {self.wgt_depth}, "
             f"acc {self.acc_depth}, qnt {self.qnt_depth} elements"
         )
+
+    @property
+    def taps(self) -> int:
+        """Neighbouring elements that a depthwise step reads; 0 if there are no such steps.
+
+        A tap is a row of a WGT element, which has ``block`` of them; the encoding is MATMUL's,
+        which comes with ``overwrite``.
+        """
+        return min(self.depthwise_taps, self.block) if self.overwrite else 0
 
     @property
     def peak_macs(self) -> int:

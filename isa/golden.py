@@ -144,10 +144,10 @@ class GoldenModel:
             ordering.complete(engine)
         if ordering.finished:
             return counters
+        fault = None
         if illegal is not None:
-            operation, code = static_fault(self.instructions, words[illegal])
-            raise illegal_stop(operation, code, illegal).fault()
-        raise ordering.stopped(count).fault()
+            fault = illegal_stop(*static_fault(self.instructions, words[illegal]), illegal)
+        raise ordering.stopped(count, fault).fault()
 
     def _execute(self, index: int, words: Sequence[int], counters: dict[str, int]) -> None:
         instruction = self.instructions.decode(words[index])
@@ -188,7 +188,7 @@ def access_fault(operation: Operation, buffer: str) -> FaultCode:
 TIMELESS_COUNTERS = ("instructions", "gemm_steps", "alu_steps", "read_bytes", "write_bytes")
 """The counters that every executor agrees on."""
 
-MULTIPLIES = ("gemm", "matmul.set")
+MULTIPLIES = ("gemm", "matmul.set", "depthwise.set", "depthwise.add")
 """The operations whose steps count as steps of GEMM."""
 
 

@@ -243,6 +243,14 @@ def _product(config: AcceleratorConfig, lanes: tuple[Expr, ...]) -> Expr:
     return Sum((("c", config.block),), body)
 
 
+def _taps(config: AcceleratorConfig, lanes: tuple[Expr, ...]) -> Expr:
+    """Every channel by itself, over neighbouring elements: row ``t`` of a weight is a tap's."""
+    b, o = lanes
+    t = Index("t")
+    body = Load("inp", (Index("src") + t, b, o)) * Load("wgt", (Index("wgt"), t, o))
+    return Sum((("t", config.taps),), body)
+
+
 LaneValue = Callable[["AcceleratorConfig", tuple[Expr, ...]], Expr]
 
 
@@ -383,6 +391,15 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("matmul.set", formats.MATMUL, {"mode": 0}, Engine.COMPUTE,
               _gemm(formats.MATMUL, "matmul.set", _product),
               "acc[dst] = inp[src] . wgt[wgt] transposed", "overwrite"),
+    Operation("depthwise.set", formats.MATMUL, {"mode": 2}, Engine.COMPUTE,
+              _gemm(formats.MATMUL, "depthwise.set", _taps),
+              "acc[dst] = rows of wgt[wgt] times inp[src] and its neighbours, lane by lane",
+              "depthwise_taps"),
+    Operation("depthwise.add", formats.MATMUL, {"mode": 3}, Engine.COMPUTE,
+              _gemm(formats.MATMUL, "depthwise.add",
+                    lambda c, lanes: _acc("dst", lanes) + _taps(c, lanes)),
+              "acc[dst] += rows of wgt[wgt] times inp[src] and its neighbours, lane by lane",
+              "depthwise_taps"),
     Operation("loadx.inp", formats.LOADX, {"memory_type": MemoryType.INP}, Engine.LOAD,
               _load(_INP, formats.LOADX), "DRAM to inp, a chosen value around", "pad_value"),
     Operation("loadx.acc8", formats.LOADX, {"memory_type": MemoryType.ACC8}, Engine.COMPUTE,

@@ -12,6 +12,7 @@ from .formats import HEAD, UOP_FIELDS, Field, Layout, Slot, uop_layout
 from .instructions import AluOpcode, InstructionSet
 from .memories import MEMORIES, QNT_LANE, MemoryType
 from .nest_text import format_nest
+from .ordering import DISPATCHED
 from .registers import COUNTERS, REGISTERS
 
 PRESET = "base"
@@ -33,6 +34,9 @@ Every instruction begins with the opcode and four dependence flags. An engine ex
 instructions in order. It takes the tokens that the pop flags name before, and sends those that the
 push flags name after. `prev` and `next` are the neighbours in the order load, compute, store; load
 has no `prev`, store no `next`. FINISH completes when everything before it has.
+
+The stream is dispatched in order, and at most {DISPATCHED} instructions wait at an engine. A token
+from behind the instruction for which there is no room is never sent: waiting for it is a deadlock.
 """
 
 MEMORY_NOTE = """\

@@ -4,6 +4,12 @@ Each engine executes its instructions in program order. One takes the tokens tha
 flags name, each as soon as it is there, executes, and sends those that its ``push`` flags name,
 each as soon as its queue has room; only then the engine's next instruction takes tokens. FINISH
 executes when its tokens are taken and nothing else is under way.
+
+The stream is dispatched in program order, each instruction to its engine, where at most
+:data:`DISPATCHED` wait that have not begun to execute. While that many do, the next one for that
+engine, and with it the rest of the stream, is not dispatched: to the machine it is not there yet.
+A token from beyond is therefore never sent, and waiting for it is a deadlock. A stream that is
+right when executed one instruction after another never comes to that.
 """
 
 from __future__ import annotations
@@ -20,6 +26,9 @@ ENGINES = tuple(engine.value for engine in Engine)
 
 QUEUES = (("load", "compute"), ("compute", "load"), ("compute", "store"), ("store", "compute"))
 """The token queues: from whom to whom."""
+
+DISPATCHED = 64
+"""Instructions that wait at an engine; the stream behind the next one waits with it."""
 
 POPS, PUSHES = ("pop_prev", "pop_next"), ("push_prev", "push_next")
 
@@ -78,13 +87,15 @@ class Ordering:
     """
 
     def __init__(self, steps: Sequence[Step], depth: int):
-        self._depth = depth
+        self._steps, self._depth = steps, depth
         self._tokens = [0] * len(QUEUES)
-        self._streams = [[s for s in steps if s.engine == e] for e in range(len(ENGINES))]
+        self._streams: list[list[Step]] = [[] for _ in ENGINES]  # what has been dispatched
         self._at = [0] * len(ENGINES)
         self._lacks: list[list[int]] = [[] for _ in ENGINES]  # queues without room for our token
-        self._wants = [list(s[0].pops) if s else [] for s in self._streams]
+        self._wants: list[list[int]] = [[] for _ in ENGINES]
+        self._next = 0  # to be dispatched
         self.finished = False
+        self._dispatch()
 
     def ready(self) -> list[int]:
         """The engines whose next instruction may execute now; empty when nothing will move."""
@@ -108,13 +119,18 @@ class Ordering:
         self._at[engine] += 1
         stream, at = self._streams[engine], self._at[engine]
         self._wants[engine] = list(stream[at].pops) if at < len(stream) else []
+        self._dispatch()
         self._move(engine)
 
-    def stopped(self, count: int) -> Stop:
-        """Why nothing moves and FINISH has not executed, in a legal stream of ``count``.
+    def stopped(self, count: int, illegal: Stop | None = None) -> Stop:
+        """Why nothing moves and FINISH has not executed, in a stream of ``count``.
 
-        A deadlock is blamed on the first waiting engine and the instruction it has come to.
+        ``illegal`` is the fault of the instruction that follows the steps, which counts if it
+        has come to be the next. A deadlock is blamed on the first waiting engine and the
+        instruction it has come to.
         """
+        if illegal is not None and self._next == len(self._steps):
+            return illegal
         waiting, blamed = 0, list[tuple[str, int]]()
         for bit, (name, flag, _) in enumerate(WAITS):
             engine, queue = ENGINES.index(name), QUEUE_OF[name, flag]
@@ -137,6 +153,20 @@ class Ordering:
                     step = self.next(engine)
                     yield step
                     self.complete(engine)
+
+    # --- dispatch
+
+    def _dispatch(self) -> None:
+        """Give engines their next instructions until one has no room."""
+        while self._next < len(self._steps):
+            step = self._steps[self._next]
+            stream, at = self._streams[step.engine], self._at[step.engine]
+            if len(stream) - at == DISPATCHED:
+                return
+            if len(stream) == at:
+                self._wants[step.engine] = list(step.pops)
+            stream.append(step)
+            self._next += 1
 
     # --- tokens
 
@@ -166,5 +196,4 @@ class Ordering:
         return not self.next(engine).finish or self._only_finish()
 
     def _only_finish(self) -> bool:
-        left = sum(len(s) - at for s, at in zip(self._streams, self._at, strict=True))
-        return left == 1 and not any(self._lacks)
+        return sum(self._at) == len(self._steps) - 1 and not any(self._lacks)

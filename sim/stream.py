@@ -108,10 +108,11 @@ class Stream:
         order = np.fromiter((step.index for step in ordering.run()), np.int64)
         if ordering.finished:
             return order, None
+        fault = None
         if self._illegal:
             operation, code, _ = self._kinds[self._which[self.end]]
-            return order, illegal_stop(operation, code, self.end)
-        return order, ordering.stopped(self.count)
+            fault = illegal_stop(operation, code, self.end)
+        return order, ordering.stopped(self.count, fault)
 
     # --- fields
 

@@ -23,17 +23,24 @@ from weft.compiler.graph import (
     FullyConnected,
     Graph,
     MaxPool2D,
+    Mul,
     Node,
     Op,
     Quant,
     Reshape,
     Softmax,
+    Sub,
     Tensor,
     Window,
 )
 from weft.compiler.tflite.write import same_pads
 from weft.isa.nest import I8, I32
 
+PAIRWISE: Mapping[str, tuple[Callable[[Activation], Op], np.ufunc]] = {
+    "add": (Add, np.add),
+    "sub": (Sub, np.subtract),
+    "mul": (Mul, np.multiply),
+}
 SAMPLES = 16
 """How many random inputs the scales are calibrated with."""
 CLAMPS: Mapping[Activation, tuple[float, float]] = {
@@ -115,13 +122,20 @@ class NetworkBuilder:
 
     def add(self, a: str, b: str, *, activation: Activation = "none", clip: float = 0.7) -> str:
         """Sum of two tensors whose shapes broadcast."""
+        return self.arithmetic("add", a, b, activation=activation, clip=clip)
+
+    def arithmetic(
+        self, kind: str, a: str, b: str, *, activation: Activation = "none", clip: float = 0.7
+    ) -> str:
+        """``add``, ``sub`` or ``mul`` of two tensors whose shapes broadcast."""
+        op, function = PAIRWISE[kind]
         rank = max(len(self.shape(a)), len(self.shape(b)))
         left, right = (
             v.reshape(SAMPLES, *(1,) * (rank + 1 - v.ndim), *v.shape[1:])
             for v in (self._reals[a], self._reals[b])
         )
-        reals = np.clip(left + right, *CLAMPS[activation])
-        return self._node("add", Add(activation), (a, b), reals, _quant_of(reals, clip))
+        reals = np.clip(function(left, right), *CLAMPS[activation])
+        return self._node(kind, op(activation), (a, b), reals, _quant_of(reals, clip))
 
     def average_pool(
         self, x: str, size: Pair = 2, *, activation: Activation = "none", **window: Any
@@ -297,8 +311,18 @@ def addition(
     a: tuple[int, ...], b: tuple[int, ...], *, seed: int = 0, activation: Activation = "none"
 ) -> Graph:
     """A network that adds its two inputs."""
-    network = NetworkBuilder("addition", seed)
-    network.add(network.input(*a), network.input(*b), activation=activation)
+    return arithmetic("add", a, b, seed=seed, activation=activation)
+
+
+def arithmetic(
+    kind: str, a: tuple[int, ...], b: tuple[int, ...], *, constant: bool = False, seed: int = 0,
+    activation: Activation = "none",
+) -> Graph:  # fmt: skip
+    """A network that adds, subtracts or multiplies its two inputs, or one and a constant."""
+    network = NetworkBuilder(kind, seed)
+    x = network.input(*a)
+    other = network.constant(*b) if constant else network.input(*b)
+    network.arithmetic(kind, x, other, activation=activation)
     return network.graph()
 
 

@@ -3,7 +3,8 @@
 A program is generated as if it ran one instruction after another. Whenever an instruction
 touches what an earlier one of another engine touches, tokens order the two; further tokens are
 sprinkled in. At last the engines' streams are merged at random, for the order of the stream means
-nothing between engines. Since the order of generation is a legal execution, nothing deadlocks.
+nothing between engines, as long as none of them is behind by more than may wait there. Since the
+order of generation is a legal execution, nothing deadlocks.
 """
 
 from __future__ import annotations
@@ -19,7 +20,9 @@ from weft.isa import AcceleratorConfig, Engine, Instruction, InstructionSet, Mem
 from weft.isa.assembly import disassemble
 from weft.isa.config import QNT_LANE_BYTES
 from weft.isa.formats import UOP_BYTES, uop_layout
+from weft.isa.golden import MULTIPLIES
 from weft.isa.memories import MEMORIES, QNT_LANE
+from weft.isa.ordering import DISPATCHED
 
 ENGINES = tuple(Engine)
 STREAM = 0x1000
@@ -198,6 +201,30 @@ def programs(draw: st.DrawFn, config: AcceleratorConfig, most: int = 16) -> Prog
     return maker.program()
 
 
+@st.composite
+def token_programs(draw: st.DrawFn, config: AcceleratorConfig) -> Program:
+    """Instructions that do nothing but take and send tokens, right or wrong, some in long rows.
+
+    Rows are about as long as what may wait at an engine. In the end there may be something
+    illegal.
+    """
+    instructions = InstructionSet(config)
+    words: list[int] = []
+    rows = (0, 0, 0, DISPATCHED - 2, DISPATCHED - 1, DISPATCHED)
+    for _ in range(draw(st.integers(1, 8))):
+        engine = draw(st.sampled_from(ENGINES))
+        sides = ["prev"] * (engine is not Engine.LOAD) + ["next"] * (engine is not Engine.STORE)
+        flags = draw(st.sets(st.sampled_from([f"{w}_{s}" for w in ("pop", "push") for s in sides])))
+        words.append(instructions.encode(Instruction(NOPS[engine], **dict.fromkeys(flags, True))))
+        nop = instructions.encode(Instruction(NOPS[engine]))
+        words += [nop] * draw(st.sampled_from(rows))
+    end = draw(st.sampled_from(("finish", "finish", "illegal", "none")))
+    if end != "none":
+        finish = instructions.encode(Instruction("finish"))
+        words.append(finish if end == "finish" else (1 << 128) - 1)
+    return program_of(config, words)
+
+
 class _Maker:
     """Draws instructions and keeps track of what they touch."""
 
@@ -214,10 +241,10 @@ class _Maker:
                 kinds[name] = self.load
             elif name in ("store.out", "storex.out"):
                 kinds[name] = self.store
-            elif name.startswith(("gemm", "matmul", "alu")):
+            elif name.startswith(("gemm", "matmul", "depthwise", "alu")):
                 kinds[name] = self.nest
         self.kinds = kinds
-        groups = ("load", "gemm", "matmul", "alu", "store")
+        groups = ("load", "gemm", "matmul", "depthwise", "alu", "store")
         self.groups = [g for g in groups if any(n.startswith(g) for n in kinds)]
 
     def integer(self, least: int, most: int) -> int:
@@ -382,8 +409,11 @@ class _Maker:
         }  # fmt: skip
         micro_ops = [layout.decode(word) for word in self.uops[first : first + count]]
         roles = {"dst": ("acc", self.config.acc_depth, True)}
-        if name in ("gemm", "matmul.set"):
-            roles["src"] = ("inp", self.config.inp_depth, False)
+        beyond = 0
+        if name in MULTIPLIES:
+            if name.startswith("depthwise"):
+                beyond = self.config.taps - 1
+            roles["src"] = ("inp", self.config.inp_depth - beyond, False)
             roles["wgt"] = ("wgt", self.config.wgt_depth, False)
         elif name in ("alu.scale", "alu.requantize"):
             roles["src"] = ("qnt", self.config.qnt_depth, False)
@@ -407,7 +437,8 @@ class _Maker:
                 highest += factor * max(0, trip - 1)
             if micro_ops and trips[0] * trips[1]:
                 lowest = min(m[role] for m in micro_ops)
-                touched.append((memory, lowest, highest + 1, writes))
+                end = highest + 1 + (beyond if role == "src" else 0)
+                touched.append((memory, lowest, end, writes))
         return _Planned(Engine.COMPUTE, Instruction(name, operands), touched)
 
 

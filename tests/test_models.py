@@ -23,6 +23,7 @@ NETWORKS = (
     "sww_1dconv",
     "micro_speech",
     "resnet8_large_cifar10",
+    "mobilenetv2_035_160",
 )
 PRESETS = ("base", "vta", "edge", "big", "tiny")
 ON_HOST = {"Reshape", "Softmax", "Reshape+Softmax"}

@@ -16,10 +16,12 @@ from ..graph import (
     DepthwiseConv2D,
     FullyConnected,
     MaxPool2D,
+    Mul,
     Op,
     Opaque,
     Reshape,
     Softmax,
+    Sub,
     Tensor,
     Window,
 )
@@ -205,8 +207,8 @@ def _fully_connected(operator: _Operator) -> _Made:
     return operator.fused(options, FullyConnected), operator.with_bias()
 
 
-def _add(operator: _Operator) -> _Made:
-    return operator.fused(operator.options(tflite.AddOptions), Add), operator.inputs
+def _pairwise(options: Any, node: Callable[[Activation], Op]) -> Callable[[_Operator], _Made]:
+    return lambda operator: (operator.fused(operator.options(options), node), operator.inputs)
 
 
 def _pool(node: Callable[[Window, Activation], Op]) -> Callable[[_Operator], _Made]:
@@ -234,7 +236,9 @@ MAKERS: Mapping[str, Callable[[_Operator], _Made]] = {
     "CONV_2D": _conv2d,
     "DEPTHWISE_CONV_2D": _depthwise,
     "FULLY_CONNECTED": _fully_connected,
-    "ADD": _add,
+    "ADD": _pairwise(tflite.AddOptions, Add),
+    "SUB": _pairwise(tflite.SubOptions, Sub),
+    "MUL": _pairwise(tflite.MulOptions, Mul),
     "AVERAGE_POOL_2D": _pool(AveragePool2D),
     "MAX_POOL_2D": _pool(MaxPool2D),
     "RESHAPE": _reshape,

@@ -19,10 +19,13 @@ from ..graph import (
     FullyConnected,
     Graph,
     MaxPool2D,
+    Mul,
     Node,
+    Opaque,
     Quant,
     Reshape,
     Softmax,
+    Sub,
     Tensor,
     Window,
 )
@@ -45,7 +48,7 @@ ACTIVATIONS = {
     "relu_n1_to_1": tflite.ActivationFunctionType.RELU_N1_TO_1,
 }
 INT8_VERSIONS = {
-    "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "ADD": 2,
+    "CONV_2D": 3, "DEPTHWISE_CONV_2D": 3, "FULLY_CONNECTED": 4, "ADD": 2, "SUB": 2, "MUL": 2,
     "AVERAGE_POOL_2D": 2, "MAX_POOL_2D": 2, "SOFTMAX": 2,
 }  # fmt: skip
 """The operators' versions from which they take int8; other types, and Reshape, came with 1."""
@@ -132,6 +135,10 @@ def _version(kind: str, node: Node, tensors: Mapping[str, Tensor]) -> int:
     version = INT8_VERSIONS.get(kind, 1) if tensors[node.inputs[0]].dtype == I8 else 1
     if isinstance(node.op, DepthwiseConv2D) and node.op.window.dilations != (1, 1):
         version = max(version, 2)
+    if isinstance(node.op, Mul) and version > 1:
+        a, b, out = (tensors[name].quant for name in (*node.inputs, *node.outputs))
+        if a and b and out and a.scale[0] * b.scale[0] >= out.scale[0]:
+            version = 3
     if isinstance(node.op, FullyConnected):
         weights = tensors[node.inputs[1]].quant
         if weights is not None and weights.axis is not None:
@@ -179,7 +186,7 @@ def _keeps_dimensions(node: Node, tensors: Mapping[str, Tensor]) -> bool:
     return len(tensors[node.outputs[0]].shape) != 2
 
 
-def _add(node: Node, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+def _pairwise(node: Node, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     return _activation(node)
 
 
@@ -196,7 +203,9 @@ _OPTIONS: dict[type, tuple[str, str, Callable[[Node, Mapping[str, Tensor]], dict
     Conv2D: ("Conv2DOptions", "CONV_2D", _conv),
     DepthwiseConv2D: ("DepthwiseConv2DOptions", "DEPTHWISE_CONV_2D", _depthwise),
     FullyConnected: ("FullyConnectedOptions", "FULLY_CONNECTED", _fully_connected),
-    Add: ("AddOptions", "ADD", _add),
+    Add: ("AddOptions", "ADD", _pairwise),
+    Sub: ("SubOptions", "SUB", _pairwise),
+    Mul: ("MulOptions", "MUL", _pairwise),
     AveragePool2D: ("Pool2DOptions", "AVERAGE_POOL_2D", _pool),
     MaxPool2D: ("Pool2DOptions", "MAX_POOL_2D", _pool),
     Reshape: ("ReshapeOptions", "RESHAPE", _reshape),
@@ -206,9 +215,7 @@ _OPTIONS: dict[type, tuple[str, str, Callable[[Node, Mapping[str, Tensor]], dict
 
 
 def _activation(node: Node) -> dict[str, Any]:
-    assert isinstance(
-        node.op, Conv2D | DepthwiseConv2D | FullyConnected | Add | AveragePool2D | MaxPool2D
-    )
+    assert not isinstance(node.op, Reshape | Softmax | Opaque)
     return {"FusedActivationFunction": ACTIVATIONS[node.op.activation]}
 
 

@@ -16,11 +16,13 @@ from weft.compiler.graph import (
     FullyConnected,
     Graph,
     MaxPool2D,
+    Mul,
     Node,
     Op,
     Quant,
     Reshape,
     Softmax,
+    Sub,
     Tensor,
     Window,
 )
@@ -178,7 +180,7 @@ def fully_connected_graphs(draw) -> Graph:
 
 
 @st.composite
-def add_graphs(draw) -> Graph:
+def pairwise_graphs(draw) -> Graph:
     shape = draw(st.lists(st.integers(1, 4), max_size=5))
     shapes = [[1 if draw(st.integers(0, 3)) == 0 else extent for extent in shape] for _ in range(2)]
     out = [max(pair) for pair in zip(*shapes, strict=True)]
@@ -192,7 +194,7 @@ def add_graphs(draw) -> Graph:
         b = tensor("b", b.shape, draw(scales()), draw(zero_points), bytes_of(rng, b.shape))
     inputs = (a, a) if left == out and draw(st.integers(0, 4)) == 0 else (a, b)
     return single(
-        Add(draw(st.sampled_from(ACTIVATIONS))),
+        draw(st.sampled_from((Add, Sub, Mul)))(draw(st.sampled_from(ACTIVATIONS))),
         inputs,
         tensor("y", out, draw(scales()), draw(zero_points)),
     )
@@ -238,7 +240,7 @@ def any_graphs() -> st.SearchStrategy[Graph]:
         conv2d_graphs(),
         depthwise_graphs(),
         fully_connected_graphs(),
-        add_graphs(),
+        pairwise_graphs(),
         pool_graphs(AveragePool2D),
         pool_graphs(MaxPool2D),
         reshape_graphs(),

@@ -20,9 +20,11 @@ from weft.compiler.graph import (
     FullyConnected,
     Graph,
     MaxPool2D,
+    Mul,
     Node,
     Reshape,
     Softmax,
+    Sub,
     Tensor,
     Window,
 )
@@ -158,7 +160,8 @@ def _fully_connected(graph: Graph, node: Node, values) -> np.ndarray:
     )
 
 
-def _add(graph: Graph, node: Node, values) -> np.ndarray:
+def _sum(graph: Graph, node: Node, values) -> np.ndarray:
+    sign = -1 if isinstance(node.op, Sub) else 1
     a, b, out = _quants(graph, node)
     common = 2 * max(a.scale[0], b.scale[0])
     of_a, of_b = multiplier_of(a.scale[0] / common), multiplier_of(b.scale[0] / common)
@@ -166,8 +169,21 @@ def _add(graph: Graph, node: Node, values) -> np.ndarray:
 
     def element(left: int, right: int) -> int:
         total = scaled((left - a.zero_point[0]) << 20, *of_a)
-        total += scaled((right - b.zero_point[0]) << 20, *of_b)
+        total += sign * scaled((right - b.zero_point[0]) << 20, *of_b)
         value = scaled(total, *of_out) + out.zero_point[0]
+        return clamp(value, node.op.activation, graph.tensors[node.outputs[0]])
+
+    left, right = (values[name].astype(object) for name in node.inputs)
+    return np.frompyfunc(element, 2, 1)(left, right)
+
+
+def _product(graph: Graph, node: Node, values) -> np.ndarray:
+    a, b, out = _quants(graph, node)
+    factor = multiplier_of(a.scale[0] * b.scale[0] / out.scale[0])
+
+    def element(left: int, right: int) -> int:
+        product = (left - a.zero_point[0]) * (right - b.zero_point[0])
+        value = scaled(product, *factor) + out.zero_point[0]
         return clamp(value, node.op.activation, graph.tensors[node.outputs[0]])
 
     left, right = (values[name].astype(object) for name in node.inputs)
@@ -245,7 +261,9 @@ KERNELS = {
     Conv2D: _convolution,
     DepthwiseConv2D: _convolution,
     FullyConnected: _fully_connected,
-    Add: _add,
+    Add: _sum,
+    Sub: _sum,
+    Mul: _product,
     AveragePool2D: _pool,
     MaxPool2D: _pool,
     Reshape: _reshape,

@@ -11,6 +11,7 @@ from weft.compiler.check import check
 from weft.compiler.emit import Action, Span, finish
 from weft.compiler.pipeline import compile_graph
 from weft.isa import AcceleratorConfig, Instruction, InstructionSet, ProgramError
+from weft.isa.ordering import DISPATCHED
 
 TINY = AcceleratorConfig.preset("tiny")
 UOPS = Segment("uops", 0x1000, np.array([0, 1 << 18], np.uint32).view(np.uint8))
@@ -114,9 +115,9 @@ def test_reading_dram_before_a_store_is_known_to_be_complete():
     program[1] = store(at=0, pop_prev=True)
     program[2] = Instruction("gemm.reset", push_prev=True)
     text = complaint(*program)
-    assert text == (
-        "instruction 3 (load.inp) touches DRAM 0x0, which instruction 1 (store.out) "
-        "may not have written yet"
+    assert text == (  # of the two, the checker meets the load first
+        "instruction 1 (store.out) touches DRAM 0x0, which instruction 3 (load.inp) "
+        "may not have read yet"
     )
     program[1] = store(at=1, pop_prev=True)  # the element beside it
     check(program, TINY, [])
@@ -131,6 +132,15 @@ def test_overwriting_dram_before_a_load_is_known_to_have_read_it():
 def test_a_token_that_nobody_sends():
     text = complaint(load("acc", pop_prev=True), FINISH)
     assert text == "deadlock: instruction 0 waits for ever"
+
+
+def test_a_token_from_beyond_what_may_wait_at_an_engine():
+    def program(lag: int) -> list[Instruction]:
+        rest = [Instruction("load.inp")] * (lag - 1)
+        return [load("inp", pop_next=True), *rest, load("acc", push_prev=True), FINISH]
+
+    check(program(DISPATCHED), TINY, [])
+    assert complaint(*program(DISPATCHED + 1)) == "deadlock: instruction 0 waits for ever"
 
 
 def test_a_token_that_nobody_takes():

@@ -185,7 +185,6 @@ def test_a_cached_object_computes_the_same(tmp_path: Path):
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
-        ("mobilenetv2_035_160", "MUL"),
         ("mobilenetv1_025_128_uint8", "u8"),
         ("mnist_lstm", "UNIDIRECTIONAL_SEQUENCE_LSTM"),
     ],

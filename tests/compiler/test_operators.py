@@ -89,8 +89,8 @@ def test_fully_connected_is_exact(graph: Graph, seed: int):
 
 
 @few
-@given(graphs.add_graphs(), seeds)
-def test_addition_is_exact(graph: Graph, seed: int):
+@given(graphs.pairwise_graphs(), seeds)
+def test_a_sum_a_difference_and_a_product_are_exact(graph: Graph, seed: int):
     check(graph, seed)
 
 

@@ -20,7 +20,7 @@ from tests.compiler.compiled import (
 )
 from tests.networks import (
     NetworkBuilder,
-    addition,
+    arithmetic,
     every_operator,
     random_inputs,
     random_network,
@@ -91,13 +91,21 @@ def test_a_fully_connected_layer_over_an_image(shape, units, config, seed):
 
 @OFTEN
 @given(
+    st.sampled_from(["add", "sub", "mul"]),
     st.sampled_from([(1, 12, 13, 9), (2, 3, 5), (3, 70), (90,), (1, 1, 1, 1)]),
     st.sampled_from([TINY, BATCHED, SERIAL]),
     activations,
     seeds,
 )
-def test_an_addition(shape, config, activation, seed):
-    assert_runs(addition(shape, shape, activation=activation, seed=seed), config)
+def test_a_sum_a_difference_or_a_product(kind, shape, config, activation, seed):
+    assert_runs(arithmetic(kind, shape, shape, activation=activation, seed=seed), config)
+
+
+@OFTEN
+@given(st.sampled_from(["add", "sub", "mul"]), images, configs, activations, seeds)
+def test_arithmetic_with_a_number(kind, shape, config, activation, seed):
+    graph = arithmetic(kind, shape, (1,), constant=True, activation=activation, seed=seed)
+    assert_runs(graph, config)
 
 
 @OFTEN
@@ -129,10 +137,11 @@ def test_an_average_pool_inside_of_the_image(data, shape, config, activation, se
         single("conv", (1, 3, 90, 4), 4, 3),
         single("conv", (1, 7, 101, 4), 4, 3, strides=2, padding="valid"),
         single("depthwise", (1, 20, 17, 21), 3, strides=2),
+        single("average_pool", (1, 9, 5, 7), (9, 5), padding="valid"),
         single("fc", (2, 300), 70),
         single("max_pool", (1, 25, 25, 9), 2, strides=2),
     ],
-    ids=["image", "weights", "rows", "wide", "strided", "depthwise", "fc", "pool"],
+    ids=["image", "weights", "rows", "wide", "strided", "depthwise", "average", "fc", "pool"],
 )
 def test_tensors_larger_than_every_scratchpad(graph, name):
     assert_runs(graph, HARDWARE[name])

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.networks import NetworkBuilder, addition, single
+from tests.networks import NetworkBuilder, addition, arithmetic, single
 from weft.compiler.fit import fitted
 from weft.compiler.graph import Graph
 from weft.compiler.kernel import Kernel, Refusal, kernel_of
@@ -18,6 +18,7 @@ from weft.isa.nest import (
     I8,
     I32,
     Buffer,
+    Const,
     For,
     Index,
     Load,
@@ -86,8 +87,16 @@ def test_a_depthwise_convolution_is_one_with_one_hot_weights():
 
 def test_an_average_is_a_sum_with_weights_of_one():
     work = contraction(single("average_pool", (1, 4, 4, 8), 4, padding="valid"))
-    assert work.add == "gemm"
+    assert work.add == "depthwise.add"
     assert work.kernel.constants == {}
+
+
+def test_channels_by_themselves_take_the_depthwise_instruction_where_there_is_one():
+    graph = single("depthwise", (1, 5, 5, 20), 3)
+    work = contraction(graph)
+    assert (work.first, work.add, work.tap_lanes) == (("depthwise.set",), "depthwise.add", 3)
+    assert contraction(graph, replace(BASE, depthwise_taps=0)).add == "gemm"
+    assert contraction(single("depthwise", (1, 5, 5, 20), 3, dilations=2)).add == "gemm"
 
 
 def test_a_fully_connected_layer_over_an_image_has_the_whole_image_as_window():
@@ -102,6 +111,15 @@ def test_an_addition_scales_both_operands_and_adds_them():
     assert isinstance(work, Elementwise)
     assert [act.operation for act in work.acts] == ["alu.scale", "alu.scale", "alu.add"]
     assert work.operations[:2] == ("load.acc8", "load.acc8")
+
+
+@pytest.mark.parametrize(("kind", "operations"), [("mul", ["alu.mul.imm"]), ("sub", ["alu.scale"])])
+def test_arithmetic_with_a_number_is_one_step_and_a_bias(kind: str, operations: list[str]):
+    work = tensorize(kernel(arithmetic(kind, (1, 3, 3, 8), (1,), constant=True)), BASE)
+    assert isinstance(work, Elementwise)
+    assert [act.operation for act in work.acts] == operations
+    assert len(work.images) == 1
+    assert work.ending.record["bias"] != Const(0)
 
 
 def test_a_maximum_runs_over_the_taps_from_the_least_value():

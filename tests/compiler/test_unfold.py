@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -21,14 +23,24 @@ def patches(graph: Graph) -> list[tuple[int, int]]:
 
 
 def test_the_lanes_are_filled_with_the_patch_that_leaves_the_fewest_taps():
-    assert patches(single("conv", (1, 9, 9, 3), 8, 3))[0] in [(1, 3), (3, 1)]
+    assert patches(single("conv", (1, 9, 9, 3), 8, 3))[0] == (3, 3)
+    assert patches(single("conv", (1, 9, 9, 3), 8, 3))[1] in [(1, 3), (3, 1)]
     assert patches(single("conv", (1, 49, 10, 1), 8, (10, 4), strides=2))[0] == (4, 4)
     assert patches(single("depthwise", (1, 9, 9, 2), 3, multiplier=4))[0] in [(2, 3), (3, 2)]
 
 
 def test_full_lanes_are_left_alone():
-    assert patches(single("conv", (1, 9, 9, 9), 8, 3)) == []
+    assert patches(single("conv", (1, 9, 9, 16), 8, 3)) == []
     assert patches(single("conv", (1, 9, 9, 3), 8, 1)) == []
+
+
+@pytest.mark.parametrize(("bus", "patch"), [(8, (3, 1)), (16, (3, 3))])
+def test_the_bus_decides_how_much_patches_may_overlap(bus: int, patch: tuple[int, int]):
+    graph = single("conv", (1, 32, 32, 3), 16, 3)
+    model = compile_graph(graph, replace(BASE, bus_bytes=bus))
+    unfold = model.tensors[graph.inputs[0]].unfold
+    assert unfold is not None
+    assert unfold.patch == patch
 
 
 def test_an_image_that_others_read_is_not_unfolded():

@@ -30,21 +30,24 @@ CONFIGS = {
 class Scratch:
     """A scratchpad behind a write port: ``bytes`` of [depth, element bytes], ``cycles``."""
 
-    def __init__(self, port, depth: int, seed: int = 0):
+    def __init__(self, port, depth: int, element: int, seed: int = 0):
         self.port = port
-        element = len(port.data) // 8
         self.bytes = np.random.default_rng(seed).integers(0, 256, (depth, element), dtype=np.uint8)
         self.cycles: list[int] = []
 
     async def process(self, ctx):
         port, cycle = self.port, 0
-        parts = self.bytes.reshape(len(self.bytes), len(port.mask), -1)
+        banks = len(port.data) // 8 // self.bytes.shape[1]
+        parts = self.bytes.reshape(len(self.bytes), len(port.mask) // banks, -1)
         trigger = ctx.tick().sample(port.valid, port.address, port.mask, port.data)
         async for _, _, valid, address, mask, data in trigger:
             if valid:
-                new = np.frombuffer(data.to_bytes(self.bytes.shape[1], "little"), np.uint8)
-                chosen = [bool(mask >> part & 1) for part in range(len(port.mask))]
-                parts[address, chosen] = new.reshape(parts.shape[1:])[chosen]
+                new = np.frombuffer(data.to_bytes(len(port.data) // 8, "little"), np.uint8)
+                new = new.reshape(banks, *parts.shape[1:])
+                bits = [mask >> bit & 1 for bit in range(len(port.mask))]
+                for bank, chosen in enumerate(np.reshape(bits, (banks, -1)).astype(bool)):
+                    if chosen.any():
+                        parts[address + (bank - address) % banks, chosen] = new[bank, chosen]
                 self.cycles.append(cycle)
             cycle += 1
 

@@ -85,6 +85,14 @@ class State:
                 return wrap32(acc + self.inp[src] @ self.wgt[wgt].T)
             case ["matmul", "set"]:
                 return wrap32(self.inp[src] @ self.wgt[wgt].T)
+            case ["depthwise", name]:
+                taps = range(self.config.taps)
+                if src + len(taps) > len(self.inp):
+                    raise IndexError(src)
+                return wrap32(
+                    sum(self.inp[src + t] * self.wgt[wgt][t] for t in taps)
+                    + (acc if name == "add" else 0)
+                )
             case ["gemm", "reset"]:
                 return np.zeros_like(acc)
             case ["alu", ("scale" | "requantize") as name]:
@@ -173,8 +181,10 @@ class Bench(Elaboratable):
         m.submodules.engine = engine = self.engine
         config = self.state.config
         for name in ("inp", "wgt"):
-            cells = [bits(e, getattr(config, f"{name}_width")) for e in getattr(self.state, name)]
-            port = getattr(engine, name)
+            lanes, port = getattr(self.state, name), getattr(engine, name)
+            width = getattr(config, f"{name}_width")
+            count = len(port.data) // (lanes[0].size * width)
+            cells = [bits(lanes[at : at + count], width) for at in range(len(lanes))]
             m.submodules[name] = element = memory.Memory(
                 shape=len(port.data), depth=len(cells), init=cells
             )
@@ -261,7 +271,8 @@ def run(
             ctx.set(port.enable, 1)
             ctx.set(port.address, address)
             await ctx.tick()
-            data = ctx.get(port.data)
+            size = 8 * config.acc_element_bytes
+            data = ctx.get(port.data) >> address % (len(port.data) // size) * size
             lanes = [data >> (32 * n) & 0xFFFFFFFF for n in range(result.acc[0].size)]
             result.acc[address] = wrap32(lanes).reshape(result.acc[address].shape)
         finished = True

@@ -10,6 +10,7 @@ from tests.hw.compute_bench import SMALL, Result, State, run
 from weft.hw.interfaces import Activity
 from weft.isa import AcceleratorConfig, FaultCode, Instruction, InstructionSet
 from weft.isa.formats import uop_layout
+from weft.isa.golden import MULTIPLIES
 
 CONFIGS = {
     "small": SMALL,
@@ -17,6 +18,8 @@ CONFIGS = {
     "int4": replace(SMALL, inp_width=4, wgt_width=4, inp_bytes=64, wgt_bytes=64),
     "int4 weights": replace(SMALL, wgt_width=4, wgt_bytes=64),
     "block 2": replace(SMALL, block=2, inp_bytes=64, wgt_bytes=64, qnt_bytes=64),
+    "no taps": replace(SMALL, depthwise_taps=0),
+    "two taps": replace(SMALL, depthwise_taps=2, batch=2, inp_bytes=128, acc_bytes=512),
     "plain": replace(SMALL, requantize=False, overwrite=False, pad_value=False),
 }
 FORMS = ("simulation", "synthesis")
@@ -45,7 +48,7 @@ def run_and_compare(state: State, program, form="simulation", **options) -> Resu
     assert result.fault is None
     assert len(result.done) == len(program)
     np.testing.assert_array_equal(result.acc, expected.acc)
-    multiplying = [i.operation in ("gemm", "matmul.set") for i in program]
+    multiplying = [i.operation in MULTIPLIES for i in program]
     alu = [i.operation.startswith("alu") for i in program]
     assert len(result.gemm) == sum(n for n, m in zip(steps, multiplying, strict=True) if m)
     assert len(result.alu) == sum(n for n, a in zip(steps, alu, strict=True) if a)
@@ -133,8 +136,9 @@ def spacing(cycles: list[int]) -> list[int]:
 def test_matrix_instructions_follow_one_another_without_a_gap():
     state = State(SMALL, np.random.default_rng(0))
     uops(state, (1, 2, 3), (1, 3, 1), (1, 1, 1))  # the same accumulator in every step
-    lengths = [1, 1, 1, 3, 2, 6, 1, 3]
+    lengths = [1, 1, 1, 3, 2, 6, 1, 3, 1, 1, 2, 3]
     names = ["gemm", "matmul.set", "gemm.reset", "gemm"] * 2
+    names += ["depthwise.set", "depthwise.add", "gemm", "depthwise.add"]
     program = [
         loop(name, min(3, n), iter_in=max(1, n // 3))
         for n, name in zip(lengths, names, strict=True)
@@ -177,6 +181,18 @@ def test_alu_and_matrix_steps_alternate_without_a_gap():
     names = ("gemm", "alu.add", "gemm", "alu.max.imm") * 4
     program = [loop(name, 1, **imm(name)) for name in names]
     assert spacing(run_and_compare(state, program).done) == [1] * 15
+
+
+def test_multiplying_steps_on_one_accumulator_follow_matrix_steps_without_a_gap():
+    state = State(SMALL, np.random.default_rng(0))
+    uops(state, *((4 * n, n, n) for n in range(4)))
+    names = ("gemm", "alu.scale", "matmul.set", "alu.mul.imm", "gemm", "alu.requantize") * 3
+    program = [
+        loop(name, n % 4 + 1, uop_bgn=n % 4, iter_in=4, dst_factor_in=1, **imm(name))
+        for n, name in enumerate(names)
+    ]
+    result = run_and_compare(state, program)
+    assert spacing(result.done) == [4] * (len(names) - 1)
 
 
 def test_an_instruction_without_steps_takes_a_cycle():

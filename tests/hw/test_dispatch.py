@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.hw.stream_bench import Sink, Source, simulate
-from weft.hw.dispatch import QUEUE_DEPTH, Decoder, Dispatch
+from weft.hw.dispatch import Decoder, Dispatch
 from weft.isa import PRESETS, Engine, FaultCode, Instruction, InstructionSet
 from weft.isa.faults import ENGINE_NAMES, static_fault
+from weft.isa.ordering import DISPATCHED
 
 TINY = PRESETS["tiny"]
 CONFIGS = {
@@ -142,15 +143,15 @@ def test_a_full_queue_blocks_the_stream_and_nothing_is_lost():
     instructions = InstructionSet(TINY)
     load = instructions.encode(Instruction("load.inp"))
     store = instructions.encode(Instruction("store.nop"))
-    words = [load] * (QUEUE_DEPTH + 2) + [store]
+    words = [load] * (DISPATCHED + 2) + [store]
     bench = Bench(words, stalls={"load": 1.0})
     bench.run(lambda: bench.state.get("blocked"), extra=10)
     assert bench.total == 0
     assert not bench.state["idle"]
     bench = Bench(words, stalls={"load": 0.8})
     bench.run(lambda: bench.total == len(words))
-    assert len(bench.came("load")) == QUEUE_DEPTH + 2
-    assert bench.came("store") == [(QUEUE_DEPTH + 2, store)]
+    assert len(bench.came("load")) == DISPATCHED + 2
+    assert bench.came("store") == [(DISPATCHED + 2, store)]
 
 
 def test_an_illegal_instruction_stays_and_shows_what_is_wrong_with_it():

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from amaranth.hdl import Array, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Const, Module, Mux, Signal, Value
 
 from tests.formal import NO_SOLVER, Opened, Refuted, planted, prove, solver
 from weft.hw.axi import BURST_BEATS
@@ -185,23 +185,27 @@ def rows(component: type[Rows]) -> None:
     )
 
 
-def span(component: type[Span]) -> None:
+def span(component: type[Span], greatest: int) -> None:
     """The places that are left in each of the three parts."""
-    m, dut = Module(), component()
+    m, dut = Module(), component(greatest)
     opened = Opened(dut)
     m.submodules.dut = opened.fragment
     parts = [dut.before, dut.size, dut.after]
     extents = [Signal.like(part) for part in parts]
     lefts = before, size, after = [Signal.like(part) for part in parts]
+    most = dut.most if greatest > 1 else Const(1)
+    kind = Mux(before != 0, before, Mux(size != 0, size, after))
+    count = Signal(range(greatest + 1))
+    m.d.comb += count.eq(Mux(kind < most, kind, most))
     with m.If(dut.step):
-        with m.If(before + size + after == 1):
+        with m.If(before + size + after == count):
             m.d.sync += [left.eq(extent) for left, extent in zip(lefts, extents, strict=True)]
         with m.Elif(before != 0):
-            m.d.sync += before.eq(before - 1)
+            m.d.sync += before.eq(before - count)
         with m.Elif(size != 0):
-            m.d.sync += size.eq(size - 1)
+            m.d.sync += size.eq(size - count)
         with m.Else():
-            m.d.sync += after.eq(after - 1)
+            m.d.sync += after.eq(after - count)
     with m.If(dut.start):
         for left, extent, part in zip(lefts, extents, parts, strict=True):
             m.d.sync += [left.eq(part), extent.eq(part)]
@@ -213,15 +217,15 @@ def span(component: type[Span]) -> None:
         [dut],
         {
             "data are between the padding": ~there | (dut.inside == inside),
-            "the last place of data is marked": ~inside | (dut.ends == (size == 1)),
-            "the last place is marked": ~there | (dut.last == (before + size + after == 1)),
+            "a step is as long as it may be": ~there | (dut.count == count),
+            "the last step is marked": ~there | (dut.last == (before + size + after == count)),
             "extents": (first == extents[0]) & (end == extents[0] + extents[1])
             & (total == sum(extents)),
             "position": at + before + size + after == total,
             "parts in order": (before == Mux(at < first, first - at, 0))
             & (after == Mux(at < end, extents[2], total - at)),
         },
-        given=[~dut.step | there],
+        given=[~dut.step | there, most != 0],
     )  # fmt: skip
 
 
@@ -263,7 +267,7 @@ PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int, ...]]]] = {
     "a queue keeps values and their order": (queue, Queue, [(2,), (3,), (16,)]),
     "bursts cover their request and stay in their pages": (bursts, Bursts, [()]),
     "rows follow from their box": (rows, Rows, [()]),
-    "a span divides an axis": (span, Span, [()]),
+    "a span divides an axis": (span, Span, [(1,), (4,)]),
     "turns are fair": (turns, Turns, [(1,), (3,), (4,)]),
 }
 """A proof, what it is of, and the sizes for which it is made."""
@@ -282,9 +286,10 @@ MISTAKES = [
     (rows, Rows, (), "+ (self._bus_bytes - 1)", "+ self._bus_bytes"),
     (rows, Rows, (), "box.x_size.any() & box.y_size.any()", "box.y_size.any()"),
     (rows, Rows, (), "stride, size = Signal(16 + most)", "stride, size = Signal(16)"),
-    (span, Span, (), "(at >= first)", "(at > first)"),
-    (span, Span, (), "at + 1 == end", "at == end"),
-    (span, Span, (), "Mux(self.last, 0, at + 1)", "at + 1"),
+    (span, Span, (1,), "(at >= first)", "(at > first)"),
+    (span, Span, (1,), "Mux(self.last, 0, to)", "to"),
+    (span, Span, (4,), "left < self.most", "left < 4"),
+    (span, Span, (4,), "Mux(at < end, end, total)", "total"),
     (turns, Turns, (3,), "(served + 1 + i)", "(served + i)"),
     (turns, Turns, (3,), "self.asks[number] & ~before", "self.asks[number]"),
     (turns, Turns, (3,), "m.If(self.take & self.grant[number])", "m.If(self.grant[number])"),

@@ -61,8 +61,8 @@ def test_random_loads_do_what_the_instructions_say(name):
     top.submodules.engine, top.submodules.port = engine, port
     wiring.connect(top, engine.bus, port.client[0])
     scratch = {
-        MemoryType.INP: Scratch(engine.inp, config.inp_depth),
-        MemoryType.WGT: Scratch(engine.wgt, config.wgt_depth),
+        MemoryType.INP: Scratch(engine.inp, config.inp_depth, config.inp_element_bytes),
+        MemoryType.WGT: Scratch(engine.wgt, config.wgt_depth, config.wgt_element_bytes),
     }
     expected = {memory_type: s.bytes.copy() for memory_type, s in scratch.items()}
     for box in boxes:

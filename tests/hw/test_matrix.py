@@ -15,12 +15,14 @@ CONFIGS = {
     "block 2, batch 4": replace(SMALL, block=2, batch=4, inp_bytes=64, qnt_bytes=64),
     "int4": replace(SMALL, inp_width=4, wgt_width=4, wgt_bytes=64),
     "int4 weights": replace(SMALL, wgt_width=4, wgt_bytes=64),
+    "one tap": replace(SMALL, depthwise_taps=1),
+    "no taps": replace(SMALL, depthwise_taps=0),
     "block 16": AcceleratorConfig.preset("base"),
 }
 
 
-def products(config: AcceleratorConfig, form: str, inp, wgt) -> list[np.ndarray]:
-    """What comes out for one pair of elements a cycle."""
+def products(config: AcceleratorConfig, form: str, inp, wgt, depthwise=()) -> list[np.ndarray]:
+    """What comes out for one pair of operands a cycle; ``inp`` has one or ``taps`` elements."""
     dut = MatrixUnit(config, form)
     results, width = [], sum_bits(config)
 
@@ -29,10 +31,13 @@ def products(config: AcceleratorConfig, form: str, inp, wgt) -> list[np.ndarray]
             now = min(n, len(inp) - 1)
             ctx.set(dut.inp, bits(inp[now], config.inp_width))
             ctx.set(dut.wgt, bits(wgt[now], config.wgt_width))
+            if config.taps:
+                ctx.set(dut.depthwise, depthwise[now] if depthwise else 0)
             await ctx.delay(0)
             if n >= dut.latency:
                 word = ctx.get(dut.sum)
-                lanes = [word >> (width * k) & ((1 << width) - 1) for k in range(inp[0].size)]
+                lanes = range(config.batch * config.block)
+                lanes = [word >> (width * k) & ((1 << width) - 1) for k in lanes]
                 signed = [v - (1 << width) if v >> (width - 1) else v for v in lanes]
                 results.append(np.array(signed).reshape(config.batch, config.block))
             await ctx.tick()
@@ -61,6 +66,24 @@ def test_products_are_exact_at_the_extremes_and_everywhere(name, form):
     assert len(got) == len(inp)
     for x, w, out in zip(inp, wgt, got, strict=True):
         np.testing.assert_array_equal(out, x @ w.T)
+
+
+@pytest.mark.parametrize("form", ["simulation", "synthesis"])
+@pytest.mark.parametrize("name", [n for n, config in CONFIGS.items() if config.taps])
+def test_depthwise_sums_are_exact_between_others(name, form):
+    config = CONFIGS[name]
+    random = np.random.default_rng(4)
+    inp_limit, wgt_limit = 1 << (config.inp_width - 1), 1 << (config.wgt_width - 1)
+    shape = (config.taps, config.batch, config.block)
+    inp = [random.integers(-inp_limit, inp_limit, shape) for _ in range(12)]
+    wgt = [random.integers(-wgt_limit, wgt_limit, (config.block,) * 2) for _ in range(12)]
+    inp += [np.full(shape, x) for x in (-inp_limit, inp_limit - 1) for _ in range(2)]
+    wgt += [np.full((config.block,) * 2, w) for w in (-wgt_limit, wgt_limit - 1)] * 2
+    depthwise = [*random.integers(0, 2, 12).tolist(), 1, 1, 1, 1]
+    got = products(config, form, inp, wgt, depthwise)
+    for x, w, taps, out in zip(inp, wgt, depthwise, got, strict=True):
+        expected = np.einsum("tbo,to->bo", x, w[: config.taps]) if taps else x[0] @ w.T
+        np.testing.assert_array_equal(out, expected)
 
 
 @pytest.mark.parametrize("form", ["simulation", "synthesis"])

@@ -41,7 +41,12 @@ def test_nothing_disturbs_anything_else(name):
         wiring.connect(top, reader.bus, port.client[client])
         boxes = random_boxes(random, config, types, cycles=400)
         scratch = {
-            m.scratchpad: Scratch(getattr(reader, m.scratchpad), m.depth(config)) for m in memories
+            m.scratchpad: Scratch(
+                getattr(reader, m.scratchpad),
+                m.depth(config),
+                getattr(config, f"{m.scratchpad}_element_bytes"),
+            )
+            for m in memories
         }
         expected = {pad: s.bytes.copy() for pad, s in scratch.items()}
         for box in boxes:

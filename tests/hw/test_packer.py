@@ -18,20 +18,30 @@ def test_rows_become_beats_with_the_strobes_of_their_bytes(bus, block, stall):
     size = config.out_element_bytes
     slots = max(1, bus // size)
     random = Random(bus)
-    rows = [{"count": random.randint(1, 9), "slot": random.randrange(slots)} for _ in range(20)]
-    elements, beats = [], []
+    rows = [
+        {
+            "count": random.randint(1, 99 // slots + 9),
+            "slot": random.randrange(slots),
+            "turn": random.randrange(slots),
+        }
+        for _ in range(20)
+    ]
+    groups, beats = [], []
     for row in rows:
         memory: dict[int, int] = {}
-        for number in range(row["count"]):
+        places: dict[int, list[bytes]] = {}
+        for place in range(row["slot"], row["slot"] + row["count"]):
             element = random.randbytes(size)
-            elements.append(int.from_bytes(element, "little"))
-            memory |= {(row["slot"] + number) * size + i: byte for i, byte in enumerate(element)}
+            group = places.setdefault(place // slots, [bytes(size)] * slots)
+            group[(row["turn"] + place) % slots] = element
+            memory |= {place * size + i: byte for i, byte in enumerate(element)}
+        groups += [int.from_bytes(b"".join(group), "little") for group in places.values()]
         for first in range(0, max(memory) + 1, bus):
             beats.append([memory.get(first + i) for i in range(bus)])
 
     packer = Packer(config)
     sink = Sink(packer.o, stall=stall)
-    sources = (Source(packer.rows, rows, seed=2), Source(packer.i, elements, stall=stall, seed=3))
+    sources = (Source(packer.rows, rows, seed=2), Source(packer.i, groups, stall=stall, seed=3))
     cycles = simulate(packer, sink, *sources, until=lambda: len(sink.values) == len(beats), extra=9)
     assert len(sink.values) == len(beats)
     for got, expected in zip(sink.values, beats, strict=True):
@@ -39,4 +49,4 @@ def test_rows_become_beats_with_the_strobes_of_their_bytes(bus, block, stall):
         assert strobes == [byte is not None for byte in expected]
         assert [got.data >> 8 * i & 255 if s else None for i, s in enumerate(strobes)] == expected
     if not stall:
-        assert cycles <= max(len(elements), len(beats)) + 4
+        assert cycles <= len(beats) + 4

@@ -8,10 +8,10 @@ import pytest
 
 from tests.hw.engine_bench import FakeEngine, check_order, outcome, random_program
 from tests.hw.stream_bench import Source, simulate
-from weft.hw.dispatch import QUEUE_DEPTH
 from weft.hw.scheduler import Scheduler
 from weft.isa import PRESETS, Engine, FaultCode, Instruction, InstructionSet
 from weft.isa.faults import ENGINE_NAMES
+from weft.isa.ordering import DISPATCHED
 
 TINY = PRESETS["tiny"]
 
@@ -114,7 +114,7 @@ def test_a_queue_full_of_instructions_that_wait_for_later_ones_is_a_deadlock():
     load = instructions.encode(Instruction("load.inp", pop_next=True))
     gemm = instructions.encode(Instruction("gemm", push_prev=True))
     finish = instructions.encode(Instruction("finish"))
-    most = QUEUE_DEPTH
+    most = DISPATCHED
     bench = Bench(TINY, [load] * most + [gemm] * most + [finish], stall=0)
     bench.run()
     assert bench.finished

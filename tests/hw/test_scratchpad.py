@@ -8,41 +8,63 @@ from weft.hw.scratchpad import Scratchpad
 
 
 @pytest.mark.parametrize(
-    ("depth", "width", "parts", "ports", "forwarding"),
-    [(8, 32, 1, 1, 1), (8, 32, 2, 1, 0), (16, 64, 4, 3, 2)],
-)
+    ("depth", "width", "parts", "ports", "forwarding", "banks"),
+    [(8, 32, 1, 1, 1, 1), (8, 32, 2, 1, 0, 1), (16, 64, 4, 3, 2, 1), (16, 16, 2, 3, 2, 4),
+     (32, 8, 1, 2, 1, 8), (2, 8, 1, 2, 1, 8)],
+)  # fmt: skip
 def test_reads_see_all_writes_and_if_forwarded_those_of_the_same_cycle(
-    depth, width, parts, ports, forwarding
+    depth, width, parts, ports, forwarding, banks
 ):
     random = np.random.default_rng(depth)
-    dut = Scratchpad(depth, width, parts, ports, forwarding)
-    cells, held = [0] * depth, [None] * ports
+    dut = Scratchpad(depth, width, parts, ports, forwarding, banks, wide_ports=1)
+    cells, held, held_wide = [0] * depth, [None] * ports, [None] * banks
     part = width // parts
 
+    def written(address, mask, value):
+        """Every part goes to the element, from ``address`` on, that has its bank."""
+        for n in range(banks * parts):
+            where = address + (n // parts - address) % banks
+            if mask >> n & 1 and where < depth:
+                bits = (1 << part) - 1
+                shift = n % parts * part
+                cells[where] &= ~(bits << shift)
+                cells[where] |= (value >> n * part & bits) << shift
+
     async def bench(ctx):
+        nonlocal held_wide
         for _ in range(300):
-            address, mask = int(random.integers(depth)), int(random.integers(1 << parts))
-            value = int.from_bytes(random.bytes(width // 8), "little")
+            address = int(random.integers(depth))
+            value, mask = (
+                int.from_bytes(random.bytes(bits // 8 + 1), "little") & (1 << bits) - 1
+                for bits in (banks * width, banks * parts)
+            )
+            for bank in range(banks):
+                if address + (bank - address) % banks >= depth:
+                    mask &= ~((1 << parts) - 1 << bank * parts)
             valid = int(random.integers(2))
             before = cells.copy()
             given = {"valid": valid, "address": address, "mask": mask, "data": value}
             for name, each in given.items():
                 ctx.set(getattr(dut.write, name), each)
             if valid:
-                for n in range(parts):
-                    if mask >> n & 1:
-                        bits = ((1 << part) - 1) << (n * part)
-                        cells[address] = cells[address] & ~bits | value & bits
-            for n in range(ports):
+                written(address, mask, value)
+            for n, port in enumerate([*dut.read, *dut.wide]):
                 where, enable = int(random.integers(depth)), int(random.integers(4) > 0)
-                ctx.set(dut.read[n].address, where)
-                ctx.set(dut.read[n].enable, enable)
-                if enable:
+                ctx.set(port.address, where)
+                ctx.set(port.enable, enable)
+                if enable and n < ports:
                     held[n] = (cells if n < forwarding else before)[where]
+                elif enable:
+                    found = [where + (bank - where) % banks for bank in range(banks)]
+                    held_wide = [before[i] if i < depth else None for i in found]
             await ctx.tick()
             for n in range(ports):
                 if held[n] is not None:
                     assert ctx.get(dut.read[n].data) == held[n]
+            data = ctx.get(dut.wide[0].data)
+            for bank, element in enumerate(held_wide):
+                if element is not None:
+                    assert data >> bank * width & (1 << width) - 1 == element
 
     sim = Simulator(dut)
     sim.add_clock(1e-6)

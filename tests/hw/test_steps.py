@@ -12,6 +12,7 @@ from tests.hw.compute_bench import SMALL
 from weft.hw.steps import Steps
 from weft.isa import AcceleratorConfig, Instruction, InstructionSet
 from weft.isa.formats import uop_layout
+from weft.isa.golden import MULTIPLIES
 
 
 class Bench(Elaboratable):
@@ -113,7 +114,7 @@ def test_steps_come_in_the_order_of_the_loops(config, stalls):
             if step:
                 assert out["dst"] == step["dst"]
                 assert out["src"] == step["src"]
-                assert out["multiply"] == (instruction.operation in ("gemm", "matmul.set"))
+                assert out["multiply"] == (instruction.operation in MULTIPLIES)
                 if out["multiply"]:
                     assert out["wgt"] == step["wgt"]
             at += 1
@@ -127,6 +128,8 @@ BEYOND = {
     "dst of a reset": ("gemm.reset", (15, 0, 0), {"dst_factor_out": 1, "iter_out": 2}, 1),
     "dst of an alu step": ("alu.max.imm", (15, 0, 0), {"dst_factor_in": 1, "iter_in": 9}, 1),
     "inp": ("gemm", (0, 15, 0), {"src_factor_in": 1, "iter_in": 2}, 1),
+    "a tap's inp": ("depthwise.set", (0, 13, 0), {"src_factor_in": 1, "iter_in": 2}, 1),
+    "inp at once": ("depthwise.add", (0, 15, 0), {}, 0),
     "wgt": ("matmul.set", (0, 0, 7), {"wgt_factor_out": 7, "iter_out": 2}, 1),
     "acc source": ("alu.add", (0, 15, 0), {"src_factor_out": 15, "iter_out": 2}, 1),
     "qnt": ("alu.requantize", (0, 3, 0), {"src_factor_in": 1, "iter_in": 2}, 1),

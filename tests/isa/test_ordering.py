@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from weft.isa import PRESETS, FaultCode, InstructionSet
 from weft.isa.assembly import assemble
 from weft.isa.golden import stepped
-from weft.isa.ordering import QUEUES, Ordering, Step
+from weft.isa.ordering import DISPATCHED, QUEUES, Ordering, Step, Stop
 
 TINY = PRESETS["tiny"]
 LOAD, COMPUTE, STORE = range(3)
@@ -60,16 +60,35 @@ def test_tokens_that_are_there_are_taken_while_others_are_missing():
     assert ordering.stopped(5).waiting == 1 << 2
 
 
+def test_a_sender_too_far_behind_in_the_stream_is_not_there():
+    near = "load.inp | pop_next\n" + "load.inp\n" * (DISPATCHED - 1) + "gemm | push_prev\nfinish"
+    assert len(list(ordering_of(near).run())) == DISPATCHED + 2
+    ordering = ordering_of(f"load.inp\nload.inp | pop_next\nload.inp\n{near}")
+    assert [s.index for s in ordering.run()] == [0]
+    stop = ordering.stopped(DISPATCHED + 5)
+    assert (stop.code, stop.engine, stop.index, stop.waiting) == (FaultCode.DEADLOCK, "load", 1, 1)
+
+
+def test_an_illegal_instruction_counts_only_once_it_is_the_next():
+    illegal = Stop(FaultCode.RESERVED, "fetch", 99)
+    for lag, code in ((DISPATCHED, FaultCode.RESERVED), (DISPATCHED + 1, FaultCode.DEADLOCK)):
+        ordering = ordering_of("gemm | pop_prev\n" * lag)
+        assert not list(ordering.run())
+        assert ordering.stopped(99, illegal).code is code
+
+
 @st.composite
 def streams(draw: st.DrawFn) -> list[Step]:
-    """Steps with any tokens that the engines' queues allow."""
-    steps = []
-    for index in range(draw(st.integers(0, 12))):
+    """Steps with any tokens that the engines' queues allow; some wait in long rows."""
+    steps: list[Step] = []
+    for _ in range(draw(st.integers(0, 12))):
         engine = draw(st.integers(LOAD, STORE))
         name = ("load", "compute", "store")[engine]
         pops = [q for q, (_, to) in enumerate(QUEUES) if to == name and draw(st.booleans())]
         pushes = [q for q, (by, _) in enumerate(QUEUES) if by == name and draw(st.booleans())]
-        steps.append(Step(index, engine, tuple(pops), tuple(pushes)))
+        steps.append(Step(len(steps), engine, tuple(pops), tuple(pushes)))
+        for _ in range(draw(st.sampled_from((0, 0, DISPATCHED - 2, DISPATCHED)))):
+            steps.append(Step(len(steps), engine, (), ()))
     return [*steps, Step(len(steps), COMPUTE, (), (), finish=True)]
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from tests.programs import DRAM_BYTES
 from weft.isa import PRESETS, AcceleratorConfig, FaultCode, InstructionSet
 from weft.isa.faults import WAITS
+from weft.isa.ordering import DISPATCHED
 
 TINY = PRESETS["tiny"]
 PLAIN = replace(TINY, requantize=False, pad_value=False, overwrite=False)
@@ -244,6 +245,27 @@ STUCK = [
     ),
     Case("just-enough-room", "load.inp | push_next\n" * 2 + "finish", None, config=SHORT),
     Case("later-in-the-stream", "gemm | pop_prev\nload.inp | push_next\nfinish", None),
+    Case(
+        "just-near-enough", "load.inp\nload.inp | pop_next\n" + "load.inp\n" * (DISPATCHED - 1)
+        + "gemm | push_prev\nfinish", None,
+    ),
+    Case(
+        "too-far-ahead", "load.inp\nload.inp | pop_next\n" + "load.inp\n" * DISPATCHED
+        + "gemm | push_prev\nfinish", (DEADLOCK, "load", 1), (0,),
+    ),
+    Case(
+        "too-far-ahead-for-its-neighbours",
+        "store.nop | pop_prev\nload.inp | pop_next\n" + "load.inp\n" * DISPATCHED
+        + "gemm | pop_prev push_next\nfinish", (DEADLOCK, "load", 1), (0, 3),
+    ),
+    Case(
+        "illegal-out-of-sight", "gemm | pop_prev\n" * (DISPATCHED + 1) + ".word 0x387\n",
+        (DEADLOCK, "compute", 0), (1,),
+    ),
+    Case(
+        "illegal-in-sight", "gemm | pop_prev\n" * DISPATCHED + ".word 0x387\n",
+        (RESERVED, "fetch", DISPATCHED),
+    ),
     Case("no-finish", "load.inp\ngemm\n", (FaultCode.NO_FINISH, "fetch", 2)),
     Case("empty", "", (FaultCode.NO_FINISH, "fetch", 0)),
     Case("after-finish", "finish\n.word 0x7ff\nload.inp | pop_prev\n", None),

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
-from tests.programs import DRAM_BYTES, programs
+from tests.programs import DRAM_BYTES, programs, token_programs
 from tests.sim.executors import assert_same, golden, on_device
 from weft.isa import PRESETS, AcceleratorConfig
 
@@ -34,6 +34,22 @@ def test_a_random_program_does_the_same_everywhere(name: str, devices):
         note(program.text)
         wanted = golden(program)
         assert wanted.fault is None
+        assert_same(golden(program, seed), wanted)
+        assert_same(on_device(program, device), wanted)
+
+    agrees()
+
+
+@pytest.mark.parametrize("depth", [1, 2, 255])
+def test_tokens_hold_every_device_up_at_the_same_place(depth: int, devices):
+    config = replace(TINY, token_depth=depth)
+    device = devices(config, DRAM_BYTES)
+
+    @settings(max_examples=100, deadline=None)
+    @given(token_programs(config), st.integers(0, 1 << 16))
+    def agrees(program, seed):
+        note(program.text)
+        wanted = golden(program)
         assert_same(golden(program, seed), wanted)
         assert_same(on_device(program, device), wanted)
 

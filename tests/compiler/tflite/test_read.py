@@ -113,7 +113,6 @@ def test_weights_are_quantized_along_their_output_channels():
     [
         ("mnist_lstm", {"UNIDIRECTIONAL_SEQUENCE_LSTM"}),
         ("mnist_mlp", {"QUANTIZE", "DEQUANTIZE", "LOG_SOFTMAX"}),
-        ("mobilenetv2_035_160", {"MUL", "SUB"}),
     ],
 )
 def test_unknown_operators_are_kept_by_name(name: str, kinds: set[str]):

@@ -1,0 +1,37 @@
+"""The cycles of single mechanisms stay at their goals, or get no farther from them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from benchmarks.microarchitecture import ROWS, Bench, Row
+from weft.isa import PRESETS
+
+SHORT = {
+    "load": 4.2,
+    "load-uop": 95,
+    "load-acc": 320,
+    "add": 7.4,
+    "depthwise": 9.3,
+    "first": 3.2,
+}
+"""Rows that do not reach their goals, and what they reach."""
+
+
+@pytest.fixture(scope="module")
+def bench() -> Iterator[Bench]:
+    with Bench(PRESETS["vta"]) as bench:
+        yield bench
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+def test_a_mechanism_takes_no_more_cycles_than_it_may(row: Row, bench: Bench):
+    assert row.measure(bench) <= SHORT.get(row.name, row.most)
+
+
+def test_rows_have_names_of_their_own():
+    assert len({row.name for row in ROWS}) == len(ROWS)
+    assert set(SHORT) <= {row.name for row in ROWS}
