@@ -13,6 +13,9 @@ from .schedule import Bases, Range, Rings, Slots, Stage, part
 from .tiling import Layer, Tile, blocks_of, extents, row_length
 from .work import Contraction
 
+WEIGHTS_AT_ONCE = 8
+"""Elements of one load, so that others need not wait long for it."""
+
 
 @dataclass(frozen=True)
 class _Chunk:
@@ -191,8 +194,14 @@ class ContractionSchedule:
         if taps == shape[2]:
             run *= depth
             if depth == shape[1]:
-                span = part(slot, 0, outputs * run)
-                return load(operation, span, start, (1, outputs * run), 0)
+                return [
+                    action
+                    for piece in Range.cut(outputs * run, WEIGHTS_AT_ONCE)
+                    for action in load(
+                        operation, part(slot, piece.start, piece.count), start + piece.start,
+                        (1, piece.count), 0,
+                    )
+                ]  # fmt: skip
             span = part(slot, 0, outputs * run)
             return self._rows(span, start, outputs, run, strides[0])
         actions: list[Action] = []

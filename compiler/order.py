@@ -23,6 +23,8 @@ from .timing import LOAD_LATENCY, STORE_LATENCY, Costs
 
 AHEAD = 64
 """Stages that a load may run ahead of its own, at most."""
+OVERSHOOT = 128
+"""Cycles by which a load that runs ahead may delay one that another stage needs sooner."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,9 @@ class _Order:
         self.stages, self.config = stages, config
         self.operations = InstructionSet(config).operations
         self.costs = Costs(config)
-        self.waiting = self._loads()
+        self.waiting: list[list[_Load]] = [[] for _ in stages]
+        for load in self._loads():
+            self.waiting[load.stage].append(load)
         self.actions: list[Action] = []
         self.load_free = 0
         self.compute_free = 0
@@ -62,33 +66,70 @@ class _Order:
     def run(self) -> list[Action]:
         """See :func:`in_order`."""
         for number, stage in enumerate(self.stages):
-            due = [load for load in self.waiting if load.stage == number]
+            due = self.waiting[number]
             # What waits for a store stands behind what does not.
             for load in sorted(due, key=lambda load: load.stored >= number - 1):
                 self._put(load, number)
-            self._ahead(number, [load for load in self.waiting if load.stage <= number + AHEAD])
-            self.actions += [self._owned(action, stage) for action in (*stage.steps, *stage.stores)]
+            due.clear()
+            between = self._ahead(number)
+            first, rest = stage.steps, list[Action]()
+            if between:
+                first, rest = self._cut(stage.steps, self._blocks(number))
+            self.actions += [self._owned(action, stage) for action in first]
+            for load in between:
+                self._put(load, number)
+            self.actions += [self._owned(a, stage) for a in (*rest, *stage.stores)]
             self._pass(number)
         return self.actions
 
-    def _ahead(self, number: int, candidates: Sequence[_Load]) -> None:
-        """Loads of later stages, as many as the load engine has time for."""
-        done = self._computed(number)
-        after = [load for load in candidates if load.stage == number + 1]
-        horizon = done
-        if any(load.stored == number for load in after):
+    def _ahead(self, number: int) -> list[_Load]:
+        """Puts loads of later stages, as many as the load engine has time for.
+
+        Those that shall stand between the steps, because they wait for the stores of the stage
+        before, are given back.
+        """
+        horizon = self._computed(number)
+        if number + 1 < len(self.stages) and any(
+            load.stored == number for load in self.waiting[number + 1]
+        ):
             horizon += self._storing(number) + STORE_LATENCY
-        for load in candidates:
-            if load.free > number or load.stored >= number:
-                continue
-            if load.stored == number - 1 and self._blocks(number) > load.cycles + LOAD_LATENCY:
-                continue
-            next_one = load.stage == number + 1
-            if next_one or (not load.on_compute and self.load_free < horizon):
-                self._put(load, number)
+        between: list[_Load] = []
+        for later in range(number + 1, min(number + AHEAD, len(self.stages))):
+            following = later == number + 1
+            if not following and self.load_free >= horizon:
+                break
+            left: list[_Load] = []
+            for load in self.waiting[later]:
+                fits = not load.on_compute and self.load_free + load.cycles < horizon + OVERSHOOT
+                if load.free > number or load.stored >= number or not (following or fits):
+                    left.append(load)
+                elif load.stored < number - 1 or self._blocks(number) <= 0:
+                    self._put(load, number)
+                elif following and self._divisible(self.stages[number].steps):
+                    between.append(load)
+                else:
+                    left.append(load)
+            self.waiting[later] = left
+        return between
+
+    def _divisible(self, steps: Sequence[Action]) -> bool:
+        return len(steps) > 1 or any(a.part[1] - a.part[0] > 1 for a in steps)
+
+    def _cut(self, steps: Sequence[Action], wanted: int) -> tuple[list[Action], list[Action]]:
+        """Steps in two parts, the first one of about so many cycles."""
+        for i, action in enumerate(steps):
+            cycles = self.costs.of(action)
+            bgn, end = action.part
+            if cycles >= wanted and end - bgn > 1:
+                count = min(end - bgn - 1, -(-max(wanted, 1) * (end - bgn) // cycles))
+                head, tail = (_range(action, *part) for part in ((0, count), (count, end - bgn)))
+                return [*steps[:i], head], [tail, *steps[i + 1 :]]
+            wanted -= cycles
+            if wanted <= 0:
+                return list(steps[: i + 1]), list(steps[i + 1 :])
+        return list(steps), []
 
     def _put(self, load: _Load, number: int) -> None:
-        self.waiting.remove(load)
         self.actions.append(self._owned(load.action, self.stages[load.stage]))
         ready = self.computed[load.free - 1] if load.free else 0
         if load.stored >= 0:
@@ -162,3 +203,12 @@ class _Order:
 
 def _newest(touched: dict[str, np.ndarray], span: Span) -> int:
     return int(touched[span.memory][span.start : span.stop].max(initial=-1))
+
+
+def _range(action: Action, first: int, stop: int) -> Action:
+    """The micro-ops ``[first, stop)`` of those that an action runs."""
+    bgn, at = action.part[0], action.operands["uop_bgn"]
+    own = Span("uop", at + first, at + stop)
+    reads = tuple(s for s in action.reads if s.memory != "uop")
+    operands = {**action.operands, "uop_bgn": own.start, "uop_end": own.stop}
+    return replace(action, operands=operands, reads=(*reads, own), part=(bgn + first, bgn + stop))
