@@ -1,5 +1,6 @@
 # make run   installs Weft into .venv and classifies handwritten digits on the simulated accelerator
 # make test  runs every check that CI runs
+# make prove proves what takes minutes, and what make test proves again
 # make check formats, lints, types and the direction between the rooms
 # make docs  writes the generated pages again
 # make bench prints the measured figures of docs/measurements.md again
@@ -9,7 +10,7 @@ BIN := .venv/bin
 # pip's own chatter is noise to a newcomer; its errors are not.
 PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
 
-.PHONY: run test check docs bench clean
+.PHONY: run test prove check docs bench clean
 .DELETE_ON_ERROR:
 
 run: .venv/.installed
@@ -17,6 +18,9 @@ run: .venv/.installed
 
 test: .venv/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+prove: .venv/.installed-dev
+	$(BIN)/python -m pytest --deep --durations=0 -rs tests/test_formal.py tests/hw/test_formal.py tests/hw/test_formal_buses.py
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .
@@ -31,6 +35,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/simulation_speed.py
 	$(BIN)/python benchmarks/networks.py
 	$(BIN)/python benchmarks/microarchitecture.py
+	$(BIN)/python benchmarks/bus.py
 
 .venv/.created:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \

@@ -22,7 +22,6 @@ from ..isa.nest import Const as Literal
 from . import pipeline
 from .form import Form
 from .lower import Lowering, low_bits, named, stored
-from .matrix import sum_bits
 from .operation import OPERATION
 from .requantizer import acc_lane, qnt_records
 
@@ -153,6 +152,13 @@ class SlowLanes(wiring.Component):
 class Lanes(wiring.Component):
     """The last cycle of every step; combinational.
 
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Number of lanes, extensions.
+    sum_bits : int
+        Bits of the matrix unit's sums.
+
     Members
     -------
     operation : :py:`In(OPERATION)`
@@ -167,15 +173,16 @@ class Lanes(wiring.Component):
         The element for ``acc[dst]``.
     """
 
-    def __init__(self, config: AcceleratorConfig):
+    def __init__(self, config: AcceleratorConfig, sum_bits: int):
         self.config = config
+        self._sum_bits = sum_bits
         element = 8 * config.acc_element_bytes
         super().__init__(
             {
                 "operation": In(OPERATION),
                 "dst": In(element),
                 "src": In(element),
-                "sum": In(config.batch * config.block * sum_bits(config)),
+                "sum": In(config.batch * config.block * sum_bits),
                 "slow": In(element),
                 "o": Out(element),
             }
@@ -186,7 +193,7 @@ class Lanes(wiring.Component):
         e, config = _last_cycle(self.config), self.config
         for lane in range(config.batch * config.block):
             operands = _operands(config, self.operation, self.dst, self.src, lane) | {
-                "sum": self.sum.word_select(lane, sum_bits(config)).as_signed(),
+                "sum": self.sum.word_select(lane, self._sum_bits).as_signed(),
                 "slow_result": acc_lane(self.slow, lane, config),
                 "slow": is_slow(config, self.operation),
                 "alu": self.operation.alu,

@@ -79,7 +79,7 @@ class Execute(wiring.Component):
         config = self.config
         m.submodules.matrix = matrix = self._matrix
         m.submodules.slow_lanes = slow = SlowLanes(config, self.form, self._arithmetic)
-        m.submodules.lanes = lanes = Lanes(config)
+        m.submodules.lanes = lanes = Lanes(config, matrix.lane_bits)
 
         first = Signal(_travelling(config))
         stages = [first]

@@ -88,7 +88,7 @@ class Inputs(wiring.Component):
                 bank.write.address.eq((self.write.address + beyond)[bits:]),
                 bank.write.mask.eq(self.write.mask.word_select(slot, self._parts)),
                 bank.write.data.eq(self.write.data.word_select(slot, self._width)),
-                port.address.eq(row + (low > number)),
+                port.address.eq(row + (low > number) if number < count - 1 else row),
                 port.enable.eq(self.read.enable & ((low == number) | self._following())),
             ]
             read.append(port.data)

@@ -154,7 +154,10 @@ class Lowering:
         result = BOOL if op in COMPARISONS else dtype
         if low == high:
             return _wrap(Term(C(low, _shape(low, low)), low, high, result), result)
-        return _wrap(self.combine(op, _BUILDERS[op], (a, b), low, high, result), result)
+        build = _BUILDERS[op]
+        if op in _MODULAR and not (dtype.min <= low and high <= dtype.max):
+            build, low, high = _modulo(build, dtype), dtype.min, dtype.max
+        return _wrap(self.combine(op, build, (a, b), low, high, result), result)
 
     def _rounded_shift(self, x: Term, nudge: int | float, amount: int | float) -> Term | None:
         """``(x + 2**k) >> n`` as ``((x >> k) + 1) >> (n - k)``: an adder k bits shorter.
@@ -351,6 +354,18 @@ _BUILDERS: dict[str, Callable[[Value, Value], Value]] = {
     "le":  lambda a, b: a <= b,
 }
 # fmt: on
+_MODULAR = ("add", "sub", "mul")
+"""Operations whose low bits depend on those of the operands alone."""
+
+
+def _modulo(build: Callable[[Value, Value], Value], dtype: DType) -> Callable[..., Value]:
+    """A modular operation where it wraps: no wider than its type, in a simulator neither."""
+
+    def wrapped(a: Value, b: Value) -> Value:
+        value = build(low_bits(a, dtype.bits), low_bits(b, dtype.bits))[: dtype.bits]
+        return value.as_signed() if dtype.kind == "i" else value
+
+    return wrapped
 
 
 # --- ranges and widths ---------------------------------------------------------------------------

@@ -14,9 +14,8 @@ from ..isa.nest import Const as Literal
 from . import idle, pipeline
 from .form import Form, delayed
 from .lower import Lowering, low_bits, named, stored
+from .products import MACHINE_WORD, STAGES, product_sums
 
-MACHINE_WORD = 32
-"""Bits that a simulator computes with at once, more than enough for a sum of products."""
 OPERAND_STAGES = 1
 """Registers between the scratchpads and the multipliers."""
 
@@ -68,8 +67,8 @@ class MatrixUnit(wiring.Component):
     config : AcceleratorConfig
         Batch, block and widths.
     form : Form
-        How it is built. ``simulation``: an expression per lane. ``synthesis``: registers for
-        the operands, the products and every level of an adder tree.
+        How it is built. ``simulation``: as :mod:`weft.hw.products` says. ``synthesis``:
+        registers for the operands, the products and every level of an adder tree.
 
     Members
     -------
@@ -78,21 +77,24 @@ class MatrixUnit(wiring.Component):
     depthwise : :py:`In(1)`
         Which sum it is; there with taps.
     sum : :py:`Out`
-        Batch x block signed lanes of :func:`sum_bits` bits.
+        Batch x block signed lanes of :attr:`lane_bits` bits.
 
     Attributes
     ----------
     latency : int
         Cycles from operands to sums.
+    lane_bits : int
+        Those of a sum, or a machine word's in a simulator, which then has no sign to extend.
     """
 
     def __init__(self, config: AcceleratorConfig, form: Form = "synthesis"):
         self.config = config
         self.form = form
+        self.lane_bits = MACHINE_WORD if form == "simulation" else sum_bits(config)
         ports = {
             "inp": In(8 * config.inp_element_bytes * max(1, config.taps)),
             "wgt": In(8 * config.wgt_element_bytes),
-            "sum": Out(config.batch * config.block * sum_bits(config)),
+            "sum": Out(config.batch * config.block * self.lane_bits),
         }
         if config.taps:
             ports["depthwise"] = In(1)
@@ -102,11 +104,11 @@ class MatrixUnit(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         if self.form == "simulation":
-            self._prepare(m)
-            sums = Cat(self._plain_sum(b, o) for b, o in self._lanes())
+            sums = product_sums(m, self.config, self.inp, self.wgt)
             if self.config.taps:
-                sums = Mux(self.depthwise, self._depthwise_sums(m), sums)
-            m.d.comb += self.sum.eq(delayed(m, sums, self.latency))
+                others = delayed(m, self._depthwise_sums(m), STAGES)
+                sums = Mux(delayed(m, self.depthwise, STAGES), others, sums)
+            m.d.comb += self.sum.eq(delayed(m, sums, self.latency - STAGES))
         else:
             stages = pipeline.Pipelining(m, _Operands(m, self), stage_depth=1)
             e, cycles = _by_place(product_sum(self.config)), self.latency - OPERAND_STAGES
@@ -132,43 +134,13 @@ class MatrixUnit(wiring.Component):
     def _depthwise_sums(self, m: Module) -> Value:
         """Of every lane, in cycles with ``depthwise``."""
         m.submodules[idle.NAME] = inner = Module()
-        e, bits = depthwise_sum(self.config), sum_bits(self.config)
+        e, bits = depthwise_sum(self.config), self.lane_bits
         lower = Lowering(self.lane, inner)
         lanes = [low_bits(lower(_of_lane(e, b, o)), bits) for b, o in self._lanes()]
         sums = Signal(len(lanes) * bits)
         with inner.If(self.depthwise):
             inner.d.comb += sums.eq(Cat(lanes))
         return sums
-
-    def _plain_sum(self, b: int, o: int) -> Value:
-        """The same sum in the form that a simulator is quickest with.
-
-        It pays for every sign that it extends and for every width that is not a machine word's.
-        So all is modulo 2**32, inputs have their sign extended once for all rows, and weights
-        are offset by half their range; the last addend puts that right.
-        """
-        config = self.config
-        half = 1 << (config.wgt_width - 1)
-        total = self._corrections[b]
-        for c in range(config.block):
-            weight = self.wgt.word_select(o * config.block + c, config.wgt_width) + half
-            product = self._inputs[b][c] * weight[: config.wgt_width]
-            total = (total + product[:MACHINE_WORD])[:MACHINE_WORD]
-        return total[: sum_bits(config)]
-
-    def _prepare(self, m: Module):
-        """Signals for what all rows of an item share."""
-        config = self.config
-        self._inputs, self._corrections = [], []
-        for b in range(config.batch):
-            inputs = [Signal(MACHINE_WORD, name=f"inp{b}_{c}") for c in range(config.block)]
-            for c, word in enumerate(inputs):
-                lane = self.inp.word_select(b * config.block + c, config.inp_width).as_signed()
-                m.d.comb += word.eq(low_bits(lane, MACHINE_WORD))
-            correction = Signal(MACHINE_WORD, name=f"correction{b}")
-            m.d.comb += correction.eq(-(sum(inputs) << (config.wgt_width - 1)))
-            self._inputs.append(inputs)
-            self._corrections.append(correction)
 
 
 def _of_lane(e: Expr, b: int, o: int) -> Expr:

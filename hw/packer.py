@@ -90,7 +90,9 @@ class Packer(wiring.Component):
             m.d.sync += [left.eq(count - room), inside.eq(~last)]
         for number in range(slots):
             bank = (row.turn + number)[: len(row.turn)]
-            here = (slot <= number) & (number < end)
+            here = number < end
+            if number < slots - 1:
+                here &= slot <= number
             m.d.comb += [
                 self.o.p.data.word_select(number, 8 * self._element).eq(
                     self.i.payload.word_select(bank, 8 * self._element)

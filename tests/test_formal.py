@@ -1,9 +1,9 @@
 from __future__ import annotations
 
 import pytest
-from amaranth.hdl import Module, Signal
+from amaranth.hdl import Const, Module, Signal
 
-from tests.formal import NO_SOLVER, NotInductive, Refuted, prove, solver
+from tests.formal import NO_SOLVER, NotInductive, Refuted, keeps, prove, solver
 
 if solver() is None:
     pytest.skip(NO_SOLVER, allow_module_level=True)
@@ -51,3 +51,22 @@ def test_the_first_cycle_counts():
     m, go, count = counter()
     with pytest.raises(Refuted):
         prove(m, [go], {"it is not 0": count != 0})
+
+
+def test_the_first_cycles_can_be_shown_alone():
+    m, go, count = counter()
+    prove(m, [go], {"it is below 6": count < 6}, cycles=3)
+    m, go, count = counter()
+    with pytest.raises(Refuted):
+        prove(m, [go], {"it is below 6": count < 6}, cycles=4)
+
+
+def test_an_offer_must_stay():
+    m, valid, ready, payload = Module(), Signal(), Signal(), Signal(4)
+    rule = keeps(m, valid, ready, payload)
+    with pytest.raises(Refuted):
+        prove(m, [valid, ready, payload], {"it stays": rule})
+    m, ready, payload = Module(), Signal(), Signal(4)
+    with m.If(ready):
+        m.d.sync += payload.eq(payload + 1)
+    prove(m, [ready], {"it stays": keeps(m, Const(1), ready, payload)})

@@ -10,7 +10,6 @@ from benchmarks.microarchitecture import ROWS, Bench, Row
 from weft.isa import PRESETS
 
 SHORT = {
-    "load": 4.2,
     "load-uop": 95,
     "load-acc": 320,
     "add": 7.4,

@@ -10,11 +10,13 @@ from collections.abc import Callable
 
 import pytest
 from amaranth.hdl import Array, Const, Module, Mux, Signal, Value
+from amaranth.lib import data
 
-from tests.formal import NO_SOLVER, Opened, Refuted, planted, prove, solver
-from weft.hw.axi import BURST_BEATS
+from tests.formal import NO_SOLVER, Opened, Refuted, keeps, passes, planted, prove, solver
+from weft.hw.axi import BURST_BEATS, REQUEST
 from weft.hw.boxes import Rows
 from weft.hw.bursts import Bursts
+from weft.hw.merge import LONG_BITS, Merge
 from weft.hw.placer import Span
 from weft.hw.queue import Queue
 from weft.hw.read_port import Turns
@@ -29,17 +31,16 @@ CONFIG = PRESETS["tiny"]
 LOADED = [memory for memory in MEMORIES.values() if memory.engine is Engine.LOAD]
 
 
-def passes(stream) -> Value:
-    """Whether a stream's value is taken in this cycle."""
-    return stream.valid & stream.ready
+def stays(m: Module, stream) -> Value:
+    """The rule of streams."""
+    return keeps(m, stream.valid, stream.ready, stream.payload)
 
 
-def keeps(m: Module, stream) -> Value:
-    """The rule of streams: what is offered stays the same until it is taken."""
-    payload = Value.cast(stream.payload)
-    offered, before = Signal(), Signal(len(payload))
-    m.d.sync += [offered.eq(stream.valid & ~stream.ready), before.eq(payload)]
-    return ~offered | (stream.valid & (payload == before))
+def offers(m: Module, stream) -> Value:
+    """What is offered is offered until it is taken, but may change."""
+    offered = Signal()
+    m.d.sync += offered.eq(stream.valid & ~stream.ready)
+    return ~offered | stream.valid
 
 
 def token_queue(component: type[TokenQueue], depth: int) -> None:
@@ -95,7 +96,7 @@ def queue(component: type[Queue], depth: int) -> None:
             "its level is what it holds": dut.level == held,
             "it takes while it has room": dut.i.ready == (held != depth),
             "it gives while it holds something": dut.o.valid == (held != 0),
-            "an offer stays": keeps(m, dut.o),
+            "an offer stays": stays(m, dut.o),
             "what has come in has not gone before its turn": ~followed | (ahead < held),
             "what comes out is what came in": ~(followed & (ahead == 0))
             | (dut.o.payload == value),
@@ -134,10 +135,58 @@ def bursts(component: type[Bursts]) -> None:
             "the last burst is marked": ~there | (burst.last == (burst.beats == left)),
             "no request is taken before the one before has ended": ~passes(dut.i)
             | (left == Mux(passes(dut.o), burst.beats, 0)),
-            "an offer stays": keeps(m, dut.o),
+            "an offer stays": stays(m, dut.o),
             "position": ~there | ((dut_beat * bus == address) & (dut_left == left)),
         },
         given=[~dut.i.valid | (request.beats != 0), request.address % bus == 0],
+    )
+
+
+def merge(component: type[Merge]) -> None:
+    """Any one beat is followed: its address, and how many beats are before it."""
+    m, dut = Module(), component(CONFIG)
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    comes, goes, bus = passes(dut.i), passes(dut.o), CONFIG.bus_bytes
+    held = Signal.like(dut.i.p.beats)
+    m.d.sync += held.eq(held + Mux(comes, dut.i.p.beats, 0) - Mux(goes, dut.o.p.beats, 0))
+
+    choose, number = Signal(name="choose"), Signal.like(held, name="number")
+    followed, ahead = Signal(name="followed"), Signal.like(held, name="ahead")
+    address = Signal.like(dut.i.p.address)
+    before = Signal.like(held)
+    m.d.comb += before.eq(Mux(goes, held - Mux(held == 0, 0, dut.o.p.beats), held))
+    with m.If(followed & goes):
+        m.d.sync += followed.eq(0)
+    with m.Elif(comes & choose & ~followed & ~(goes & (held == 0))):
+        m.d.sync += [
+            followed.eq(number < dut.i.p.beats),
+            ahead.eq(before + number),
+            address.eq(dut.i.p.address + number * bus),
+        ]
+    waits, dut_held, end, _ = opened.registers()
+    dut_held = data.View(REQUEST, dut_held)
+    prove(
+        m,
+        [dut, choose, number],
+        {
+            "beats of several requests are not in one that is long": ~comes
+            | goes
+            | (held == 0)
+            | (held + dut.i.p.beats < 2 << LONG_BITS),
+            "what is held comes out next": ~dut.o.valid | (held == 0) | (dut.o.p.beats == held),
+            "what passes is what comes": ~(goes & (held == 0))
+            | (Value.cast(dut.o.payload) == Value.cast(dut.i.payload)),
+            "a beat that is held goes with the next that go": ~followed | (ahead < held),
+            "a beat is asked for where it was asked for": ~(followed & goes)
+            | ((dut.o.p.address + ahead * bus)[:32] == address),
+            "an offer is not withdrawn": offers(m, dut.o),
+            "it takes what does not have to wait for what is held": (held != 0) | dut.i.ready,
+            "held": (waits == (held != 0)) & (~waits | (dut_held.beats == held)),
+            "end": ~waits | (end == (dut_held.address + held * bus)[:32]),
+            "place": ~followed | ((dut_held.address + ahead * bus)[:32] == address),
+        },
+        given=[~dut.i.valid | (dut.i.p.beats != 0), keeps(m, dut.i)],
     )
 
 
@@ -175,7 +224,7 @@ def rows(component: type[Rows]) -> None:
             "the last row is marked": ~there | (row.last == (left == 1)),
             "no box is taken before the one before has ended": ~passes(dut.i)
             | (left == passes(dut.o)),
-            "an offer stays": keeps(m, dut.o),
+            "an offer stays": stays(m, dut.o),
             "position": ~there | (dut_left == left),
             "geometry": ~there | ((dut_stride == stride) & (dut_size == size)),
             "a row has bytes": ~there | (size != 0),
@@ -266,6 +315,7 @@ PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int, ...]]]] = {
     "tokens are neither lost nor invented": (token_queue, TokenQueue, [(1,), (3,), (255,)]),
     "a queue keeps values and their order": (queue, Queue, [(2,), (3,), (16,)]),
     "bursts cover their request and stay in their pages": (bursts, Bursts, [()]),
+    "merged requests ask for the same beats": (merge, Merge, [()]),
     "rows follow from their box": (rows, Rows, [()]),
     "a span divides an axis": (span, Span, [(1,), (4,)]),
     "turns are fair": (turns, Turns, [(1,), (3,), (4,)]),
@@ -283,6 +333,9 @@ MISTAKES = [
     (bursts, Bursts, (), "BURST_BEATS - beat[: exact_log2(BURST_BEATS)]", "BURST_BEATS"),
     (bursts, Bursts, (), "left <= room", "left < room"),
     (bursts, Bursts, (), "(self.o.ready & self.o.p.last)", "self.o.ready"),
+    (merge, Merge, (), "self.i.p.address == end", "self.i.p.address >= end"),
+    (merge, Merge, (), "(takes & continues & ~goes)", "(takes & continues)"),
+    (merge, Merge, (), "waits | ~goes", "~goes"),
     (rows, Rows, (), "+ (self._bus_bytes - 1)", "+ self._bus_bytes"),
     (rows, Rows, (), "box.x_size.any() & box.y_size.any()", "box.y_size.any()"),
     (rows, Rows, (), "stride, size = Signal(16 + most)", "stride, size = Signal(16)"),

@@ -7,7 +7,7 @@ import pytest
 from amaranth.sim import Simulator
 
 from tests.hw.compute_bench import SMALL, bits
-from weft.hw.matrix import MatrixUnit, sum_bits
+from weft.hw.matrix import MatrixUnit
 from weft.isa import AcceleratorConfig
 
 CONFIGS = {
@@ -24,7 +24,7 @@ CONFIGS = {
 def products(config: AcceleratorConfig, form: str, inp, wgt, depthwise=()) -> list[np.ndarray]:
     """What comes out for one pair of operands a cycle; ``inp`` has one or ``taps`` elements."""
     dut = MatrixUnit(config, form)
-    results, width = [], sum_bits(config)
+    results, width = [], dut.lane_bits
 
     async def bench(ctx):
         for n in range(len(inp) + dut.latency):

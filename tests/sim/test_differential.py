@@ -18,6 +18,7 @@ CONFIGS = {
     "nibbles": replace(TINY, inp_width=4, wgt_width=4, token_depth=1),
     "batch": replace(TINY, batch=2, bus_bytes=16, token_depth=2),
     "plain": replace(TINY, requantize=False, pad_value=False, overwrite=False),
+    "many in a beat": replace(TINY, bus_bytes=64),
     "narrow": replace(TINY, block=2, inp_width=4, bus_bytes=64, acc_bytes=4096),
     "wide": AcceleratorConfig(block=64, wgt_bytes=1 << 18, bus_bytes=8),
 }

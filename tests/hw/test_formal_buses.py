@@ -1,0 +1,289 @@
+"""What the units at the buses promise, proven for all that the other side may do."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from amaranth.hdl import Const, Module, Mux, Signal, Value
+
+from tests.formal import (
+    NO_SOLVER,
+    Opened,
+    Refuted,
+    keeps,
+    passes,
+    planted,
+    prove,
+    solver,
+)
+from weft.hw.acc_reader import AccReader
+from weft.hw.axi import BURST_BEATS, BURST_INCR, Response
+from weft.hw.fetch import Fetch
+from weft.hw.read_port import BUFFER_BEATS, OUTSTANDING, ReadPort
+from weft.hw.registers import RegisterBlock
+from weft.isa import PRESETS
+from weft.isa.config import PAGE_BYTES
+from weft.isa.formats import INSTRUCTION_BYTES
+from weft.isa.registers import register
+
+if solver() is None:
+    pytest.skip(NO_SOLVER, allow_module_level=True)
+TINY = PRESETS["tiny"]
+
+
+def read_port(component: type[ReadPort], clients: int) -> None:
+    """What is asked for and has not come; the other side may send any of it at any time."""
+    m, dut, bus = Module(), component(TINY, clients), TINY.bus_bytes
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    axi = dut.axi
+    asked, comes = axi.arvalid & axi.arready, axi.rvalid & axi.rready
+    # Between ``outstanding`` and the pins are bursts whose address waits in a queue of two.
+    outstanding, *promises = opened.registers()
+    waiting, next_place, oldest = opened.registers("addresses", "fifo")
+    asking = [_request(opened, waiting > place, oldest + place) for place in (0, 1)]
+    bursts = Signal(range(4 * OUTSTANDING))
+    m.d.sync += bursts.eq(bursts + asked - (comes & axi.rlast))
+    given = [~(axi.rvalid & axi.rlast) | (bursts != 0), ~axi.rvalid | (axi.rid < clients)]
+    address = (axi.araddr, axi.arlen, axi.arid, axi.arsize, axi.arburst, axi.arcache, axi.arprot)
+    properties: dict[str, Value] = {
+        "an address stays": keeps(m, axi.arvalid, axi.arready, *address),
+        "a burst has whole beats, one after the other": (axi.arburst == BURST_INCR)
+        & ((1 << axi.arsize) == bus),
+        "no more bursts are under way than there may be": bursts <= OUTSTANDING,
+        "a beat is always taken": axi.rready,
+        "bursts": (outstanding == bursts + waiting) & (outstanding <= OUTSTANDING),
+        "places": (waiting <= 2) & ((oldest + waiting)[0] == next_place),
+    }
+    for place, (there, start, length, client) in enumerate(asking):
+        properties |= {
+            f"a burst is not too long, {place}": ~there | (length < BURST_BEATS),
+            f"a burst begins at a beat, {place}": ~there | (start % bus == 0),
+            f"a burst stays in its page, {place}": ~there
+            | (start % PAGE_BYTES + (length + 1) * bus <= PAGE_BYTES),
+            f"an id is a client's, {place}": ~there | (client < clients),
+        }
+    for number, promised in enumerate(promises):
+        level, _, _ = opened.registers(f"queue_{number}", "fifo")
+        valid, _, left = opened.registers(f"bursts_{number}")
+        owed, request = Signal(range(4 * BUFFER_BEATS)), dut.client[number].request
+        beats = Mux(asked & (axi.arid == number), axi.arlen + 1, 0)
+        m.d.sync += owed.eq(owed + beats - (comes & (axi.rid == number)))
+        given.append(~(axi.rvalid & (axi.rid == number)) | (owed != 0))
+        given.append(~request.valid | ((request.p.beats != 0) & (request.p.address % bus == 0)))
+        to_be_asked = sum(
+            Mux(there & (client == number), length + 1, 0) for there, _, length, client in asking
+        )
+        properties |= {
+            f"every beat has a place, {number}": owed + level <= BUFFER_BEATS,
+            f"promises, {number}": (promised == owed + level + to_be_asked)
+            & (promised <= BUFFER_BEATS),
+            f"a request has beats, {number}": ~valid | (left != 0),
+        }
+    prove(m, [dut], properties, given)
+
+
+def _request(opened: Opened, there: Value, place: Value) -> tuple[Value, Value, Value, Value]:
+    entry = opened.entry("addresses", "fifo", "storage", address=Value.cast(place))
+    return there, entry[:32], entry[32:40], entry[40:]
+
+
+def fetch(component: type[Fetch]) -> None:
+    """The program's beats that are not requested, and its instructions that have not come."""
+    m, dut, bus = Module(), component(TINY), TINY.bus_bytes
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    program, request, beat = dut.start.p, dut.bus.request, dut.bus.beat
+    address, beats, left = Signal(32), Signal(34), Signal(32)
+    index, second, failed = Signal(32), Signal(), Signal()
+    first = Signal(8 * bus)
+    with m.If(passes(request)):
+        m.d.sync += [address.eq(address + request.p.beats * bus), beats.eq(beats - request.p.beats)]
+    with m.If(passes(beat)):
+        m.d.sync += [second.eq(~second), first.eq(beat.p.data)]
+        m.d.sync += failed.eq(~second & beat.p.error)
+    with m.If(passes(dut.o)):
+        m.d.sync += [left.eq(left - 1), index.eq(index + 1)]
+    with m.If(passes(dut.start)):
+        m.d.sync += [
+            address.eq(program.address),
+            beats.eq(program.count * (INSTRUCTION_BYTES // bus)),
+            left.eq(program.count),
+            index.eq(0),
+        ]
+    _, _, _, dut_left, dut_beats, dut_second, dut_first, dut_failed = opened.registers()
+    there = dut.o.valid
+    prove(
+        m,
+        [dut],
+        {
+            "beats are requested until all are": request.valid == (beats != 0),
+            "requests follow one another": ~request.valid | (request.p.address == address),
+            "no more is requested than is needed": ~request.valid
+            | ((request.p.beats != 0) & (request.p.beats <= beats)),
+            "a request stays": keeps(m, request.valid, request.ready, request.payload),
+            "an instruction is two beats": ~there
+            | (second & beat.valid & (dut.o.p.word == (first | (beat.p.data << (8 * bus))))),
+            "its index counts": ~there | (dut.o.p.index == index),
+            "none comes with an error, nor after it": ~there
+            | ~(failed | beat.p.error | dut.fault.valid),
+            "it is idle when all have been delivered": dut.idle == (left == 0),
+            "a fault stays": keeps(m, dut.fault.valid, Const(0), dut.fault.code, dut.fault.index),
+            "a program waits for the one before": ~passes(dut.start) | (left == 0),
+            "registers": (dut_left == left) & (dut_beats == beats) & (dut_second == second)
+            & (dut_failed == failed) & (dut_first[8 * bus :] == first)
+            & ((beats == 0) | (request.p.address == address)) & (dut.o.p.index == index)
+            & (second | ~failed),
+        },
+        given=[
+            program.address % INSTRUCTION_BYTES == 0,
+            ~beat.valid | (left != 0),
+            ~passes(dut.start) | ~second,
+            ~dut.start.valid | (beats == 0),
+        ],
+    )  # fmt: skip
+
+
+def acc_reader(component: type[AccReader]) -> None:
+    """Elements of the row that are not read, and whether one was read and not taken."""
+    m, dut = Module(), component(TINY)
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    row, acc, qnt = dut.i.p, dut.acc, dut.qnt
+    left, address = Signal.like(row.count), Signal.like(row.acc)
+    parameters, wanted, first, offered = Signal.like(row.qnt), Signal(), Signal(), Signal()
+    m.d.sync += offered.eq(acc.enable | (offered & ~dut.o.ready))
+    with m.If(acc.enable):
+        m.d.sync += [left.eq(left - 1), address.eq(address + 1), first.eq(0)]
+    with m.If(passes(dut.i)):
+        m.d.sync += [left.eq(row.count), address.eq(row.acc), first.eq(1)]
+        m.d.sync += [parameters.eq(row.qnt), wanted.eq(row.requantize)]
+    *_, dut_left, dut_first, dut_wanted = opened.registers()
+    prove(
+        m,
+        [dut],
+        {
+            "a row's elements are read one after the other": ~acc.enable
+            | ((left != 0) & (acc.address == address)),
+            "parameters are read with a row's first element, if it has some": qnt.enable
+            == (acc.enable & first & wanted),
+            "they are the row's": ~qnt.enable | (qnt.address == parameters),
+            "no row is taken before the one before is read": ~passes(dut.i)
+            | (left == acc.enable),
+            "what was read is offered until it is taken": dut.o.valid == offered,
+            "nothing is read before what was read is taken": ~acc.enable | ~offered | dut.o.ready,
+            "an offer stays": keeps(m, dut.o.valid, dut.o.ready, dut.o.p.requantize),
+            "registers": (dut_left == left)
+            & ((left == 0) | ((acc.address == address) & (dut_first == first)
+            & (dut_wanted == wanted) & (qnt.address == parameters))),
+        },
+        given=[~dut.i.valid | (row.count != 0)],
+    )  # fmt: skip
+
+
+def registers(component: type[RegisterBlock]) -> None:
+    """Which halves of a write have come, whether an answer is owed; a register is followed."""
+    m, dut = Module(), component()
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    bus, followed = dut.axil, register("ADDRESS")
+    address, data, strobe = (Signal.like(s) for s in (bus.awaddr, bus.wdata, bus.wstrb))
+    addressed, sent, written, owed = (Signal(name=n) for n in ("aw", "w", "b", "r"))
+    value, old = Signal(32), Signal(32)
+    given_answer = bus.bvalid & bus.bready
+    writes = addressed & sent & ~written
+    m.d.sync += [
+        addressed.eq((addressed & ~writes) | (bus.awvalid & bus.awready)),
+        sent.eq((sent & ~writes) | (bus.wvalid & bus.wready)),
+        written.eq(writes | (written & ~given_answer)),
+        owed.eq((owed & ~(bus.rvalid & bus.rready)) | (bus.arvalid & bus.arready)),
+        old.eq(value),
+    ]
+    with m.If(bus.awvalid & bus.awready):
+        m.d.sync += address.eq(bus.awaddr)
+    with m.If(bus.wvalid & bus.wready):
+        m.d.sync += [data.eq(bus.wdata), strobe.eq(bus.wstrb)]
+    for byte in range(4):
+        part = slice(8 * byte, 8 * byte + 8)
+        with m.If(writes & (address[2:] == followed.offset >> 2) & strobe[byte]):
+            m.d.sync += value[part].eq(data[part])
+    dut_address, dut_data, dut_strobe, dut_addressed, dut_sent = opened.registers()[-5:]
+    prove(
+        m,
+        [dut],
+        {
+            "a read is answered once": bus.rvalid == owed,
+            "no read is taken before the answer": ~owed | ~(bus.arvalid & bus.arready),
+            "a write is answered once, after both its halves": bus.bvalid == written,
+            "no half is taken twice": ~(addressed & bus.awready) & ~(sent & bus.wready),
+            "an answer to a read stays": keeps(m, bus.rvalid, bus.rready, bus.rdata, bus.rresp),
+            "an answer to a write stays": keeps(m, bus.bvalid, bus.bready, bus.bresp),
+            "nothing fails": (bus.rresp == Response.OKAY) & (bus.bresp == Response.OKAY),
+            "a register holds what was written, byte by byte": dut.address == value,
+            "a command lasts a cycle": dut.control
+            == Mux(
+                writes & (address[2:] == register("CONTROL").offset >> 2),
+                data & _bytes(strobe),
+                0,
+            ),
+            "halves": (dut_addressed == addressed) & (dut_sent == sent)
+            & (~addressed | (dut_address == address)),
+            "contents": ~sent | ((dut_data == data) & (dut_strobe == strobe)),
+        },
+    )  # fmt: skip
+
+
+def _bytes(strobe: Value) -> Value:
+    return Value.cast(sum(Mux(bit, 0xFF << 8 * n, 0) for n, bit in enumerate(strobe)))
+
+
+Proof = Callable[..., None]
+PROOFS: dict[str, tuple[Proof, type, tuple[int, ...]]] = {
+    "fetch requests its program and delivers it": (fetch, Fetch, ()),
+    "rows of accumulators are read in order": (acc_reader, AccReader, ()),
+    "registers answer every access once": (registers, RegisterBlock, ()),
+    "a read port asks for what it has places for": (read_port, ReadPort, (1,)),
+    "so does one of several clients": (read_port, ReadPort, (3,)),
+}
+"""A proof, what it is of, and the size for which it is made."""
+
+MISTAKES: list[tuple[Proof, type, tuple[int, ...], str, str]] = [
+    (fetch, Fetch, (), "(most << beat_bits)", "most"),
+    (fetch, Fetch, (), "valid & ~error & ~self.fault.valid", "valid & ~self.fault.valid"),
+    (fetch, Fetch, (), "failed | beat.p.error\n", "beat.p.error\n"),
+    (fetch, Fetch, (), "held[len(beat.p.data) :]", "held[: len(beat.p.data)]"),
+    (acc_reader, AccReader, (), "(left == 1) & self.acc.enable", "left == 1"),
+    (acc_reader, AccReader, (), "self.acc.enable | self.o.ready", "self.acc.enable"),
+    (acc_reader, AccReader, (), "(~self.o.valid | self.o.ready)", "C(1)"),
+    (acc_reader, AccReader, (), "first.eq(0), ", ""),
+    (registers, RegisterBlock, (), "has_data & ~bus.bvalid", "has_data"),
+    (registers, RegisterBlock, (), "bus.arready.eq(~bus.rvalid)", "bus.arready.eq(1)"),
+    (registers, RegisterBlock, (), "(data & mask) | (value & ~mask)", "data"),
+    (registers, RegisterBlock, (), "bus.awready.eq(~has_address)", "bus.awready.eq(~bus.bvalid)"),
+    (read_port, ReadPort, (1,), "promised <= BUFFER_BEATS - BURST_BEATS", "promised <= 120"),
+    (read_port, ReadPort, (1,), "client.beat.valid & client.beat.ready", "client.beat.ready"),
+    (read_port, ReadPort, (1,), "- (axi.rvalid & axi.rlast)", "- axi.rvalid"),
+    (read_port, ReadPort, (3,), "addresses.i.p.id.eq(number)", "addresses.i.p.id.eq(0)"),
+]
+"""A proof, its unit, its size, and text of the unit's source with what to write for it."""
+
+
+def _marked(proof: Proof, *rest, id: str):
+    return pytest.param(proof, *rest, id=id, marks=[pytest.mark.deep] * (proof is read_port))
+
+
+@pytest.mark.parametrize(
+    ("proof", "component", "sizes"), [_marked(*PROOFS[name], id=name) for name in PROOFS]
+)
+def test_it_is_proven_that(proof, component, sizes):
+    proof(component, *sizes)
+
+
+@pytest.mark.parametrize(
+    ("proof", "component", "sizes", "right", "wrong"),
+    [_marked(*mistake, id=f"{mistake[1].__name__}, {mistake[4]}") for mistake in MISTAKES],
+)
+def test_a_proof_fails_on_a_mistake(proof, component, sizes, right, wrong):
+    with pytest.raises(Refuted):
+        proof(planted(component, right, wrong), *sizes)
