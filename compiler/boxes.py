@@ -7,22 +7,11 @@ from itertools import pairwise
 
 from ..isa.config import AcceleratorConfig
 from ..isa.instructions import InstructionSet
-from ..isa.memories import MEMORIES, Engine, MemoryType
+from ..isa.memories import MemoryType
 from .emit import Action, Span
 from .image import Image
 from .schedule import Range, part
 from .tiling import Extents, row_length
-
-
-def loader(memory: str, config: AcceleratorConfig) -> str:
-    """The operation that fills a memory, by the load engine if that can."""
-    found = [
-        operation
-        for operation in InstructionSet(config).operations.values()
-        if operation.format.name in ("LOAD", "LOADX")
-        and MEMORIES[MemoryType(operation.fixed["memory_type"])].name == memory
-    ]
-    return min(found, key=lambda o: (o.engine is not Engine.LOAD, o.format.opcode)).name
 
 
 class Mover:
@@ -31,6 +20,7 @@ class Mover:
     def __init__(self, config: AcceleratorConfig):
         self.config = config
         self.instructions = InstructionSet(config)
+        self.records = self.instructions.load_of(MemoryType.QNT).name if config.requantize else ""
 
     def limit(self, operation: str, name: str) -> int:
         """The greatest value of a field."""

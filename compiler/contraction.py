@@ -7,7 +7,7 @@ from collections.abc import Hashable, Iterator
 from dataclasses import dataclass
 
 from ..isa.config import AcceleratorConfig
-from .boxes import Mover, loader
+from .boxes import Mover
 from .emit import Action, Span, Uops
 from .schedule import Bases, Range, Rings, Slots, Stage, part
 from .tiling import Layer, Tile, blocks_of, extents, row_length
@@ -144,9 +144,7 @@ class ContractionSchedule:
 
     def _record_load(self, span: Span, first: int, count: int) -> list[Action]:
         source = self.bases.records + first
-        return self.mover.load(
-            loader("qnt", self.config), part(span, 0, count), source, (1, count), 0
-        )
+        return self.mover.load(self.mover.records, part(span, 0, count), source, (1, count), 0)
 
     def _stage(self, chunk: _Chunk) -> Stage:
         stage = Stage()
@@ -226,7 +224,11 @@ class ContractionSchedule:
     # --- steps ---------------------------------------------------------------------------------
 
     def _uops(self, chunk: _Chunk, inp: Span, wgt: Span, acc: Span) -> Uops:
-        """One micro-op for each tap, input block and output block; the first of each first."""
+        """One micro-op for each tap, input block and output block; the first of each first.
+
+        Behind those, all of one output block stand together: as long as steps stay with an
+        accumulator, loads may write its neighbours.
+        """
         layer, need = self.layer, self.need
         planes = self._blocks(chunk)
         extent = self._extents(chunk)
@@ -247,7 +249,9 @@ class ContractionSchedule:
                             at = at * n + (i if n > 1 else 0)
                         uops.append((acc.start + o * positions, inp.start + plane + tap,
                                      wgt.start + at))  # fmt: skip
-        return tuple(uops)
+        outputs = chunk.blocks.count
+        rest = [uop for o in range(outputs) for uop in uops[outputs + o :: outputs]]
+        return (*uops[:outputs], *rest)
 
     def _steps(self, chunk: _Chunk, inp: Span, wgt: Span, acc: Span) -> list[Action]:
         uops = self._uops(chunk, inp, wgt, acc)

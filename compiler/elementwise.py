@@ -11,8 +11,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..isa.config import AcceleratorConfig
+from ..isa.instructions import InstructionSet
+from ..isa.memories import Engine
 from ..isa.nest import Expr
-from .boxes import Mover, loader
+from .boxes import Mover
 from .constants import varies
 from .emit import Action, Span
 from .image import Image, Walk
@@ -26,8 +28,7 @@ TRIPS = (1 << 14) - 1
 
 
 SLOTS = 3
-"""One is loaded, one is worked on, one is stored. Loads of accumulators take the compute engine's
-turn: with two slots they, and the work behind them, would wait for the store before last."""
+"""One is loaded, one is worked on, one is stored."""
 
 
 @dataclass(frozen=True)
@@ -151,10 +152,14 @@ def _estimate(p: Plan, config: AcceleratorConfig) -> int:
     out = p.tile[0] * p.tile[1] * p.tile[2]
     beats = max(1, config.acc8_element_bytes // config.bus_bytes)
     loading = sum(p.size(region) * beats + START_CYCLES for region in p.images)
-    steps = sum(out * _taps(p, act) + START_CYCLES for act in p.work.acts)
+    steps = sum(out * _taps(p, act) + START_CYCLES for act in p.work.acts) + START_CYCLES
     storing = out * beats + START_CYCLES
-    waiting = 0 if min(SLOTS, tiles) * p.total <= config.acc_depth else storing + LATENCY_CYCLES
-    return tiles * max(loading + steps + waiting, storing) + storing + 2 * LATENCY_CYCLES
+    if min(SLOTS, tiles) * p.total > config.acc_depth:
+        return tiles * (loading + steps + storing + 2 * LATENCY_CYCLES)
+    operations = InstructionSet(config).operations
+    beside = all(operations[i.load].engine is Engine.LOAD for i in p.images.values())
+    longest = max(loading, steps, storing) if beside else max(loading + steps, storing)
+    return tiles * longest + loading + storing + 2 * LATENCY_CYCLES
 
 
 def _taps(p: Plan, act: Act) -> int:
@@ -188,7 +193,7 @@ class ElementwiseSchedule:
         if self.records:
             count = len(self.records)
             span = Span("qnt", self._first_record, self._first_record + count)
-            load = self.mover.load(loader("qnt", config), span, bases.records, (1, count), 0)
+            load = self.mover.load(self.mover.records, span, bases.records, (1, count), 0)
             self.stages[0].loads[:0] = load
 
     def _stage(self, planes: Range, rows: Range, columns: Range) -> Stage:

@@ -174,7 +174,11 @@ def _synchronized(
                 touched += [_newest(ages.read[other], *w) for w in writes]
                 needed[other] = max(touched, default=-1)
         far = 2 - engine
-        if engine != 1 and needed[far] > known[engine][far]:
+        if engine != 1 and needed[1] > known[engine][1]:  # whose token may tell of the other one
+            told = clocks[needed[1] if early else last[1]][far]
+        else:
+            told = -1
+        if engine != 1 and needed[far] > max(known[engine][far], told):
             carried = [-1] * len(ORDER)
             carried[far] = needed[far]
             put(Action(CARRIER, {}, layer=action.layer), carried)

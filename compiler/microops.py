@@ -11,8 +11,7 @@ import numpy as np
 from ..isa.config import AcceleratorConfig
 from ..isa.formats import UOP_BYTES, uop_layout
 from ..isa.instructions import InstructionSet
-from ..isa.memories import Engine
-from .boxes import loader
+from ..isa.memories import Engine, MemoryType
 from .emit import Action, Span, Uops
 from .schedule import Stage
 
@@ -66,9 +65,8 @@ class _Pad:
 class _Placer:
     def __init__(self, config: AcceleratorConfig, address: int):
         self.config = config
-        self.operation = loader("uop", config)
-        engine = InstructionSet(config).operations[self.operation].engine
-        self.ahead = engine is Engine.LOAD
+        operation = InstructionSet(config).load_of(MemoryType.UOP)
+        self.operation, self.ahead = operation.name, operation.engine is Engine.LOAD
         self.base = address // UOP_BYTES
         self.pad = _Pad(config.uop_depth)
         self.offsets: dict[Uops, int] = {}

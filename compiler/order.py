@@ -31,8 +31,9 @@ OVERSHOOT = 128
 class _Load:
     """A load with the ``stage`` that needs it.
 
-    Before the steps of stage ``free`` nothing needs any more what it overwrites, and the stores
-    up to those of stage ``stored`` have written what it reads; -1 if none has.
+    Before those of stage ``free`` no steps need any more what it overwrites. The stores of stage
+    ``stored`` are the last ones that write what it reads, or read what it overwrites; -1 if there
+    are none.
     """
 
     action: Action
@@ -176,29 +177,33 @@ class _Order:
         ]
         end = max((box.end for row in boxes for box in row), default=0)
         written = np.full(-(-end // size), -1)
-        names = ("uop", "inp", "wgt", "acc", "qnt")
-        touched = {name: np.full(getattr(self.config, f"{name}_depth"), -1) for name in names}
+        touched, read = _blank(self.config), _blank(self.config)
         found: list[_Load] = []
         for number, stage in enumerate(self.stages):
             for action in stage.loads:
+                on_compute = self.operations[action.operation].engine is Engine.COMPUTE
                 last = max((_newest(touched, span) for span in action.writes), default=-1)
-                stored = -1
+                stored = max((_newest(read, span) for span in action.writes), default=-1)
                 box = self._box(action)[0]
                 if box is not None:
                     at = box.granules(size)
-                    stored = int(written[at[at < len(written)]].max(initial=-1))
-                on_compute = self.operations[action.operation].engine is Engine.COMPUTE
+                    stored = max(stored, int(written[at[at < len(written)]].max(initial=-1)))
                 cycles = self.costs.of(action)
                 found.append(_Load(action, number, last + 1, stored, cycles, on_compute))
-            for action in (*stage.steps, *stage.stores):
-                for span in (*action.reads, *action.writes):
-                    touched[span.memory][span.start : span.stop] = number
+            for actions, ages in ((stage.steps, touched), (stage.stores, read)):
+                for span in (span for a in actions for span in (*a.reads, *a.writes)):
+                    ages[span.memory][span.start : span.stop] = number
             for box in boxes[number]:
                 written[box.granules(size)] = number
         return found
 
     def _box(self, action: Action):
         return box_of(self.operations[action.operation], action.operands, self.config)
+
+
+def _blank(config: AcceleratorConfig) -> dict[str, np.ndarray]:
+    names = ("uop", "inp", "wgt", "acc", "qnt")
+    return {name: np.full(getattr(config, f"{name}_depth"), -1) for name in names}
 
 
 def _newest(touched: dict[str, np.ndarray], span: Span) -> int:

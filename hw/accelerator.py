@@ -100,6 +100,8 @@ class Accelerator(wiring.Component):
         wiring.connect(m, load.wgt, wgt.write)
         wiring.connect(m, compute.inp, inp.read)
         wiring.connect(m, compute.wgt, wgt.read[0])
+        for name in compute.filled:
+            wiring.connect(m, getattr(load, name), getattr(compute, f"load_{name}"))
         wiring.connect(m, store.acc, compute.store_acc)
         if config.requantize:
             wiring.connect(m, store.qnt, compute.store_qnt)

@@ -5,21 +5,21 @@ from __future__ import annotations
 from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
-from amaranth.utils import exact_log2
 
 from ..isa.config import AcceleratorConfig
 from ..isa.faults import FaultCode
-from ..isa.formats import LOAD, LOADX, enabled
-from ..isa.memories import MEMORIES, Engine
+from ..isa.instructions import InstructionSet
+from ..isa.memories import Engine
 from .acc_reader import acc_group
-from .arrival import bank_count, write_parts
+from .accumulators import Accumulators
+from .arrival import bank_count, write_parts, write_signatures
 from .axi import read_client_signature
 from .box_reader import BoxReader
 from .boxes import box_of
 from .execute import Execute
 from .form import Form
 from .interfaces import Activity, Fault, Issue, input_signature, read_signature
-from .scratchpad import Scratchpad
+from .scratchpad import Scratchpad, merge
 from .steps import Steps
 
 IN_FLIGHT = 63
@@ -27,12 +27,16 @@ IN_FLIGHT = 63
 
 
 class ComputeEngine(wiring.Component):
-    """Executes GEMM, MATMUL, ALU, and LOAD and LOADX of UOP, ACC, ACC8 and QNT, in order.
+    """Executes GEMM, MATMUL, ALU, and LOAD of UOP, ACC, ACC8 and QNT, in order.
 
     Instructions with steps follow one another without a gap, a step a cycle, and so do loads,
     as fast as their data come; between the two kinds everything before is completed first. An
     instruction without steps takes a cycle. From ``i`` to the write of the first step it takes
     :attr:`latency` cycles.
+
+    What the load engine fills of the engine's scratchpads it writes beside all that, and no step
+    ever waits for it: tokens keep both apart, element by element. It waits itself in a cycle in
+    which a LOAD writes the same scratchpad, or a step the same bank of :class:`Accumulators`.
 
     Parameters
     ----------
@@ -49,6 +53,8 @@ class ComputeEngine(wiring.Component):
         The load engine's scratchpads.
     bus : :py:`Out(read_client_signature(config))`
         DRAM.
+    load_uop, load_acc, load_qnt : :py:`In(write_signature(...))`
+        Those of the engine's scratchpads that the load engine fills, too.
     store_acc, store_qnt : :py:`In(read_signature(...))`
         The store engine's view of the accumulators and, with ``requantize``, of the parameters.
     done : :py:`Out(1)`
@@ -68,15 +74,17 @@ class ComputeEngine(wiring.Component):
     ----------
     latency : int
         Cycles from ``i`` to the first step's result.
+    filled : tuple of str
+        The scratchpads that have a ``load_`` port.
     """
 
     def __init__(self, config: AcceleratorConfig, form: Form = "synthesis"):
         self.config = config
-        self._memories = [
-            memory
-            for memory in MEMORIES.values()
-            if memory.engine is Engine.COMPUTE and (config.requantize or memory.scratchpad != "qnt")
-        ]
+        instructions = InstructionSet(config)
+        self._memories, self._formats = instructions.loads(Engine.COMPUTE)
+        own = {memory.scratchpad for memory in self._memories}
+        also = [m for m in instructions.loads(Engine.LOAD)[0] if m.scratchpad in own]
+        filled = write_signatures(config, also)
         bits = {
             name: read_signature(
                 getattr(config, f"{name}_index_bits"),
@@ -89,6 +97,7 @@ class ComputeEngine(wiring.Component):
             "inp": Out(input_signature(config)),
             "wgt": Out(bits["wgt"]),
             "bus": Out(read_client_signature(config)),
+            **{f"load_{name}": In(port) for name, port in filled.items()},
             "store_acc": In(read_signature(config.acc_index_bits, acc_group(config)["acc"].width)),
             "done": Out(1),
             "fault": Out(Fault),
@@ -100,6 +109,7 @@ class ComputeEngine(wiring.Component):
         if config.requantize:
             ports["store_qnt"] = In(bits["qnt"])
         super().__init__(ports)
+        self.filled = tuple(filled)
         self._steps = Steps(config)
         self._execute = Execute(config, form)
         self.latency = self._steps.latency + self._execute.latency
@@ -111,46 +121,39 @@ class ComputeEngine(wiring.Component):
         m.submodules.execute = execute = self._execute
         m.submodules.reader = reader = BoxReader(config, self._memories)
         m.submodules.uop = uop = self._scratchpad("uop", 1)
-        m.submodules.acc = acc = self._scratchpad("acc", 2, forwarding=2, wide_ports=1)
+        m.submodules.acc = acc = Accumulators(config, "acc" in self.filled)
         wiring.connect(m, steps.uop, uop.read[0])
         wiring.connect(m, steps.o, execute.i)
         wiring.connect(m, execute.dst, acc.read[0])
         wiring.connect(m, execute.src, acc.read[1])
-        wiring.connect(m, wiring.flipped(self.store_acc), acc.wide[0])
+        wiring.connect(m, wiring.flipped(self.store_acc), acc.wide)
         wiring.connect(m, execute.inp, wiring.flipped(self.inp))
         wiring.connect(m, execute.wgt, wiring.flipped(self.wgt))
         wiring.connect(m, reader.bus, wiring.flipped(self.bus))
-        wiring.connect(m, reader.uop, uop.write)
+        wiring.connect(m, execute.write, acc.step)
+        m.d.comb += acc.superseded.eq(execute.superseded)
         if config.requantize:
             m.submodules.qnt = qnt = self._scratchpad("qnt", 2)
             wiring.connect(m, execute.qnt, qnt.read[0])
             wiring.connect(m, wiring.flipped(self.store_qnt), qnt.read[1])
-            wiring.connect(m, reader.qnt, qnt.write)
-        self._merge_acc_writes(m, acc, execute, reader)
+            self._merge(m, "qnt", qnt.write, reader)
+        self._merge(m, "uop", uop.write, reader)
+        self._merge(m, "acc", acc.load, reader)
         loading = self._admit(m, steps, reader)
         self._report(m, steps, execute, reader, loading)
         return m
 
-    def _scratchpad(
-        self, name: str, read_ports: int, forwarding: int = 0, wide_ports: int = 0
-    ) -> Scratchpad:
-        """Only steps read in the cycle of a write; tokens, and ``_admit``, take a cycle."""
+    def _scratchpad(self, name: str, read_ports: int) -> Scratchpad:
+        """Nobody reads in the cycle of a write; tokens, and ``_admit``, take a cycle."""
         depth = getattr(self.config, f"{name}_depth")
         bits = 8 * getattr(self.config, f"{name}_element_bytes")
         parts, banks = write_parts(self.config, name), bank_count(self.config, name)
-        return Scratchpad(depth, bits, parts, read_ports, forwarding, banks, wide_ports)
+        return Scratchpad(depth, bits, parts, read_ports, banks)
 
-    def _merge_acc_writes(self, m, acc: Scratchpad, execute: Execute, reader: BoxReader):
-        """Loads write accumulators only while no step is in flight."""
-        step = execute.write
-        bank = step.address[: exact_log2(acc.banks)]
-        mask = Cat((bank == number).replicate(acc.parts) for number in range(acc.banks))
-        m.d.comb += [
-            acc.write.valid.eq(step.valid | reader.acc.valid),
-            acc.write.address.eq(Mux(step.valid, step.address, reader.acc.address)),
-            acc.write.data.eq(Mux(step.valid, step.data.replicate(acc.banks), reader.acc.data)),
-            acc.write.mask.eq(Mux(step.valid, mask, reader.acc.mask)),
-        ]
+    def _merge(self, m, name: str, port, reader: BoxReader):
+        """The engine's own loads write, and in between those of the load engine."""
+        filled = [getattr(self, f"load_{name}")] if name in self.filled else []
+        merge(m, port, [getattr(reader, name), *filled])
 
     def _admit(self, m, steps: Steps, reader: BoxReader) -> Signal:
         """Sends instructions to the steps or to the loads; returns which of them is at work.
@@ -159,7 +162,7 @@ class ComputeEngine(wiring.Component):
         keeps loads and steps apart.
         """
         word = self.i.payload.word
-        opcodes = [format.opcode for format in (LOAD, LOADX) if format in enabled(self.config)]
+        opcodes = [format.opcode for format in self._formats]
         is_load, loading, admitted = Signal(), Signal(), Signal()
         count, left = Signal(range(IN_FLIGHT + 1)), Signal(range(IN_FLIGHT + 1))
         m.d.comb += [
@@ -169,7 +172,7 @@ class ComputeEngine(wiring.Component):
             ),
             steps.i.payload.eq(self.i.payload),
             steps.i.valid.eq(self.i.valid & admitted & ~is_load),
-            reader.i.payload.eq(box_of(m, self.config, self.i.payload, (LOAD, LOADX))),
+            reader.i.payload.eq(box_of(m, self.config, self.i.payload, self._formats)),
             reader.i.valid.eq(self.i.valid & admitted & is_load),
             self.i.ready.eq(admitted & Mux(is_load, reader.i.ready, steps.i.ready)),
             self.idle.eq(count == 0),

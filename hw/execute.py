@@ -41,7 +41,9 @@ class Execute(wiring.Component):
     wgt, qnt, dst, src : :py:`Out(read_signature(...))`
         Operands; ``dst`` and ``src`` read the accumulators, ``qnt`` is there with ``requantize``.
     write : :py:`Out(write_signature(...))`
-        Results.
+        Results; always accepted.
+    superseded : :py:`Out(1)`
+        The next cycle writes the same element again, and only ``dst`` and ``src`` read before.
     done : :py:`Out(1)`
         An instruction is complete; a read enabled in this cycle sees its results.
     fault : :py:`Out(1)`
@@ -64,6 +66,7 @@ class Execute(wiring.Component):
             "dst": Out(acc),
             "src": Out(acc),
             "write": Out(write_signature(config.acc_index_bits, 8 * config.acc_element_bytes, 1)),
+            "superseded": Out(1),
             "done": Out(1),
             "fault": Out(1),
         }
@@ -147,6 +150,8 @@ class Execute(wiring.Component):
             self.write.address.eq(last.dst),
             self.write.mask.eq(1),
             self.write.data.eq(lanes.o),
+            # Of an instruction that ends, others may read the result from now on.
+            self.superseded.eq(before_last.step & (before_last.dst == last.dst) & ~last.last),
             self.done.eq(last.last & ~last.fault),
             self.fault.eq(last.fault),
         ]

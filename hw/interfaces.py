@@ -93,15 +93,17 @@ Fault = wiring.Signature({"valid": Out(1), "code": Out(8), "index": Out(INDEX_BI
 
 
 def write_signature(address_bits: int, data_bits: int, lanes: int) -> wiring.Signature:
-    """Writes into a scratchpad that always accepts them.
+    """Writes into a scratchpad, each in a cycle in which ``valid`` and ``ready`` are 1.
 
     ``mask`` has a bit for each of ``lanes`` equal parts of ``data``; a part whose bit is 0 is
     left as it is. ``data`` may hold several consecutive elements: those from ``address`` on, each
-    in the place that the low bits of its own index say.
+    in the place that the low bits of its own index say. ``ready`` may depend on ``address`` and
+    ``mask``; where nothing drives it, it is 1.
     """
     return wiring.Signature(
         {
             "valid": Out(1),
+            "ready": In(1, init=1),
             "address": Out(address_bits),
             "mask": Out(lanes),
             "data": Out(data_bits),

@@ -1,4 +1,4 @@
-"""The load engine: inputs and weights from DRAM into their scratchpads."""
+"""The load engine: from DRAM into the scratchpads, beside what the compute engine does."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa.config import AcceleratorConfig
-from ..isa.formats import LOAD, LOADX
-from ..isa.memories import MEMORIES, Engine
+from ..isa.instructions import InstructionSet
+from ..isa.memories import Engine
 from .arrival import write_signatures
 from .axi import read_client_signature
 from .box_reader import BoxReader
@@ -17,7 +17,7 @@ from .interfaces import Activity, Fault, Issue
 
 
 class LoadEngine(wiring.Component):
-    """Executes LOAD and LOADX of INP and WGT; see :class:`BoxReader` for what they cost.
+    """Executes LOAD of INP and WGT, LOADX of all; see :class:`BoxReader` for what they cost.
 
     Takes up to one instruction a cycle, and requests the data of about ``BOXES`` instructions
     ahead of the one that it is writing.
@@ -28,10 +28,11 @@ class LoadEngine(wiring.Component):
         Instructions, statically legal, whose tokens have been taken.
     bus : :py:`Out(read_client_signature(config))`
         DRAM.
-    inp, wgt : :py:`Out(write_signature(...))`
-        The scratchpads.
+    inp, wgt, uop, acc, qnt : :py:`Out(write_signature(...))`
+        The scratchpads that its instructions fill. While one does not accept a write, the engine
+        waits.
     done : :py:`Out(1)`
-        An instruction is complete, in order; a read enabled in this cycle sees its last element.
+        An instruction is complete, in order; a read enabled in the next cycle sees all of it.
     fault : :py:`Out(Fault)`
         Held until reset; nothing completes any more.
     activity : :py:`Out(Activity)`
@@ -42,7 +43,7 @@ class LoadEngine(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig):
         self._config = config
-        self._memories = [m for m in MEMORIES.values() if m.engine is Engine.LOAD]
+        self._memories, self._formats = InstructionSet(config).loads(Engine.LOAD)
         self._scratchpads = write_signatures(config, self._memories)
         super().__init__(
             {
@@ -60,7 +61,7 @@ class LoadEngine(wiring.Component):
         m = Module()
         m.submodules.reader = reader = BoxReader(self._config, self._memories)
         m.d.comb += [
-            reader.i.payload.eq(box_of(m, self._config, self.i.payload, (LOAD, LOADX))),
+            reader.i.payload.eq(box_of(m, self._config, self.i.payload, self._formats)),
             reader.i.valid.eq(self.i.valid),
             self.i.ready.eq(reader.i.ready),
             self.done.eq(reader.done),

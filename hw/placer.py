@@ -38,7 +38,7 @@ class Placer(wiring.Component):
     beat : stream of beats
         Those of each box's rows, in order; the ones between two boxes' belong to the second.
     inp, wgt, ... : :py:`Out(write_signature(...))`
-        The scratchpads, by name.
+        The scratchpads, by name. What one does not accept waits, and all behind it.
     done : :py:`Out(1)`
         A box is complete; its last element is written in this cycle.
     fault : :py:`Out(Fault)`
@@ -83,7 +83,7 @@ class Placer(wiring.Component):
         slot_bits = len(slots) - 1
         slot, row_slot, stride = Signal(slot_bits), Signal(slot_bits), Signal(slot_bits)
 
-        inside, step, group_ends = Signal(), Signal(), Signal()
+        inside, offers, step, group_ends = Signal(), Signal(), Signal(), Signal()
         to = index + columns.count
         out, over = self._beyond(m, memory_type, index, to)
         live = busy & ~empty & ~self.fault.valid
@@ -91,7 +91,8 @@ class Placer(wiring.Component):
         fails = inside & self.beat.valid & self.beat.p.error
         m.d.comb += [
             inside.eq(rows.inside & columns.inside),
-            step.eq(live & here & ~fails & ~over),
+            offers.eq(live & here & ~fails & ~over),
+            step.eq(offers & self._accepted(m, memory_type)),
             group_ends.eq(step & (~inside | (part == last_part))),
             columns.step.eq(group_ends),
             rows.step.eq(group_ends & columns.last),
@@ -153,7 +154,7 @@ class Placer(wiring.Component):
                     if arrival.memory.scratchpad == name:
                         with m.Case(arrival.memory.type):
                             m.d.comb += [
-                                port.valid.eq(step),
+                                port.valid.eq(offers),
                                 port.mask.eq(arrival.mask(m, part, index, columns.count, inside)),
                                 port.data.eq(
                                     arrival.data(m, self.beat.p.data, slot, index, pad, inside)
@@ -174,6 +175,15 @@ class Placer(wiring.Component):
                 with m.Case(arrival.memory.type):
                     m.d.comb += [value.eq(each) for value, each in zip(values, row, strict=True)]
         return values
+
+    def _accepted(self, m: Module, memory_type: Value) -> Value:
+        """Whether the boxes' scratchpad takes what is offered."""
+        accepted = Signal()
+        with m.Switch(memory_type):
+            for arrival in self._arrivals:
+                with m.Case(arrival.memory.type):
+                    m.d.comb += accepted.eq(getattr(self, arrival.memory.scratchpad).ready)
+        return accepted
 
     def _beyond(
         self, m: Module, memory_type: Value, index: Value, to: Value

@@ -14,12 +14,10 @@ class Scratchpad(wiring.Component):
     """A memory with one write port and any number of read ports; zero after power-up.
 
     All ports work every cycle. A read of an element that is written in the same cycle gives the
-    new data on the first ``forwarding`` ports and the old on the others, which cost a bypass less.
-    Addresses beyond the depth must not occur.
+    old data. Addresses beyond the depth must not occur.
 
     Elements lie in banks by the low bits of their index. So a write covers as many consecutive
-    elements as there are banks, or fewer by its mask, and so does a read on a wide port; what of
-    it is beyond the depth means nothing.
+    elements as there are banks, or fewer by its mask; what of it is beyond the depth means nothing.
 
     Parameters
     ----------
@@ -31,21 +29,15 @@ class Scratchpad(wiring.Component):
         Equal parts of an element that can be written separately.
     read_ports : int
         How many.
-    forwarding : int
-        How many of them see what is written in the same cycle.
     banks : int
         A power of two.
-    wide_ports : int
-        How many of the read ports, the last ones, read as many elements as there are banks.
 
     Members
     -------
     write : :py:`In(write_signature(...))`
-        Takes effect at the end of the cycle.
+        Takes effect at the end of the cycle; always ready.
     read : :py:`In(read_signature(...)).array(read_ports)`
         ``data`` comes a cycle after ``enable`` and stays until the next enabled read.
-    wide : :py:`In(read_signature(...)).array(wide_ports)`
-        Likewise, of the elements from ``address`` on, each where its index's low bits say.
     """
 
     def __init__(
@@ -54,28 +46,24 @@ class Scratchpad(wiring.Component):
         width: int,
         parts: int = 1,
         read_ports: int = 1,
-        forwarding: int = 0,
         banks: int = 1,
-        wide_ports: int = 0,
     ):
         self.depth = depth
         self.width = width
         self.parts = parts
         self.banks = banks
-        self._forwarding = forwarding
         self._bank_bits = exact_log2(banks)
         address_bits = max(1, (depth - 1).bit_length())
-        wide = read_signature(address_bits, banks * width)
         super().__init__(
             {
                 "write": In(write_signature(address_bits, banks * width, banks * parts)),
                 "read": In(read_signature(address_bits, width)).array(read_ports),
-                **({"wide": In(wide).array(wide_ports)} if wide_ports else {}),
             }
         )
 
     def elaborate(self, platform):
         m = Module()
+        m.d.comb += self.write.ready.eq(1)
         for number in range(self.banks):
             name = f"cells_{number}" if self.banks > 1 else "cells"
             depth = max(2, self.depth // self.banks)
@@ -87,16 +75,8 @@ class Scratchpad(wiring.Component):
                 write.data.eq(self.write.data.word_select(number, self.width)),
                 write.en.eq(mask & self.write.valid.replicate(self.parts)),
             ]
-            for index, port in enumerate(self.read):
-                forwards = [write] if index < self._forwarding else []
-                self._read(m, port, number, cells.read_port(transparent_for=forwards))
-            for port in getattr(self, "wide", ()):
-                read = cells.read_port(transparent_for=[])
-                m.d.comb += [
-                    read.addr.eq(self._row(port.address, number)),
-                    read.en.eq(port.enable),
-                    port.data.word_select(number, self.width).eq(read.data),
-                ]
+            for port in self.read:
+                self._read(m, port, number, cells.read_port(transparent_for=[]))
         return m
 
     def _row(self, address: Value, bank: int) -> Value:
@@ -119,3 +99,20 @@ class Scratchpad(wiring.Component):
             m.d.sync += shown.eq(chosen)
         with m.If(shown):
             m.d.comb += port.data.eq(read.data)
+
+
+def merge(m: Module, port, writers) -> None:
+    """Connects several writers to a write port; while one writes, those after it wait."""
+    free = port.ready
+    for writer in writers:
+        m.d.comb += writer.ready.eq(free)
+        free = free & ~writer.valid
+    *before, last = writers
+    m.d.comb += _passes(port, last)
+    for writer in reversed(before):
+        with m.If(writer.valid):
+            m.d.comb += _passes(port, writer)
+
+
+def _passes(port, writer):
+    return [getattr(port, n).eq(getattr(writer, n)) for n in ("valid", "address", "mask", "data")]

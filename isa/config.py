@@ -55,7 +55,8 @@ class AcceleratorConfig:
     requantize: bool = True
     """Extension: parameter scratchpad, ALU SCALE and REQUANTIZE, STOREX."""
     pad_value: bool = True
-    """Extension: LOADX, a load that pads with a chosen value."""
+    """Extension: LOADX, which loads any scratchpad beside the compute engine's work, and pads with
+    a chosen value."""
     overwrite: bool = True
     """Extension: MATMUL, whose first mode starts a reduction by overwriting."""
     depthwise_taps: int = 3

@@ -233,7 +233,7 @@ LOADX = Format("LOADX", 6, (
     Field("x_size",   14, "elements in a row; 0 makes a pure carrier of tokens"),
     *_BOX[2:],
     Field("reserved",  4, "0"),
-), "a LOAD that pads with a chosen value", "pad_value")
+), "a LOAD by the load engine, whatever the scratchpad, that pads with a chosen value", "pad_value")
 STOREX = Format("STOREX", 7, (
     Field("memory_type", 3, "4: DRAM"),
     Field("sram_base",  14, "first accumulator"),

@@ -322,20 +322,24 @@ def _alu_qnt(name: str, lane: Callable[[Expr, Expr, Expr], Expr]) -> Meaning:
 # --- the table -----------------------------------------------------------------------------------
 
 
-def _load_operations() -> list[Operation]:
+def _load_operations(format: Format) -> list[Operation]:
+    """LOAD goes to the memory's own engine, as VTA's does; LOADX always to the load engine."""
     operations: list[Operation] = []
+    plain = format is formats.LOAD
     for memory in MEMORIES.values():
         if memory.type is MemoryType.OUT:
             continue
-        extension = "requantize" if memory.type is MemoryType.QNT else None
+        extension = "requantize" if memory.type is MemoryType.QNT else format.extension
+        lanes = ", a byte a lane" if memory.type is MemoryType.ACC8 else ""
         operations.append(
             Operation(
-                f"load.{memory.name}",
-                formats.LOAD,
+                f"{format.name.lower()}.{memory.name}",
+                format,
                 {"memory_type": memory.type},
-                memory.engine,
-                _load(memory, formats.LOAD),
-                f"DRAM to {memory.scratchpad}, zeros around",
+                memory.engine if plain else Engine.LOAD,
+                _load(memory, format),
+                f"DRAM to {memory.scratchpad}{lanes}, {'zeros' if plain else 'a chosen value'} "
+                "around",
                 extension,
             )
         )
@@ -365,10 +369,9 @@ def _nothing(name: str, format: Format) -> Meaning:
     return lambda config: Nest(name, params_of(format, config), (), Block(()))
 
 
-_INP = MEMORIES[MemoryType.INP]
 # fmt: off
 OPERATIONS: tuple[Operation, ...] = (
-    *_load_operations(),
+    *_load_operations(formats.LOAD),
     Operation("store.out", formats.STORE, {"memory_type": MemoryType.OUT}, Engine.STORE,
               _store(formats.STORE), "the low bits of accumulators to DRAM"),
     Operation("store.nop", formats.STORE, {"memory_type": MemoryType.UOP}, Engine.STORE,
@@ -400,11 +403,7 @@ OPERATIONS: tuple[Operation, ...] = (
                     lambda c, lanes: _acc("dst", lanes) + _taps(c, lanes)),
               "acc[dst] += rows of wgt[wgt] times inp[src] and its neighbours, lane by lane",
               "depthwise_taps"),
-    Operation("loadx.inp", formats.LOADX, {"memory_type": MemoryType.INP}, Engine.LOAD,
-              _load(_INP, formats.LOADX), "DRAM to inp, a chosen value around", "pad_value"),
-    Operation("loadx.acc8", formats.LOADX, {"memory_type": MemoryType.ACC8}, Engine.COMPUTE,
-              _load(MEMORIES[MemoryType.ACC8], formats.LOADX),
-              "DRAM to acc, a byte a lane, a chosen value around", "pad_value"),
+    *_load_operations(formats.LOADX),
     Operation("storex.out", formats.STOREX, {"memory_type": MemoryType.OUT}, Engine.STORE,
               _store(formats.STOREX), "accumulators, requantized, to DRAM", "requantize"),
 )
@@ -490,6 +489,26 @@ class InstructionSet:
         for name in ("opcode", *operation.fixed, "unused", "reserved"):
             values.pop(name, None)
         return Instruction(operation.name, values, **flags)
+
+    def loads(self, engine: Engine) -> tuple[tuple[Memory, ...], tuple[Format, ...]]:
+        """The memories that the loads of an engine fill, and those loads' formats."""
+        found = [
+            o
+            for o in self.operations.values()
+            if o.engine is engine and o.format in (formats.LOAD, formats.LOADX)
+        ]
+        types = sorted({int(o.fixed["memory_type"]) for o in found})
+        kinds = tuple(f for f in self.formats.values() if any(o.format is f for o in found))
+        return tuple(MEMORIES[MemoryType(t)] for t in types), kinds
+
+    def load_of(self, memory: MemoryType) -> Operation:
+        """The operation that fills a memory, by the load engine if that can."""
+        found = [
+            o
+            for o in self.operations.values()
+            if o.format in (formats.LOAD, formats.LOADX) and o.fixed["memory_type"] == memory
+        ]
+        return min(found, key=lambda o: o.engine is not Engine.LOAD)
 
     def meaning(self, name: str) -> Nest:
         """What the operation of that name does under this configuration."""

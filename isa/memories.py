@@ -75,7 +75,7 @@ class Memory:
     scratchpad : str
         Name of the scratchpad: ``uop``, ``wgt``, ``inp``, ``acc`` or ``qnt``.
     engine : Engine
-        Which engine loads it.
+        Which engine executes a LOAD of it (a LOADX is the load engine's), or the STORE.
     lanes : callable
         Configuration to the extents of an element.
     sram_dtype, dram_dtype : callable

@@ -347,11 +347,15 @@ class _Maker:
             end = STORED  # what stores write need not be legal parameters
         box = self.placed(box, size, start, end)
         if name.startswith("loadx"):
-            box["pad_value"] = self.integer(-(1 << (self.config.inp_width - 1)), 7)
+            # Padding may be micro-ops of low indices, and parameters that are legal ones.
+            positive = memory.type in (MemoryType.UOP, MemoryType.QNT)
+            least = 0 if positive else -(1 << (self.config.inp_width - 1))
+            box["pad_value"] = self.integer(least, 7)
         if memory.type is MemoryType.UOP:
             self.track_uops(box)
         touched = self.touched(box, memory.scratchpad, size, reads_dram=True)
-        return _Planned(memory.engine, Instruction(name, box), touched)
+        engine = self.instructions.operations[name].engine
+        return _Planned(engine, Instruction(name, box), touched)
 
     def store(self, name: str) -> _Planned:
         size, depth = self.config.out_element_bytes, self.config.acc_depth
@@ -396,7 +400,7 @@ class _Maker:
             for x in range(-pads[2], box["x_size"] + pads[3]):
                 inside = 0 <= y < box["y_size"] and 0 <= x < box["x_size"]
                 place = box["dram_base"] + y * box["x_stride"] + x
-                self.uops[at] = int(table[place]) if inside else 0
+                self.uops[at] = int(table[place]) if inside else box.get("pad_value", 0)
                 at += 1
 
     def nest(self, name: str) -> _Planned | None:

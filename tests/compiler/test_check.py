@@ -8,9 +8,9 @@ import pytest
 from tests.networks import every_operator
 from weft.compiler.artifact import CompiledModel, Segment
 from weft.compiler.check import check
-from weft.compiler.emit import Action, Span, finish
+from weft.compiler.emit import CARRIER, Action, Span, finish
 from weft.compiler.pipeline import compile_graph
-from weft.isa import AcceleratorConfig, Instruction, InstructionSet, ProgramError
+from weft.isa import AcceleratorConfig, Engine, Instruction, InstructionSet, ProgramError
 from weft.isa.ordering import DISPATCHED
 
 TINY = AcceleratorConfig.preset("tiny")
@@ -193,9 +193,8 @@ def test_every_token_of_a_compiled_program_is_needed(compiled):
 
 def token_pairs(program: tuple[Instruction, ...]):
     """(sender, its flag, taker, its flag) of every token, first in first out."""
-    names = ("load", "compute", "store")
     operations = InstructionSet(TINY).operations
-    engines = {name: names.index(o.engine.value) for name, o in operations.items()}
+    engines = {name: list(Engine).index(o.engine) for name, o in operations.items()}
     for push, pop, side in (("push_next", "pop_prev", 1), ("push_prev", "pop_next", -1)):
         for engine in range(3):
             of = [i for i, n in enumerate(program) if engines[n.operation] == engine]
@@ -215,12 +214,30 @@ def test_random_actions_get_tokens_that_suffice_and_fit():
             check(finish(actions, config).instructions, config, [])
 
 
+def test_between_load_and_store_the_compute_engine_carries_tokens_where_none_of_its_own_does():
+    box = {"sram_base": 0, "dram_base": 0, "y_size": 1, "x_size": 1}
+    acc = (Span("acc", 0, 1),)
+    load, store = Action("loadx.acc", box, (), acc), Action("store.out", box, acc)
+    step = Action("load.acc", box, acc, acc)
+    straight = finish([load, store, load], TINY).instructions
+    assert [i.operation for i in straight] == [
+        "loadx.acc", CARRIER, "store.out", CARRIER, "loadx.acc", "finish",
+    ]  # fmt: skip
+    check(straight, TINY, [])
+    stepped = finish([load, step, store, load], TINY).instructions
+    assert [i.operation for i in stepped] == [
+        "loadx.acc", "load.acc", "store.out", CARRIER, "loadx.acc", "finish",
+    ]  # fmt: skip
+    check(stepped, TINY, [])
+
+
 def random_action(rng: np.random.Generator) -> Action:
     start, count = int(rng.integers(0, 24)), int(rng.integers(1, 9))
     where = int(rng.integers(0, 40))
     box = {"sram_base": start, "dram_base": where, "y_size": 1, "x_size": count}
-    kind = rng.choice(["load.inp", "load.wgt", "load.acc", "load.qnt", "store.out"])
-    span = Span(str(kind).removeprefix("load."), start, start + count)
+    kinds = ["load.inp", "load.wgt", "load.acc", "load.qnt", "loadx.acc", "loadx.qnt", "store.out"]
+    kind = rng.choice(kinds)
+    span = Span(str(kind).split(".")[1], start, start + count)
     if kind == "store.out":
         return Action(str(kind), box, (Span("acc", start, start + count),))
     return Action(str(kind), box, (), (span,))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from tests.compiler.compiled import BATCHED, SMALL, TINY
 from tests.networks import single
 from weft.compiler.artifact import AcceleratorStep
-from weft.compiler.boxes import clip, loader
+from weft.compiler.boxes import clip
 from weft.compiler.emit import Action, Span
 from weft.compiler.graph import Graph
 from weft.compiler.jobs import ContractionJob, ElementwiseJob, job_of
@@ -112,15 +112,16 @@ def test_micro_ops_are_shared_between_tiles():
     assert len(kernels) <= 4
     words = place_uops(made, BASE, 0)
     assert len(words) == sum(map(len, kernels))
-    loads = [a for s in made for a in s.loads if a.operation == loader("uop", BASE)]
+    loads = [a for s in made for a in s.loads if a.operation == "loadx.uop"]
     assert sum(a.operands["x_size"] for a in loads) == len(words)
+    assert [a.operands["x_size"] for a in made[0].loads if a in loads] == [9]
 
 
 def test_micro_ops_that_do_not_fit_together_are_loaded_when_needed():
     config = replace(SMALL, uop_bytes=64)
     model = compile_graph(single("conv", (1, 9, 9, 12), 12, 3), config)
     (step,) = [s for s in model.steps if isinstance(s, AcceleratorStep)]
-    assert sum(i.operation == loader("uop", config) for i in step.instructions) > 1
+    assert sum(i.operation == "loadx.uop" for i in step.instructions) > 1
 
 
 @pytest.mark.parametrize("config", [TINY, SMALL, BATCHED], ids=["tiny", "small", "batched"])

@@ -110,7 +110,7 @@ def test_an_addition_scales_both_operands_and_adds_them():
     work = tensorize(kernel(addition((1, 3, 3, 8), (1, 3, 3, 8))), BASE)
     assert isinstance(work, Elementwise)
     assert [act.operation for act in work.acts] == ["alu.scale", "alu.scale", "alu.add"]
-    assert work.operations[:2] == ("load.acc8", "load.acc8")
+    assert work.operations[:2] == ("loadx.acc8", "loadx.acc8")
 
 
 @pytest.mark.parametrize(("kind", "operations"), [("mul", ["alu.mul.imm"]), ("sub", ["alu.scale"])])

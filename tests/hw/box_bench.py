@@ -28,10 +28,14 @@ CONFIGS = {
 
 
 class Scratch:
-    """A scratchpad behind a write port: ``bytes`` of [depth, element bytes], ``cycles``."""
+    """A scratchpad behind a write port: ``bytes`` of [depth, element bytes], ``cycles``.
 
-    def __init__(self, port, depth: int, element: int, seed: int = 0):
-        self.port = port
+    In a fraction ``stall`` of the cycles it accepts nothing.
+    """
+
+    def __init__(self, port, depth: int, element: int, seed: int = 0, stall: float = 0.0):
+        self.port, self.stall = port, stall
+        self._random = Random(seed)
         self.bytes = np.random.default_rng(seed).integers(0, 256, (depth, element), dtype=np.uint8)
         self.cycles: list[int] = []
 
@@ -39,9 +43,9 @@ class Scratch:
         port, cycle = self.port, 0
         banks = len(port.data) // 8 // self.bytes.shape[1]
         parts = self.bytes.reshape(len(self.bytes), len(port.mask) // banks, -1)
-        trigger = ctx.tick().sample(port.valid, port.address, port.mask, port.data)
-        async for _, _, valid, address, mask, data in trigger:
-            if valid:
+        trigger = ctx.tick().sample(port.valid & port.ready, port.address, port.mask, port.data)
+        async for _, _, written, address, mask, data in trigger:
+            if written:
                 new = np.frombuffer(data.to_bytes(len(port.data) // 8, "little"), np.uint8)
                 new = new.reshape(banks, *parts.shape[1:])
                 bits = [mask >> bit & 1 for bit in range(len(port.mask))]
@@ -49,6 +53,8 @@ class Scratch:
                     if chosen.any():
                         parts[address + (bank - address) % banks, chosen] = new[bank, chosen]
                 self.cycles.append(cycle)
+            if self.stall:
+                ctx.set(port.ready, self._random.random() >= self.stall)
             cycle += 1
 
 
@@ -113,7 +119,7 @@ def random_box(random: Random, config: AcceleratorConfig, memory: Memory, index:
     box["x_stride"] = random.choice((0, 1, box["x_size"], box["x_size"] + 1, random.randrange(99)))
     room = depth - elements_of(box)
     box["sram_base"] = random.choice((0, room, random.randint(0, room)))
-    if memory.type in (MemoryType.INP, MemoryType.ACC8) and config.pad_value:
+    if config.pad_value:
         half = 1 << config.inp_width - 1
         box["pad_value"] = random.randrange(-half, half)
     return box

@@ -24,7 +24,7 @@ COMPUTED = (MemoryType.UOP, MemoryType.ACC, MemoryType.ACC8, MemoryType.QNT)
 class Bench:
     """A box reader on a read port of its own, with scratchpads and DRAM."""
 
-    def __init__(self, config: AcceleratorConfig, types, dram: Dram):
+    def __init__(self, config: AcceleratorConfig, types, dram: Dram, scratch_stall: float = 0.0):
         self.config, self.dram = config, dram
         memories = [MEMORIES[memory_type] for memory_type in types]
         self.reader = BoxReader(config, memories)
@@ -39,6 +39,7 @@ class Bench:
                 getattr(self.reader, memory.scratchpad),
                 memory.depth(config),
                 getattr(config, f"{memory.scratchpad}_element_bytes"),
+                stall=scratch_stall,
             )
             for memory in memories
         }
@@ -83,7 +84,7 @@ def test_random_boxes_land_where_they_belong(name, types, latency, stall):
     config = CONFIGS[name]
     random = Random(f"{name} {types} {latency}")
     boxes = random_boxes(random, config, types, cycles=500)
-    bench = Bench(config, types, Dram(latency=latency, stall=stall))
+    bench = Bench(config, types, Dram(latency=latency, stall=stall), stall)
     bench.run(boxes, stall=stall)
     bench.check(boxes)
 

@@ -15,7 +15,7 @@ from weft.hw.interfaces import Activity
 from weft.hw.load import LoadEngine
 from weft.hw.read_port import ReadPort
 from weft.isa.instructions import Instruction, InstructionSet
-from weft.isa.memories import MemoryType
+from weft.isa.memories import MEMORIES, Engine, MemoryType
 
 
 def issue(instructions: InstructionSet, box, extended: bool):
@@ -46,12 +46,13 @@ def test_random_loads_do_what_the_instructions_say(name):
     dram = Dram(latency=7, stall=0.2)
     instructions = InstructionSet(config)
     random = Random(name)
-    boxes = random_boxes(random, config, (MemoryType.INP, MemoryType.WGT), cycles=600)
+    own = (MemoryType.INP, MemoryType.WGT)
+    memories, _ = instructions.loads(Engine.LOAD)
+    assert len(memories) == (6 if config.pad_value else 2)
+    boxes = random_boxes(random, config, [memory.type for memory in memories], cycles=800)
     issues = []
     for box in boxes:
-        extended = (
-            config.pad_value and box["memory_type"] == MemoryType.INP and random.random() < 0.5
-        )
+        extended = box["memory_type"] not in own or (config.pad_value and random.random() < 0.5)
         if not extended:
             box["pad_value"] = 0
         issues.append(issue(instructions, box, extended))
@@ -61,12 +62,18 @@ def test_random_loads_do_what_the_instructions_say(name):
     top.submodules.engine, top.submodules.port = engine, port
     wiring.connect(top, engine.bus, port.client[0])
     scratch = {
-        MemoryType.INP: Scratch(engine.inp, config.inp_depth, config.inp_element_bytes),
-        MemoryType.WGT: Scratch(engine.wgt, config.wgt_depth, config.wgt_element_bytes),
+        memory.scratchpad: Scratch(
+            getattr(engine, memory.scratchpad),
+            memory.depth(config),
+            getattr(config, f"{memory.scratchpad}_element_bytes"),
+        )
+        for memory in memories
     }
-    expected = {memory_type: s.bytes.copy() for memory_type, s in scratch.items()}
+    for shared in {"acc", "uop", "qnt"} & set(scratch):
+        scratch[shared].stall = 0.3
+    expected = {name: s.bytes.copy() for name, s in scratch.items()}
     for box in boxes:
-        load(config, box, dram, expected[box["memory_type"]])
+        load(config, box, dram, expected[MEMORIES[box["memory_type"]].scratchpad])
 
     done, watch = Pulses(engine.done), Watch(engine)
     source = Source(engine.i, issues, stall=0.3)
@@ -81,8 +88,8 @@ def test_random_loads_do_what_the_instructions_say(name):
         extra=50,
     )
     assert len(done.cycles) == len(boxes)
-    for memory_type, image in scratch.items():
-        np.testing.assert_array_equal(image.bytes, expected[memory_type])
+    for filled, image in scratch.items():
+        np.testing.assert_array_equal(image.bytes, expected[filled])
     writes = sum(len(image.cycles) for image in scratch.values())
     assert watch.seen.count(Activity.BUSY) == writes
     assert watch.seen[-1] is Activity.IDLE

@@ -8,16 +8,14 @@ from weft.hw.scratchpad import Scratchpad
 
 
 @pytest.mark.parametrize(
-    ("depth", "width", "parts", "ports", "forwarding", "banks"),
-    [(8, 32, 1, 1, 1, 1), (8, 32, 2, 1, 0, 1), (16, 64, 4, 3, 2, 1), (16, 16, 2, 3, 2, 4),
-     (32, 8, 1, 2, 1, 8), (2, 8, 1, 2, 1, 8)],
+    ("depth", "width", "parts", "ports", "banks"),
+    [(8, 32, 1, 1, 1), (8, 32, 2, 1, 1), (16, 64, 4, 3, 1), (16, 16, 2, 3, 4), (32, 8, 1, 2, 8),
+     (2, 8, 1, 2, 8)],
 )  # fmt: skip
-def test_reads_see_all_writes_and_if_forwarded_those_of_the_same_cycle(
-    depth, width, parts, ports, forwarding, banks
-):
+def test_reads_see_all_writes_of_the_cycles_before(depth, width, parts, ports, banks):
     random = np.random.default_rng(depth)
-    dut = Scratchpad(depth, width, parts, ports, forwarding, banks, wide_ports=1)
-    cells, held, held_wide = [0] * depth, [None] * ports, [None] * banks
+    dut = Scratchpad(depth, width, parts, ports, banks)
+    cells, held = [0] * depth, [None] * ports
     part = width // parts
 
     def written(address, mask, value):
@@ -31,7 +29,6 @@ def test_reads_see_all_writes_and_if_forwarded_those_of_the_same_cycle(
                 cells[where] |= (value >> n * part & bits) << shift
 
     async def bench(ctx):
-        nonlocal held_wide
         for _ in range(300):
             address = int(random.integers(depth))
             value, mask = (
@@ -48,23 +45,16 @@ def test_reads_see_all_writes_and_if_forwarded_those_of_the_same_cycle(
                 ctx.set(getattr(dut.write, name), each)
             if valid:
                 written(address, mask, value)
-            for n, port in enumerate([*dut.read, *dut.wide]):
+            for n, port in enumerate(dut.read):
                 where, enable = int(random.integers(depth)), int(random.integers(4) > 0)
                 ctx.set(port.address, where)
                 ctx.set(port.enable, enable)
-                if enable and n < ports:
-                    held[n] = (cells if n < forwarding else before)[where]
-                elif enable:
-                    found = [where + (bank - where) % banks for bank in range(banks)]
-                    held_wide = [before[i] if i < depth else None for i in found]
+                if enable:
+                    held[n] = before[where]
             await ctx.tick()
             for n in range(ports):
                 if held[n] is not None:
                     assert ctx.get(dut.read[n].data) == held[n]
-            data = ctx.get(dut.wide[0].data)
-            for bank, element in enumerate(held_wide):
-                if element is not None:
-                    assert data >> bank * width & (1 << width) - 1 == element
 
     sim = Simulator(dut)
     sim.add_clock(1e-6)

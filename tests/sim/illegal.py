@@ -72,10 +72,7 @@ STATIC = [
     Case("alu-scale-imm", word(TINY, 4, alu_opcode=5, use_imm=1), (RESERVED, "fetch", 0)),
     Case("alu-5", word(PLAIN, 4, alu_opcode=5), (RESERVED, "fetch", 0), config=PLAIN),
     *(Case(f"matmul-{m}", word(TINY, 5, mode=m), (RESERVED, "fetch", 0)) for m in (1, 7)),
-    *(
-        Case(f"loadx-{t}", word(TINY, 6, memory_type=t), (RESERVED, "fetch", 0))
-        for t in (0, 1, 3, 4, 6, 7)
-    ),
+    *(Case(f"loadx-{t}", word(TINY, 6, memory_type=t), (RESERVED, "fetch", 0)) for t in (4, 7)),
     Case("loadx-reserved", word(TINY, 6, memory_type=2, reserved=8), (RESERVED, "fetch", 0)),
     *(Case(f"storex-{t}", word(TINY, 7, memory_type=t), (RESERVED, "fetch", 0)) for t in (0, 3, 7)),
     Case("storex-reserved", word(TINY, 7, memory_type=4, reserved=1), (RESERVED, "fetch", 0)),
@@ -97,7 +94,10 @@ STATIC = [
         Case(f"store-{flag}-before", f"store.nop | {flag}\nfinish", (ROUTE, "store", 0))
         for flag in ("pop_next", "push_next")
     ),
-    Case("loadx-route", "loadx.inp | push_prev", (ROUTE, "load", 0)),
+    *(
+        Case(f"loadx-route-{name}", f"loadx.{name} | push_prev", (ROUTE, "load", 0))
+        for name in ("inp", "wgt", "uop", "acc", "acc8", "qnt")
+    ),
     Case("illegal-beats-deadlock", "load.inp | pop_next\n.word 0x387\n", (RESERVED, "fetch", 1)),
     Case("illegal-beats-no-finish", "load.inp\nload.inp | pop_prev", (ROUTE, "load", 1)),
 ]
@@ -114,7 +114,13 @@ RANGES = [
             ("acc", TINY.acc_depth), ("acc8", TINY.acc_depth), ("qnt", TINY.qnt_depth),
         )
     ),
-    Case("loadx", f"loadx.inp {at_end(TINY.inp_depth)}", (RANGE, "load", 0)),
+    *(
+        Case(f"loadx-{name}", f"loadx.{name} {at_end(depth)}\nfinish", (RANGE, "load", 0))
+        for name, depth in (
+            ("inp", TINY.inp_depth), ("wgt", TINY.wgt_depth), ("uop", TINY.uop_depth),
+            ("acc", TINY.acc_depth), ("acc8", TINY.acc_depth), ("qnt", TINY.qnt_depth),
+        )
+    ),
     Case(
         "load-pad", f"load.inp sram_base={TINY.inp_depth - 2} y_size=1 x_size=1 x_pad_1=2",
         (RANGE, "load", 0),
@@ -193,7 +199,14 @@ BUS = [
             ("qnt", TINY.qnt_element_bytes, "compute"),
         )
     ),
-    Case("loadx", f"loadx.acc8 {beyond(TINY.acc8_element_bytes)}", (READ, "compute", 0)),
+    *(
+        Case(f"loadx-{name}", f"loadx.{name} {beyond(size)}\nfinish", (READ, "load", 0))
+        for name, size in (
+            ("inp", TINY.inp_element_bytes), ("wgt", TINY.wgt_element_bytes), ("uop", 4),
+            ("acc", TINY.acc_element_bytes), ("acc8", TINY.acc8_element_bytes),
+            ("qnt", TINY.qnt_element_bytes),
+        )
+    ),
     Case("load-far", "load.inp dram_base=0xfffffff y_size=1 x_size=1", (READ, "load", 0)),
     Case(
         "load-second-row",

@@ -1,0 +1,133 @@
+"""The accumulators: written by steps in any cycle, and by loads beside them."""
+
+from __future__ import annotations
+
+from amaranth import *
+from amaranth.lib import memory, wiring
+from amaranth.lib.wiring import In
+from amaranth.utils import exact_log2
+
+from ..isa.config import AcceleratorConfig
+from .arrival import bank_count, write_parts
+from .interfaces import read_signature, write_signature
+
+BANK_BITS = 2
+"""There are two to the power of these banks, more where a beat holds more accumulators, and fewer
+where there are few accumulators at all."""
+
+
+class Accumulators(wiring.Component):
+    """The accumulator scratchpad; zero after power-up. Steps write and all ports read every cycle.
+
+    The elements are in banks with a write port each, by the lowest bits of their index. Where loads
+    write while steps do, there are at least four, and a load's write waits only while a step writes
+    to its bank. Steps and loads that both go from element to element meet once and then follow one
+    another; with two banks instead of four, two beats an element would meet every other step again.
+    What a step writes is left out of the memory where the next step writes the same element
+    (``superseded``), so that a sum over many steps keeps its bank busy for one cycle, not for all.
+    What makes a load wait for long is a long walk over different elements in steps of four.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Sizes.
+    shared : bool
+        Whether loads write while steps do.
+
+    Members
+    -------
+    step : :py:`In(write_signature(...))`
+        Writes of steps, of whole elements; always ready.
+    superseded : :py:`In(1)`
+        The next cycle's ``step`` writes the same element, and only ``read`` reads it before.
+    load : :py:`In(write_signature(...))`
+        Writes of loads, of as many elements as come with a beat; ``ready`` in a cycle in which no
+        step writes to one of their banks. A part of them may be written before, too.
+    read : :py:`In(read_signature(...)).array(2)`
+        For steps: an element, as it is with what ``step`` writes in the same cycle.
+    wide : :py:`In(read_signature(...))`
+        For stores: the elements of a beat, from ``address`` on, each where the low bits of its
+        index say, as they are before the cycle.
+    """
+
+    def __init__(self, config: AcceleratorConfig, shared: bool):
+        self._depth, self._width = config.acc_depth, 8 * config.acc_element_bytes
+        self._slots, self._parts = bank_count(config, "acc"), write_parts(config, "acc")
+        self._slot_bits = exact_log2(self._slots)
+        least = min(BANK_BITS, config.acc_index_bits - 1) if shared else 0
+        self._bits = max(self._slot_bits, least)
+        self._shared = shared
+        index = config.acc_index_bits
+        beat = self._slots * self._width
+        super().__init__(
+            {
+                "step": In(write_signature(index, self._width, 1)),
+                "superseded": In(1),
+                "load": In(write_signature(index, beat, self._slots * self._parts)),
+                "read": In(read_signature(index, self._width)).array(2),
+                "wide": In(read_signature(index, beat)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        banks = []
+        for number in range(1 << self._bits):
+            m.submodules[f"bank{number}"] = cells = memory.Memory(
+                shape=self._width, depth=max(2, self._depth >> self._bits), init=[]
+            )
+            banks.append(cells)
+        self._writes(m, banks)
+        for number, port in enumerate(self.read):
+            hit = Signal(name=f"hit{number}")
+            passed = Signal(self._width, name=f"passed{number}")
+            with m.If(port.enable):
+                m.d.sync += hit.eq(self.step.valid & (self.step.address == port.address))
+                m.d.sync += passed.eq(self.step.data)
+            found = self._read(m, banks, port.enable, port.address)
+            m.d.comb += port.data.eq(Mux(hit, passed, found))
+        for slot in range(self._slots):
+            index = self._index(m, self.wide.address, slot)
+            found = self._read(m, banks[slot :: self._slots], self.wide.enable, index)
+            m.d.comb += self.wide.data.word_select(slot, self._width).eq(found)
+        return m
+
+    def _index(self, m: Module, address: Value, slot: int) -> Value:
+        """The one index that ends in ``slot`` of those from ``address`` on."""
+        index = Signal(len(address))
+        group = address[self._slot_bits :] + (address[: self._slot_bits] > slot)
+        m.d.comb += index.eq(Cat(C(slot, self._slot_bits), group))
+        return index
+
+    def _writes(self, m: Module, banks) -> None:
+        step, load = self.step, self.load
+        lasting = step.valid & ~self.superseded if self._shared else step.valid
+        waits = []
+        for number, cells in enumerate(banks):
+            slot = number % self._slots
+            write = cells.write_port(granularity=self._width // self._parts)
+            index = self._index(m, load.address, slot)
+            by_step, meant = Signal(name=f"by_step{number}"), Signal(name=f"meant{number}")
+            mask = load.mask.word_select(slot, self._parts)
+            m.d.comb += [
+                by_step.eq(lasting & (step.address[: self._bits] == number)),
+                meant.eq((index[: self._bits] == number) & mask.any()),
+                write.addr.eq(Mux(by_step, step.address, index)[self._bits :]),
+                write.data.eq(Mux(by_step, step.data, load.data.word_select(slot, self._width))),
+                write.en.eq(Mux(by_step, ~0, mask & (load.valid & meant).replicate(self._parts))),
+            ]
+            waits.append(by_step & meant)
+        m.d.comb += [step.ready.eq(1), load.ready.eq(~Cat(waits).any())]
+
+    def _read(self, m: Module, banks, enable: Value, index: Value) -> Value:
+        """An element from those of ``banks`` in which it may lie."""
+        least = self._bits - exact_log2(len(banks))
+        number = index[least : self._bits]
+        shown, found = Signal.like(number), []
+        with m.If(enable):
+            m.d.sync += shown.eq(number)
+        for at, cells in enumerate(banks):
+            read = cells.read_port(transparent_for=[])
+            m.d.comb += [read.addr.eq(index[self._bits :]), read.en.eq(enable & (number == at))]
+            found.append(read.data)
+        return Array(found)[shown] if len(found) > 1 else found[0]
