@@ -95,7 +95,9 @@ class Accumulators(wiring.Component):
     def _index(self, m: Module, address: Value, slot: int) -> Value:
         """The one index that ends in ``slot`` of those from ``address`` on."""
         index = Signal(len(address))
-        group = address[self._slot_bits :] + (address[: self._slot_bits] > slot)
+        group = address[self._slot_bits :]
+        if slot < self._slots - 1:
+            group = group + (address[: self._slot_bits] > slot)
         m.d.comb += index.eq(Cat(C(slot, self._slot_bits), group))
         return index
 

@@ -10,9 +10,7 @@ from benchmarks.microarchitecture import ROWS, Bench, Row
 from weft.isa import PRESETS
 
 SHORT = {
-    "load-uop": 95,
-    "load-acc": 320,
-    "add": 7.4,
+    "load-acc": 2.4,
     "depthwise": 9.3,
     "first": 3.2,
 }
