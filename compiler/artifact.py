@@ -1,8 +1,9 @@
 """What compilation leaves behind: plain data that a runtime executes or writes to a file.
 
-A compiled network is a list of steps in the order of execution. An accelerator step is one
-program in DRAM; a host step is a set of nodes that the CPU runs. Tensors that cross steps live
-in DRAM when an accelerator step touches them, each in its :class:`DramTensor` layout.
+A compiled network is a list of steps in the order of execution. An accelerator step is a layer;
+neighbours share one program in DRAM, which is launched once for all of them. A host step is a set
+of nodes that the CPU runs. Tensors that cross steps live in DRAM when an accelerator step touches
+them, each in its :class:`DramTensor` layout.
 """
 
 from __future__ import annotations
@@ -73,8 +74,35 @@ class Segment:
 
 
 @dataclass(frozen=True)
+class Program:
+    """An instruction stream in DRAM that does one layer after another, overlapping.
+
+    Attributes
+    ----------
+    name : str
+        Of its segment.
+    address : int
+        Where it lies.
+    instructions : tuple of Instruction
+        Ending in FINISH.
+    owners : tuple of int
+        For each instruction the layer that it belongs to, by position among the program's steps.
+    """
+
+    name: str
+    address: int
+    instructions: tuple[Instruction, ...]
+    owners: tuple[int, ...]
+
+    @property
+    def count(self) -> int:
+        """Instructions, FINISH included."""
+        return len(self.instructions)
+
+
+@dataclass(frozen=True)
 class AcceleratorStep:
-    """One program: ``count`` instructions at ``address`` do what ``nodes`` say.
+    """A layer: the instructions of ``program`` that belong to ``layer`` do what ``nodes`` say.
 
     ``macs`` is mathematical, without padding; ``compulsory_bytes`` is what any schedule must
     move over the bus: every input, weight and parameter read once, every output written once.
@@ -86,16 +114,21 @@ class AcceleratorStep:
     nodes: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
-    address: int
-    instructions: tuple[Instruction, ...]
+    program: Program
+    layer: int
     macs: int
     compulsory_bytes: int
     choices: Mapping[str, str | int]
 
     @property
-    def count(self) -> int:
-        """Instructions of the program."""
-        return len(self.instructions)
+    def positions(self) -> tuple[int, ...]:
+        """Where its instructions stand in the program."""
+        return tuple(i for i, owner in enumerate(self.program.owners) if owner == self.layer)
+
+    @property
+    def instructions(self) -> tuple[Instruction, ...]:
+        """Its own, in order; FINISH is the last layer's."""
+        return tuple(self.program.instructions[i] for i in self.positions)
 
 
 @dataclass(frozen=True)
@@ -140,3 +173,14 @@ class CompiledModel:
     tensors: Mapping[str, DramTensor]
     segments: tuple[Segment, ...]
     dram_bytes: int
+
+    @property
+    def programs(self) -> tuple[tuple[AcceleratorStep, ...], ...]:
+        """For each program its steps, in order."""
+        runs: list[list[AcceleratorStep]] = []
+        for step in self.steps:
+            if isinstance(step, AcceleratorStep):
+                if step.layer == 0:
+                    runs.append([])
+                runs[-1].append(step)
+        return tuple(map(tuple, runs))

@@ -1,9 +1,10 @@
 """Whether a program is sound, without running it.
 
-:func:`check` follows the dependence tokens and keeps, for every element of every scratchpad, who
-wrote and who read it last. An access is sound if everything that it must come after is known to
-be complete: because it belongs to the same engine, which works in order, or because a chain of
-tokens says so. What is found does not depend on how long anything takes.
+:func:`check` follows the dependence tokens and keeps, for every element of every scratchpad, and of
+DRAM as far as the program writes it, who wrote and who read it last. An access is sound if
+everything that it must come after is known to be complete: because it belongs to the same engine,
+which works in order, or because a chain of tokens says so. What is found does not depend on how
+long anything takes.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from ..isa.nest import Expr, Load, walk
 from ..isa.ordering import Ordering, Step
 from .affine import affine
 from .artifact import Segment
+from .dram import Box, box_of, granule
 from .unify import pattern_of
 
 ENGINES = (Engine.LOAD, Engine.COMPUTE, Engine.STORE)
@@ -32,7 +34,7 @@ NEIGHBOURS = {
 }  # fmt: skip
 SCRATCHPADS = ("uop", "inp", "wgt", "acc", "qnt")
 Touched = Mapping[str, np.ndarray]
-"""Indices of the elements that an instruction touches, by scratchpad."""
+"""Indices of the elements that an instruction touches, by scratchpad; of ``dram``, granules."""
 
 
 def check(
@@ -70,6 +72,10 @@ class _Checker:
         self.instructions = InstructionSet(config)
         self.reach = _Reach(config, segments)
         depths = {name: getattr(config, f"{name}_depth") for name in SCRATCHPADS}
+        boxes = [self.reach.boxes(i)[1] for i in program if i.operation in self.reach.operations]
+        stores = [box for box in boxes if box is not None]
+        self.reach.stored = max((box.end for box in stores), default=0)
+        depths["dram"] = -(-self.reach.stored // self.reach.granule)
         # The position of the youngest instruction that wrote or read an element, an engine each.
         self.written = {n: np.full((3, depth), -1) for n, depth in depths.items()}
         self.read = {n: np.full((3, depth), -1) for n, depth in depths.items()}
@@ -126,6 +132,7 @@ class _Checker:
         reads, writes = self.reach.of(
             self.instructions.operations[instruction.operation], instruction, position
         )
+        reads, writes = self.reach.with_dram(instruction, reads, writes)
         for name, elements in reads.items():
             self._require(engine, position, name, elements, self.written, "written")
             self.read[name][engine, elements] = position
@@ -153,9 +160,15 @@ class _Checker:
             late = youngest > self.known[engine][other]
             if late.any():
                 at = int(np.argmax(late))
+                index = int(elements[at])
+                place = (
+                    f"{name}[{index}]"
+                    if name != "dram"
+                    else f"DRAM {index * self.reach.granule:#x}"
+                )
                 raise ProgramError(
                     f"instruction {position} ({self.program[position].operation}) touches "
-                    f"{name}[{int(elements[at])}], which instruction {int(youngest[at])} "
+                    f"{place}, which instruction {int(youngest[at])} "
                     f"({self.program[int(youngest[at])].operation}) may not have {what} yet"
                 )
 
@@ -163,8 +176,13 @@ class _Checker:
 class _Reach:
     """Which elements instructions touch; follows the loads of micro-ops."""
 
+    stored: int = 0
+    """Where in DRAM the last byte ends that the program writes."""
+
     def __init__(self, config: AcceleratorConfig, segments: Sequence[Segment]):
         self.config = config
+        self.operations = InstructionSet(config).operations
+        self.granule = granule(config)
         self.uops = np.zeros(config.uop_depth, np.uint32)
         self.segments = segments
         self.slots = uop_layout(config).by_name
@@ -199,6 +217,24 @@ class _Reach:
         if operation.format.name == "FINISH":
             return {}, {}
         return self._steps(operation, operands, position)
+
+    def boxes(self, instruction: Instruction) -> tuple[Box | None, Box | None]:
+        """What it reads of DRAM and what it writes."""
+        operation = self.operations[instruction.operation]
+        return box_of(operation, instruction.operands, self.config)
+
+    def with_dram(
+        self, instruction: Instruction, reads: Touched, writes: Touched
+    ) -> tuple[Touched, Touched]:
+        """What it touches, with granules of DRAM as far as the program writes it."""
+        read, written = self.boxes(instruction)
+        return self._and_dram(reads, read), self._and_dram(writes, written)
+
+    def _and_dram(self, touched: Touched, box: Box | None) -> Touched:
+        if box is None:
+            return touched
+        at = box.granules(self.granule)
+        return {**touched, "dram": at[at * self.granule < self.stored]}
 
     def _run(self, name: str, base: int, count: int, position: int) -> np.ndarray:
         return self._bounded(name, np.arange(base, base + count), position)

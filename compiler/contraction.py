@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from ..isa.config import AcceleratorConfig
 from .boxes import Mover
 from .emit import Action, Span, Uops
-from .schedule import Bases, Range, Slots, Stage, in_order, part
+from .schedule import Bases, Range, Rings, Slots, Stage, part
 from .tiling import Layer, Tile, blocks_of, extents, row_length
 from .work import Contraction
+
+WEIGHTS_AT_ONCE = 8
+"""Elements of one load, so that others need not wait long for it."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,13 @@ class ContractionSchedule:
         Where everything lies.
     config : AcceleratorConfig
         The hardware.
+    rings : Rings
+        Where in the scratchpads there is room.
+
+    Attributes
+    ----------
+    stages : list of Stage
+        The actions.
     """
 
     def __init__(
@@ -77,6 +87,7 @@ class ContractionSchedule:
         records: int,
         bases: Bases,
         config: AcceleratorConfig,
+        rings: Rings,
     ):
         self.work, self.layer, self.tile, self.bases = work, layer, tile, bases
         self.records, self.config = records, config
@@ -87,23 +98,20 @@ class ContractionSchedule:
         self._image_tiles = len({(c.batch, c.rows, c.columns) for c in chunks})
         self.slots = {
             "inp": Slots("inp", config.inp_depth, self.need.inp,
-                         self._wanted("inp", {self._inp_key(c) for c in chunks})),
+                         self._wanted("inp", {self._inp_key(c) for c in chunks}), rings),
             "wgt": Slots("wgt", config.wgt_depth, self.need.wgt,
-                         self._wanted("wgt", {self._wgt_key(c) for c in chunks})),
-            "acc": Slots("acc", config.acc_depth, self.need.acc, 2),
+                         self._wanted("wgt", {self._wgt_key(c) for c in chunks}), rings),
+            "acc": Slots("acc", config.acc_depth, self.need.acc, 2, rings),
         }  # fmt: skip
         self.resident = records if records <= config.qnt_depth else 0
         if records and not self.resident:
-            self.slots["qnt"] = Slots("qnt", config.qnt_depth, tile.outputs, 2)
+            self.slots["qnt"] = Slots("qnt", config.qnt_depth, tile.outputs, 2, rings)
+        self._first_record = rings.take("qnt", records) if self.resident else 0
         self._acc: Span | None = None
         self.stages = [self._stage(chunk) for chunk in chunks]
         if self.resident:
-            span = Span("qnt", 0, records)
+            span = Span("qnt", self._first_record, self._first_record + records)
             self.stages[0].loads[:0] = self._record_load(span, 0, records)
-
-    def actions(self) -> list[Action]:
-        """Everything, in order."""
-        return in_order(self.stages)
 
     def _wanted(self, memory: str, keys: set[Hashable]) -> int:
         """All that there are if they fit, else two: what is visited again stays or is reloaded."""
@@ -184,8 +192,14 @@ class ContractionSchedule:
         if taps == shape[2]:
             run *= depth
             if depth == shape[1]:
-                span = part(slot, 0, outputs * run)
-                return load(operation, span, start, (1, outputs * run), 0)
+                return [
+                    action
+                    for piece in Range.cut(outputs * run, WEIGHTS_AT_ONCE)
+                    for action in load(
+                        operation, part(slot, piece.start, piece.count), start + piece.start,
+                        (1, piece.count), 0,
+                    )
+                ]  # fmt: skip
             span = part(slot, 0, outputs * run)
             return self._rows(span, start, outputs, run, strides[0])
         actions: list[Action] = []
@@ -273,7 +287,7 @@ class ContractionSchedule:
         record, record_step = None, 0
         if self.resident:
             record_step = 1 if self.records > 1 else 0
-            first = chunk.blocks.start if record_step else 0
+            first = self._first_record + (chunk.blocks.start if record_step else 0)
             record = Span("qnt", first, first + (chunk.blocks.count if record_step else 1))
         elif self.records:
             record, known = self.slots["qnt"].take(chunk.blocks)

@@ -19,7 +19,7 @@ from .constants import varies
 from .emit import Action, Span
 from .image import Image, Walk
 from .kernel import Refusal
-from .schedule import Bases, Range, Slots, Stage, in_order, part
+from .schedule import Bases, Range, Rings, Slots, Stage, part
 from .tiling import LATENCY_CYCLES, START_CYCLES, Extents, blocks_of, parts, row_length
 from .work import Act, Elementwise
 
@@ -178,10 +178,12 @@ class ElementwiseSchedule:
         records: Sequence[Mapping[str, Expr]],
         bases: Bases,
         config: AcceleratorConfig,
+        rings: Rings,
     ):
         self.plan, self.records, self.bases, self.config = p, list(records), bases, config
         self.mover = Mover(config)
-        self.slots = Slots("acc", config.acc_depth, p.total, SLOTS)
+        self.slots = Slots("acc", config.acc_depth, p.total, SLOTS, rings)
+        self._first_record = rings.take("qnt", len(self.records))
         self.stages = [
             self._stage(planes, rows, columns)
             for planes in Range.cut(p.planes, p.tile[0])
@@ -190,13 +192,9 @@ class ElementwiseSchedule:
         ]
         if self.records:
             count = len(self.records)
-            span = Span("qnt", 0, count)
+            span = Span("qnt", self._first_record, self._first_record + count)
             load = self.mover.load(self.mover.records, span, bases.records, (1, count), 0)
             self.stages[0].loads[:0] = load
-
-    def actions(self) -> list[Action]:
-        """Everything, in order."""
-        return in_order(self.stages)
 
     def _stage(self, planes: Range, rows: Range, columns: Range) -> Stage:
         p, work = self.plan, self.plan.work
@@ -224,7 +222,7 @@ class ElementwiseSchedule:
     def _record(self, record: Mapping[str, Expr] | None) -> Span | None:
         if not record:
             return None
-        at = self.records.index(record)
+        at = self._first_record + self.records.index(record)
         return Span("qnt", at, at + 1)
 
     def _act(

@@ -14,10 +14,9 @@ from .artifact import Unfold
 from .constants import pack_records, pack_weights, varies
 from .contraction import ContractionSchedule
 from .elementwise import ElementwiseSchedule, plan, records_of
-from .emit import Action
 from .kernel import Kernel
 from .layout import blocks
-from .schedule import Bases
+from .schedule import Bases, Rings, Stage
 from .tensorize import tensorize
 from .tiling import Layer, choose, extents
 from .work import Contraction, Elementwise
@@ -57,8 +56,8 @@ class Job(ABC):
         return int(self.choices["estimate"])
 
     @abstractmethod
-    def actions(self, bases: Bases) -> list[Action]:
-        """Its actions, given where everything lies."""
+    def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
+        """Its actions, given where everything lies and where in the scratchpads there is room."""
 
 
 def job_of(kernel: Kernel, config: AcceleratorConfig) -> Job:
@@ -103,12 +102,11 @@ class ContractionJob(Job):
             "estimate": cycles,
         }
 
-    def actions(self, bases: Bases) -> list[Action]:
-        """Its actions, given where everything lies."""
-        schedule = ContractionSchedule(
-            self.work, self.layer, self.tile, len(self.records), bases, self.config
-        )
-        return schedule.actions()
+    def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
+        """Its actions, given where everything lies and where in the scratchpads there is room."""
+        return ContractionSchedule(
+            self.work, self.layer, self.tile, len(self.records), bases, self.config, rings
+        ).stages
 
 
 class ElementwiseJob(Job):
@@ -136,6 +134,6 @@ class ElementwiseJob(Job):
             "estimate": cycles,
         }
 
-    def actions(self, bases: Bases) -> list[Action]:
-        """Its actions, given where everything lies."""
-        return ElementwiseSchedule(self.plan, self.parameters, bases, self.config).actions()
+    def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
+        """Its actions, given where everything lies and where in the scratchpads there is room."""
+        return ElementwiseSchedule(self.plan, self.parameters, bases, self.config, rings).stages

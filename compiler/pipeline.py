@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -12,14 +12,16 @@ from ..isa.config import AcceleratorConfig
 from ..isa.formats import INSTRUCTION_BYTES, UOP_BYTES
 from ..isa.instructions import InstructionSet
 from .allocate import Constants, lives_of, share
-from .artifact import AcceleratorStep, CompiledModel, DramTensor, HostStep, Step
+from .artifact import AcceleratorStep, CompiledModel, DramTensor, HostStep, Program, Step
 from .check import check
 from .emit import finish
 from .graph import Graph
 from .kernel import dram_shape
 from .layout import packed_bytes
+from .microops import place_uops
+from .order import in_order
 from .partition import Placement, compulsory_bytes, macs, place
-from .schedule import Bases
+from .schedule import Bases, Rings, Stage
 from .verify import verify
 
 Where = Literal["auto", "cpu"]
@@ -109,7 +111,7 @@ def partition(module: Module) -> Module:
 def allocate(module: Module) -> Module:
     """Every activation that the accelerator touches has an address."""
     config, graph = module.config, module.graph
-    touched = [(*_ends(graph, group), group[0].job is not None) for group in module.groups]
+    touched = _touched(module)
     names = dict.fromkeys(name for reads, writes, on in touched if on for name in (*reads, *writes))
     tensors: dict[str, DramTensor] = {}
     unfolds = {
@@ -131,13 +133,13 @@ def allocate(module: Module) -> Module:
 
 def emit(module: Module) -> Module:
     """Every step is there, with its constants and its program in DRAM."""
-    steps = tuple(
-        _host_step(module.graph, group)
-        if group[0].job is None
-        else _accelerator_step(module, group[0])
-        for group in module.groups
-    )
-    return replace(module, steps=steps)
+    steps: list[Step] = []
+    for run in _runs(module.groups):
+        if run[0][0].job is None:
+            steps.append(_host_step(module.graph, run[0]))
+        else:
+            steps += _accelerator_steps(module, [group[0] for group in run])
+    return replace(module, steps=tuple(steps))
 
 
 def check_programs(module: Module) -> Module:
@@ -145,9 +147,9 @@ def check_programs(module: Module) -> Module:
     assert module.constants is not None
     segments = {segment.name: segment for segment in module.constants.segments}
     for step in module.steps:
-        if isinstance(step, AcceleratorStep):
-            uops = segments.get(f"{step.name}.uop")
-            check(step.instructions, module.config, () if uops is None else (uops,))
+        if isinstance(step, AcceleratorStep) and step.layer == 0:
+            uops = segments.get(f"{step.program.name}.uop")
+            check(step.program.instructions, module.config, () if uops is None else (uops,))
     return module
 
 
@@ -194,36 +196,81 @@ def _host_step(graph: Graph, group: tuple[Placement, ...]) -> HostStep:
     )
 
 
-def _accelerator_step(module: Module, placed: Placement) -> AcceleratorStep:
-    node, job, config = placed.node, placed.job, module.config
-    tensors, constants = module.tensors, module.constants
-    assert job is not None
-    assert tensors is not None
+def _accelerator_steps(module: Module, run: Sequence[Placement]) -> list[AcceleratorStep]:
+    """The layers of one program, with their constants and the program in DRAM."""
+    config, constants, tensors = module.config, module.constants, module.tensors
     assert constants is not None
-    element = config.inp_element_bytes
-    weights = constants.add(f"{node.name}.wgt", job.weights, job.weight_bytes)
-    records = constants.add(f"{node.name}.qnt", job.records, config.qnt_element_bytes)
-    bases = Bases(
-        {name: tensors[name].address // element for name in (*job.inputs, job.output)},
-        records // config.qnt_element_bytes,
-        weights // job.weight_bytes,
-    )
-    stream = finish(job.actions(bases), config, constants.reserve(UOP_BYTES))
-    constants.add(f"{node.name}.uop", stream.uops, UOP_BYTES)
+    assert tensors is not None
+    rings = Rings(config)
+    stages: list[Stage] = []
+    for number, placed in enumerate(run):
+        job, name = placed.job, placed.node.name
+        assert job is not None
+        element = config.inp_element_bytes
+        weights = constants.add(f"{name}.wgt", job.weights, job.weight_bytes)
+        records = constants.add(f"{name}.qnt", job.records, config.qnt_element_bytes)
+        bases = Bases(
+            {name: tensors[name].address // element for name in (*job.inputs, job.output)},
+            records // config.qnt_element_bytes,
+            weights // job.weight_bytes,
+        )
+        for stage in job.stages(bases, rings):
+            stage.layer = number
+            stages.append(stage)
+    name = run[0].node.name if len(run) == 1 else f"{run[0].node.name}..{run[-1].node.name}"
+    uops = place_uops(stages, config, constants.reserve(UOP_BYTES))
+    constants.add(f"{name}.uop", uops, UOP_BYTES)
+    stream = finish(in_order(stages, config), config)
     instructions = InstructionSet(config)
     words = b"".join(
         instructions.encode(i).to_bytes(INSTRUCTION_BYTES, "little") for i in stream.instructions
     )
-    address = constants.add(node.name, np.frombuffer(words, np.uint8), INSTRUCTION_BYTES)
-    return AcceleratorStep(
-        name=node.name,
-        op=type(node.op).__name__,
-        nodes=(node.name,),
-        inputs=job.inputs,
-        outputs=(job.output,),
-        address=address,
-        instructions=stream.instructions,
-        macs=macs(module.graph, node),
-        compulsory_bytes=compulsory_bytes(module.graph, node, job),
-        choices=job.choices,
-    )
+    address = constants.add(name, np.frombuffer(words, np.uint8), INSTRUCTION_BYTES)
+    program = Program(name, address, stream.instructions, stream.owners)
+    steps: list[AcceleratorStep] = []
+    for number, placed in enumerate(run):
+        node, job = placed.node, placed.job
+        assert job is not None
+        steps.append(
+            AcceleratorStep(
+                name=node.name,
+                op=type(node.op).__name__,
+                nodes=(node.name,),
+                inputs=job.inputs,
+                outputs=(job.output,),
+                program=program,
+                layer=number,
+                macs=macs(module.graph, node),
+                compulsory_bytes=compulsory_bytes(module.graph, node, job),
+                choices=job.choices,
+            )
+        )
+    return steps
+
+
+def _runs(groups: Sequence[tuple[Placement, ...]]) -> list[list[tuple[Placement, ...]]]:
+    """Neighbours on the accelerator together; every group on the host alone."""
+    runs: list[list[tuple[Placement, ...]]] = []
+    for group in groups:
+        if group[0].job is not None and runs and runs[-1][-1][0].job is not None:
+            runs[-1].append(group)
+        else:
+            runs.append([group])
+    return runs
+
+
+def _touched(module: Module) -> list[tuple[Sequence[str], Sequence[str], bool]]:
+    """What each step reads and writes, and whether on the accelerator.
+
+    What a program does not make itself must be there when it is launched: its first step reads
+    that, too.
+    """
+    touched: list[tuple[Sequence[str], Sequence[str], bool]] = []
+    for run in _runs(module.groups):
+        ends = [_ends(module.graph, group) for group in run]
+        made = {name for _, writes in ends for name in writes}
+        outside = [name for reads, _ in ends for name in reads if name not in made]
+        on_accelerator = run[0][0].job is not None
+        for i, (reads, writes) in enumerate(ends):
+            touched.append(((*reads, *(outside if i == 0 else ())), writes, on_accelerator))
+    return touched

@@ -1,16 +1,16 @@
-"""The order of loads, steps and stores: what the schedules of all operators have in common.
+"""Stages, and room in the scratchpads: what the schedules of all operators have in common.
 
-Work proceeds in stages. A stage's loads stand before the steps of the stage before it, so that
-they run at the same time; the tokens that this needs are put in later (:mod:`.emit`). Scratchpads
-are divided into slots of a tile each: with two, one is filled while the other is used; with as
-many as there are tiles, nothing is ever loaded twice.
+Work proceeds in stages of loads, steps and stores; :mod:`.order` puts those of all layers of a
+program into one order. Scratchpads are divided into slots of a tile each: with two, one is filled
+while the other is used; with as many as there are tiles, nothing is ever loaded twice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Mapping
 from dataclasses import dataclass, field
 
+from ..isa.config import AcceleratorConfig
 from .emit import Action, Span
 
 
@@ -33,35 +33,35 @@ class Stage:
     loads: list[Action] = field(default_factory=list[Action])
     steps: list[Action] = field(default_factory=list[Action])
     stores: list[Action] = field(default_factory=list[Action])
+    layer: int = 0
 
 
-def in_order(stages: Sequence[Stage]) -> list[Action]:
-    """The actions of all stages; loads one stage early where they overwrite nothing needed."""
-    actions: list[Action] = list(stages[0].loads)
-    for stage, following in zip(stages, [*stages[1:], Stage()], strict=True):
-        used = [span for action in (*stage.steps, *stage.stores) for span in action.reads]
-        used += [span for action in stage.steps for span in action.writes]
-        early = not any(
-            span.overlaps(other)
-            for action in following.loads
-            for span in action.writes
-            for other in used
-        )
-        if early:
-            actions += following.loads
-        actions += stage.steps
-        actions += stage.stores
-        if not early:
-            actions += following.loads
-    return actions
+class Rings:
+    """Room in the scratchpads, given to one layer after another, round and round.
+
+    So the next layer's loads need not wait for the last reads of the one before.
+    """
+
+    def __init__(self, config: AcceleratorConfig):
+        self._config = config
+        self._at: dict[str, int] = {}
+
+    def take(self, memory: str, size: int) -> int:
+        """The start of ``size`` elements; what had been there longest is given up."""
+        at = self._at.get(memory, 0)
+        if at + size > getattr(self._config, f"{memory}_depth"):
+            at = 0
+        self._at[memory] = at + size
+        return at
 
 
 class Slots:
-    """A scratchpad in equal parts, each holding what was put there last."""
+    """A scratchpad, or a part of it, in equal parts, each holding what was put there last."""
 
-    def __init__(self, memory: str, depth: int, size: int, wanted: int):
+    def __init__(self, memory: str, depth: int, size: int, wanted: int, rings: Rings | None = None):
         self.memory, self.size = memory, size
         self.count = max(1, min(depth // size, wanted))
+        self.base = 0 if rings is None else rings.take(memory, self.count * size)
         self._held: dict[Hashable, int] = {}
 
     def take(self, key: Hashable) -> tuple[Span, bool]:
@@ -74,7 +74,8 @@ class Slots:
         else:
             slot = self._held.pop(next(iter(self._held)))
         self._held[key] = slot
-        return Span(self.memory, slot * self.size, (slot + 1) * self.size), known
+        start = self.base + slot * self.size
+        return Span(self.memory, start, start + self.size), known
 
 
 def part(span: Span, first: int, count: int) -> Span:

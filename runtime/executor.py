@@ -4,38 +4,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from ..compiler import layout
 from ..compiler.artifact import AcceleratorStep, CompiledModel, HostStep
 from ..compiler.host import HostCode, compile_nodes
-from ..isa.errors import DataError, DeviceError
+from ..isa.errors import DataError
 from ..isa.storage import numpy_dtype
-from ..sim.device import Device, RunResult
+from ..sim.device import Device
 from ..sim.paths import cache_directory
+from .launch import Launch, StepProfile
 
 Progress = Callable[[int, int], None]
-
-
-@dataclass
-class StepProfile:
-    """What one execution of a step cost.
-
-    Attributes
-    ----------
-    cycles : int
-        Of the device; 0 for a host step.
-    counters : mapping
-        The device's counters, by name.
-    seconds : float
-        Wall time.
-    """
-
-    cycles: int = 0
-    counters: Mapping[str, int] = field(default_factory=dict[str, int])
-    seconds: float = 0.0
 
 
 class Executor:
@@ -61,9 +42,11 @@ class Executor:
             for step in model.steps
             if isinstance(step, HostStep)
         }
+        self._programs: list[Launch] = []
         if device is not None:
             for segment in model.segments:
                 device.write(segment.address, segment.data)
+            self._programs = [Launch(model, steps, device) for steps in model.programs]
 
     def __call__(
         self, inputs: Mapping[str, np.ndarray]
@@ -78,46 +61,23 @@ class Executor:
         values: dict[str, np.ndarray] = dict(inputs)
         in_dram: set[str] = set()
         profiles: list[StepProfile] = []
+        programs = iter(self._programs)
         for step in self.model.steps:
-            started = time.perf_counter()
-            profile = StepProfile()
             if isinstance(step, AcceleratorStep):
-                assert self.device is not None
-                for name in step.inputs:
-                    if name not in in_dram:
-                        self._to_dram(name, values[name])
-                        in_dram.add(name)
-                result = self._launch(step)
-                profile.cycles, profile.counters = result.cycles, result.counters
-                for name in step.outputs:
-                    values.pop(name, None)
-                    in_dram.add(name)
-            else:
-                for name in step.inputs:
-                    if name not in values:
-                        values[name] = self._from_dram(name)
-                values.update(self._host[step.name].run(values))
-            profile.seconds = time.perf_counter() - started
-            profiles.append(profile)
+                if step.layer == 0:
+                    profiles += next(programs).run(values, in_dram)
+                continue
+            started = time.perf_counter()
+            for name in step.inputs:
+                if name not in values:
+                    values[name] = self._from_dram(name)
+            values.update(self._host[step.name].run(values))
+            profiles.append(StepProfile(seconds=time.perf_counter() - started))
         outputs = {
             name: values[name] if name in values else self._from_dram(name)
             for name in self.model.graph.outputs
         }
         return outputs, profiles
-
-    def _launch(self, step: AcceleratorStep) -> RunResult:
-        """Run a step's program; what stops it says which step that was."""
-        assert self.device is not None
-        try:
-            return self.device.run(step.address, step.count)
-        except DeviceError as error:
-            error.args = (f"{step.name}: {error}", *error.args[1:])
-            raise
-
-    def _to_dram(self, name: str, value: np.ndarray) -> None:
-        assert self.device is not None
-        tensor = self.model.tensors[name]
-        self.device.write(tensor.address, layout.pack(tensor, self.model.config, value))
 
     def _from_dram(self, name: str) -> np.ndarray:
         assert self.device is not None

@@ -15,8 +15,9 @@ from ..isa.errors import ConfigError, DataError, DeviceError, PackageError
 from ..isa.spec import spec_hash
 from ..sim import connect
 from . import cache, report
-from .executor import Executor, StepProfile, check_sample
+from .executor import Executor, check_sample
 from .hardware import Hardware, hardware
+from .launch import StepProfile
 from .network import Network
 
 TARGETS = ("rtl", "functional", "cpu")

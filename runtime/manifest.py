@@ -20,6 +20,7 @@ from ..compiler.artifact import (
     CompiledModel,
     DramTensor,
     HostStep,
+    Program,
     Segment,
     Step,
     Unfold,
@@ -39,9 +40,11 @@ UNFOLD_LIMIT = 1 << 24
 
 def records_of(model: CompiledModel) -> dict[str, Any]:
     """Everything of ``model`` but its graph, its configuration and its segments' bytes."""
+    programs = [steps[0].program for steps in model.programs]
     return {
         "dram_bytes": model.dram_bytes,
-        "steps": [_step_record(step) for step in model.steps],
+        "programs": [[p.name, p.address, p.count, list(p.owners)] for p in programs],
+        "steps": _step_records(model),
         "tensors": [
             [t.name, t.address, list(t.shape), t.fill, _unfold_record(t.unfold)]
             for t in model.tensors.values()
@@ -75,17 +78,28 @@ def model_of(
     segments = _segments(records, blob, dram_bytes)
     tensors = _tensors(records, graph, config, dram_bytes)
     by_address = {segment.address: segment for segment in segments}
-    instructions = InstructionSet(config)
+    programs = _programs(records, by_address, InstructionSet(config))
     steps = tuple(
-        _step(record, i, by_address, instructions)
+        _step(record, i, programs)
         for i, record in enumerate(_list(records, "steps", "the manifest"))
     )
+    _check_programs(steps, programs)
     model = CompiledModel(graph, config, steps, tensors, segments, dram_bytes)
     _check_flow(model)
     return model
 
 
-def _step_record(step: Step) -> dict[str, Any]:
+def _step_records(model: CompiledModel) -> list[dict[str, Any]]:
+    records: list[dict[str, Any]] = []
+    program = -1
+    for step in model.steps:
+        if isinstance(step, AcceleratorStep):
+            program += step.layer == 0
+        records.append(_step_record(step, program))
+    return records
+
+
+def _step_record(step: Step, program: int) -> dict[str, Any]:
     record: dict[str, Any] = {
         "name": step.name,
         "op": step.op,
@@ -97,16 +111,65 @@ def _step_record(step: Step) -> dict[str, Any]:
     if isinstance(step, HostStep):
         return record | {"reason": step.reason}
     return record | {
-        "address": step.address,
-        "count": step.count,
+        "program": program,
+        "layer": step.layer,
         "compulsory_bytes": step.compulsory_bytes,
         "choices": dict(step.choices),
     }
 
 
-def _step(
-    record: Any, position: int, segments: Mapping[int, Segment], instructions: InstructionSet
-) -> Step:
+def _programs(
+    records: Mapping[str, Any], segments: Mapping[int, Segment], instructions: InstructionSet
+) -> list[Program]:
+    programs: list[Program] = []
+    for row in _rows(records, "programs", ("name", "address", "count", "owners")):
+        name = _text(row, "name", "a program")
+        where = f"program {name!r}"
+        address, count = _integer(row, "address", where), _integer(row, "count", where)
+        size = count * INSTRUCTION_BYTES
+        segment = segments.get(address)
+        if segment is None or segment.data.nbytes < size:
+            raise PackageError(
+                f"{where}: no segment at {address:#x} holds its {count} instructions"
+            )
+        owners = _list(row, "owners", where)
+        if len(owners) != count or not all(type(o) is int and o >= 0 for o in owners):
+            raise PackageError(f"{where}: owners must be {count} numbers of layers")
+        words = segment.data[:size].tobytes()
+        decoded = [
+            instructions.decode(int.from_bytes(words[i : i + INSTRUCTION_BYTES], "little"))
+            for i in range(0, size, INSTRUCTION_BYTES)
+        ]
+        programs.append(Program(name, address, tuple(decoded), tuple(owners)))
+    return programs
+
+
+def _check_programs(steps: Sequence[Step], programs: Sequence[Program]) -> None:
+    """Every program is that of neighbouring steps, which are its layers from 0 on."""
+    expected: AcceleratorStep | None = None
+    seen: list[Program] = []
+    for step in steps:
+        if isinstance(step, HostStep):
+            expected = None
+            continue
+        if step.layer == 0:
+            seen.append(step.program)
+        elif expected is None or not (
+            step.program is expected.program and step.layer == expected.layer + 1
+        ):
+            raise PackageError(f"step {step.name!r}: layer {step.layer} follows no other one")
+        expected = step
+    if len(seen) != len(programs) or any(a is not b for a, b in zip(seen, programs, strict=True)):
+        raise PackageError("the programs are not those of the steps, in order")
+    for program in programs:
+        layers = sum(isinstance(s, AcceleratorStep) and s.program is program for s in steps)
+        if max(program.owners, default=0) >= layers:
+            raise PackageError(
+                f"program {program.name!r}: an owner that is none of its {layers} layers"
+            )
+
+
+def _step(record: Any, position: int, programs: Sequence[Program]) -> Step:
     where = f"step {position}"
     if not isinstance(record, dict):
         raise PackageError(f"{where}: a mapping is expected, not {record!r:.60}")
@@ -116,12 +179,9 @@ def _step(
     macs = _integer(record, "macs", where, most=MACS_LIMIT)
     if "reason" in record:
         return HostStep(name, op, nodes, inputs, outputs, _text(record, "reason", where), macs)
-    address, count = _integer(record, "address", where), _integer(record, "count", where)
-    size = count * INSTRUCTION_BYTES
-    segment = segments.get(address)
-    if segment is None or segment.data.nbytes < size:
-        raise PackageError(f"{where}: no segment at {address:#x} holds its {count} instructions")
-    words = segment.data[:size].tobytes()
+    program = _integer(record, "program", where)
+    if program >= len(programs):
+        raise PackageError(f"{where}: there is no program {program}")
     choices = record.get("choices")
     if not isinstance(choices, dict) or not all(
         isinstance(value, str | int) for value in choices.values()
@@ -133,11 +193,8 @@ def _step(
         nodes,
         inputs,
         outputs,
-        address,
-        tuple(
-            instructions.decode(int.from_bytes(words[i : i + INSTRUCTION_BYTES], "little"))
-            for i in range(0, size, INSTRUCTION_BYTES)
-        ),
+        programs[program],
+        _integer(record, "layer", where),
         macs,
         _integer(record, "compulsory_bytes", where, most=MACS_LIMIT),
         choices,

@@ -11,7 +11,7 @@ from ..isa.registers import COUNTERS
 from ..isa.spec import spec_hash
 from ..sim.device import DEFAULT_DRAM_LATENCY
 from ..version import VERSION
-from .executor import StepProfile
+from .launch import StepProfile
 
 DRAM = {
     "latency": DEFAULT_DRAM_LATENCY, "outstanding": 16, "write_response": 10, "beats_per_cycle": 1,

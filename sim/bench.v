@@ -26,7 +26,11 @@ module bench (
     output wire s_axil_bvalid, input wire s_axil_bready, output wire [1:0] s_axil_bresp,
     input  wire s_axil_arvalid, output wire s_axil_arready, input wire [11:0] s_axil_araddr,
     output wire s_axil_rvalid, input wire s_axil_rready, output wire [31:0] s_axil_rdata,
-    output wire [1:0] s_axil_rresp
+    output wire [1:0] s_axil_rresp,
+
+    // The compute engine completes an instruction in this cycle; with `mark` the counters as they
+    // are before the rising edge, the first one lowest.
+    output wire completes, input wire mark, output reg [64*`WEFT_COUNTERS-1:0] counts
 );
     reg rst_now, arready, rvalid, rlast, awready, wready, bvalid;
     reg [8*`WEFT_BUS-1:0] rdata;
@@ -55,7 +59,16 @@ module bench (
         arvalid <= s_axil_arvalid;
         araddr <= s_axil_araddr;
         rready <= s_axil_rready;
+`ifdef WEFT_COUNTS
+        if (mark) counts <= `WEFT_COUNTS;
+`endif
     end
+
+`ifdef WEFT_COUNTS
+    assign completes = weft.counters.compute_done;
+`else
+    assign completes = 0;
+`endif
 
     weft weft (
         .clk(clk), .rst(rst_now), .irq(irq),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -37,6 +37,22 @@ def empty_dram(size: int) -> np.ndarray:
 
 
 @dataclass(frozen=True)
+class Mark:
+    """A moment of a program's run.
+
+    Attributes
+    ----------
+    counters : mapping
+        As in :class:`RunResult`, up to here; empty where there is no time.
+    seconds : float
+        Wall time since the launch.
+    """
+
+    counters: Mapping[str, int]
+    seconds: float
+
+
+@dataclass(frozen=True)
 class RunResult:
     """What a program's run cost.
 
@@ -48,10 +64,16 @@ class RunResult:
     counters : mapping
         Values by the names of :data:`weft.isa.registers.COUNTERS`; the functional simulator has
         those that do not depend on time: instructions, steps and bytes.
+    marks : tuple of Mark
+        Those that were asked for.
+    seconds : float
+        Wall time.
     """
 
     cycles: int
     counters: Mapping[str, int] = field(default_factory=dict[str, int])
+    marks: tuple[Mark, ...] = ()
+    seconds: float = 0.0
 
 
 class Device(ABC):
@@ -87,8 +109,16 @@ class Device(ABC):
         self._check(address, size)
         return self.dram[address : address + size].copy()
 
-    def run(self, address: int, count: int) -> RunResult:
+    def run(self, address: int, count: int, marks: Sequence[int] = ()) -> RunResult:
         """Execute ``count`` instructions at a byte address and wait for FINISH.
+
+        Parameters
+        ----------
+        address, count : int
+            The stream.
+        marks : sequence of int
+            Ascending: when the compute engine has completed so many of its instructions, a
+            :class:`Mark` is made.
 
         Raises
         ------
@@ -105,10 +135,10 @@ class Device(ABC):
                 f"an instruction stream starts at a multiple of {INSTRUCTION_BYTES}, "
                 f"not at {address:#x}"
             )
-        return self._run(address, count)
+        return self._run(address, count, tuple(marks))
 
     @abstractmethod
-    def _run(self, address: int, count: int) -> RunResult:
+    def _run(self, address: int, count: int, marks: tuple[int, ...]) -> RunResult:
         """As :meth:`run`, with arguments that have been checked."""
 
     @abstractmethod

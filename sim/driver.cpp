@@ -45,7 +45,8 @@ public:
 #endif
         top_ = std::make_unique<Vweft>(context_.get(), "pins");
         stalls_ = power_up_stalls_;
-        cycle_ = 0;
+        cycle_ = completed_ = 0;
+        top_->mark = 0;
         reset();
     }
 
@@ -132,14 +133,29 @@ public:
         if (dram_) dram_->break_down(bad_, bad_end_);
     }
 
-    /// Cycles until the interrupt, `most` of them at most; how many there were.
-    std::uint64_t run(std::uint64_t most) {
+    /// Cycles until the interrupt, or until the compute engine has completed `completed`
+    /// instructions since power-up, `most` of them at most; how many there were.
+    std::uint64_t run(std::uint64_t most, std::uint64_t completed) {
         std::uint64_t n = 0;
-        while (n < most && !top_->irq) {
+        while (n < most && !top_->irq && completed_ < completed) {
             cycle();
             ++n;
         }
         return n;
+    }
+
+    std::uint64_t completed() const { return completed_; }
+
+    /// The counters up to this cycle. It lets the clock tick once more.
+    void mark(std::uint64_t* values, unsigned count) {
+        top_->mark = 1;
+        cycle();
+        top_->mark = 0;
+        constexpr unsigned words = sizeof top_->counts / sizeof(std::uint32_t);
+        const auto* counts = reinterpret_cast<const std::uint32_t*>(&top_->counts);
+        for (unsigned i = 0; i < count && 2 * i + 1 < words; ++i) {
+            values[i] = std::uint64_t{counts[2 * i + 1]} << 32 | counts[2 * i];
+        }
     }
 
     /// The clock alone: what Verilator does with nothing of ours around it.
@@ -192,6 +208,7 @@ private:
         dram_->drive(*top_, cycle_, stalls_);
         clock();
         dram_->sample(*top_, cycle_);
+        completed_ += top_->completes;
         ++cycle_;
         stalls_.next_cycle();
     }
@@ -226,7 +243,7 @@ private:
     std::uint64_t bad_ = 0, bad_end_ = 0;
     unsigned latency_;
     Stalls power_up_stalls_, stalls_{false, 0};
-    std::uint64_t cycle_ = 0;
+    std::uint64_t cycle_ = 0, completed_ = 0;
     std::string error_;
     std::unique_ptr<VerilatedContext> context_;
     std::unique_ptr<Vweft> top_;
@@ -292,11 +309,23 @@ WEFT_API int weft_break_down(void* handle, std::uint64_t first, std::uint64_t en
     return guarded(device, [&] { device->break_down(first, end); });
 }
 
-/// At most `*cycles`, which then holds how many there were; 1 once the interrupt is high.
-WEFT_API int weft_run(void* handle, std::uint64_t* cycles) {
+/// At most `*cycles`, which then holds how many there were, and no more once the compute engine has
+/// completed `completed` instructions since power-up; 1 once the interrupt is high.
+WEFT_API int weft_run(void* handle, std::uint64_t* cycles, std::uint64_t completed) {
     auto* device = static_cast<Device*>(handle);
-    const int status = guarded(device, [&] { *cycles = device->run(*cycles); });
+    const int status = guarded(device, [&] { *cycles = device->run(*cycles, completed); });
     return status ? status : device->irq();
+}
+
+/// How many instructions the compute engine has completed since power-up.
+WEFT_API std::int64_t weft_completed(void* handle) {
+    return static_cast<Device*>(handle)->completed();
+}
+
+/// The values of the first `count` counters; a cycle goes by.
+WEFT_API int weft_mark(void* handle, std::uint64_t* values, std::uint32_t count) {
+    auto* device = static_cast<Device*>(handle);
+    return guarded(device, [&] { device->mark(values, count); });
 }
 
 WEFT_API int weft_bare(void* handle, std::uint64_t cycles) {

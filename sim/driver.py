@@ -17,8 +17,10 @@ _FUNCTIONS = {
     "reset": (ctypes.c_int, "pointer"),
     "read_register": (ctypes.c_int, "pointer u32 u32*"),
     "write_register": (ctypes.c_int, "pointer u32 u32"),
-    "run": (ctypes.c_int, "pointer u64*"),
+    "run": (ctypes.c_int, "pointer u64* u64"),
     "break_down": (ctypes.c_int, "pointer u64 u64"),
+    "completed": (ctypes.c_int64, "pointer"),
+    "mark": (ctypes.c_int, "pointer u64* u32"),
     "bare": (ctypes.c_int, "pointer u64"),
     "writing": (ctypes.c_int, "pointer"),
     "trace": (ctypes.c_int, "pointer text"),
@@ -27,6 +29,8 @@ _FUNCTIONS = {
     "error": (ctypes.c_char_p, "pointer"),
 }
 """Result and arguments of each ``weft_...``."""
+NEVER = (1 << 64) - 1
+"""More instructions than are ever completed."""
 _TYPES = {
     "pointer": ctypes.c_void_p,
     "text": ctypes.c_char_p,
@@ -95,15 +99,30 @@ class Driver:
         """32 bits to a byte offset, over AXI4-Lite."""
         self._call("write_register", offset, value)
 
-    def run(self, cycles: int) -> tuple[int, bool]:
-        """Let that many cycles pass, or fewer until the interrupt: how many, and whether it is."""
+    def run(self, cycles: int, completed: int = NEVER) -> tuple[int, bool]:
+        """Let that many cycles pass, or fewer until the interrupt: how many, and whether it is.
+
+        It also ends when the compute engine has ``completed`` so many instructions since
+        power-up.
+        """
         count = ctypes.c_uint64(cycles)
-        interrupt = self._call("run", ctypes.byref(count))
+        interrupt = self._call("run", ctypes.byref(count), completed)
         return count.value, bool(interrupt)
 
     def break_down(self, first: int, end: int) -> None:
         """Let beats of DRAM with bytes from ``first`` to before ``end`` answer errors."""
         self._call("break_down", first, end)
+
+    @property
+    def completed(self) -> int:
+        """Instructions that the compute engine has completed since power-up."""
+        return self._call("completed")
+
+    def mark(self, count: int) -> list[int]:
+        """The values of the first ``count`` counters; a cycle goes by."""
+        values = (ctypes.c_uint64 * count)()
+        self._call("mark", values, count)
+        return list(values)
 
     def bare(self, cycles: int) -> None:
         """Toggle the clock and do nothing else, for measurements."""

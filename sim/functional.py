@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from ..isa.errors import ConfigError, DeviceError, DeviceTimeout
 from ..isa.formats import INSTRUCTION_BYTES
 from ..isa.golden import access_fault, beats, scratchpads
 from ..isa.instructions import InstructionSet
-from ..isa.memories import MEMORIES
+from ..isa.memories import MEMORIES, Engine
 from ..isa.native import NativeCode
 from ..isa.nest import (
     I16,
@@ -40,6 +41,7 @@ from .device import (
     DEFAULT_DRAM_LATENCY,
     DEFAULT_TIMEOUT_CYCLES,
     Device,
+    Mark,
     RunResult,
     check_options,
     empty_dram,
@@ -122,6 +124,8 @@ class _Program:
     stream: Stream
     calls: NDArray[np.int64]
     rows: NDArray[np.int64]
+    completed: NDArray[np.int64]
+    """Before each call, and at the end: instructions that the compute engine has completed."""
     keep: list[NDArray[np.int64]]
 
 
@@ -194,7 +198,7 @@ class FunctionalDevice(Device):
             tables[name] = self._code.prepare(name, bound).buffers
         return tables
 
-    def _run(self, address: int, count: int) -> RunResult:
+    def _run(self, address: int, count: int, marks: tuple[int, ...]) -> RunResult:
         if self._stopped is not None:
             raise DeviceError(f"{self._stopped}; only reset() makes it run again")
         program = self._program(self.dram[address : address + count * INSTRUCTION_BYTES].tobytes())
@@ -203,7 +207,15 @@ class FunctionalDevice(Device):
                 f"{program.stream.steps} steps of GEMM and ALU take more than "
                 f"{self.timeout_cycles} cycles ({count} instructions at {address:#x})"
             )
-        failed = self._code.sequence(program.calls)
+        started = time.perf_counter()
+        failed, made, at = None, list[Mark](), 0
+        for end in (*np.searchsorted(program.completed, marks), len(program.calls)):
+            failed = self._code.sequence(program.calls[at:end])
+            if failed is not None:
+                failed = at + failed[0], failed[1]
+                break
+            made.append(Mark({}, time.perf_counter() - started))
+            at = end
         _, stop = program.stream.ordered
         if failed is not None:
             row, number = failed
@@ -217,7 +229,7 @@ class FunctionalDevice(Device):
             raise fault
         counters = dict(program.stream.counters)
         counters["read_bytes"] += beats(self.config, address, count * INSTRUCTION_BYTES)
-        return RunResult(0, counters)
+        return RunResult(0, counters, tuple(made[:-1]), time.perf_counter() - started)
 
     def _program(self, data: bytes) -> _Program:
         """The stream decoded, or remembered."""
@@ -231,10 +243,11 @@ class FunctionalDevice(Device):
     def _decoded(self, data: bytes) -> _Program:
         stream = Stream(self.instructions, data)
         rows = np.zeros((stream.end, 3), np.int64)
-        executes = np.zeros(stream.end, bool)
+        executes, computes = np.zeros(stream.end, bool), np.zeros(stream.end, bool)
         keep: list[NDArray[np.int64]] = []
         for group in stream.groups:
             name = group.operation.name
+            computes[group.at] = group.operation.engine is Engine.COMPUTE
             if name not in self._code.nests:
                 continue
             columns = [group.fields[param] for param in self._code.nests[name].params]
@@ -245,8 +258,10 @@ class FunctionalDevice(Device):
             rows[group.at, 1] = params.ctypes.data + params.strides[0] * np.arange(len(params))
             rows[group.at, 2] = self._tables[name].ctypes.data
         order, _ = stream.ordered
-        order = order[executes[order]]
-        return _Program(stream, np.ascontiguousarray(rows[order]), order, keep)
+        completed = np.concatenate([[0], np.cumsum(computes[order])])[:-1]
+        calls = executes[order]
+        order = order[calls]
+        return _Program(stream, np.ascontiguousarray(rows[order]), order, completed[calls], keep)
 
     def reset(self) -> None:
         """Scratchpads to zero, queues empty, faults cleared; DRAM keeps its contents."""

@@ -9,6 +9,7 @@ from importlib import metadata
 from pathlib import Path
 
 from ..isa.config import AcceleratorConfig
+from ..isa.registers import COUNTERS
 from ..isa.spec import spec_hash
 from . import verilate
 from .objects import folder, key_of
@@ -43,9 +44,11 @@ def library(
 
         return verilog.generate(config, form=FORM, sources=coverage)
 
+    names = [counter.name for counter in COUNTERS]
     built = verilate.build(
-        generate, config.bus_bytes, trace=trace, coverage=coverage, progress=progress
-    )
+        generate, config.bus_bytes, counters=names, trace=trace, coverage=coverage,
+        progress=progress,
+    )  # fmt: skip
     if coverage:  # whoever reads the counts wants to know of what
         built.with_suffix(".v").write_text(generate())
     partial = index.with_suffix(f".{os.getpid()}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from os import PathLike
@@ -20,11 +21,12 @@ from .device import (
     DEFAULT_DRAM_LATENCY,
     DEFAULT_TIMEOUT_CYCLES,
     Device,
+    Mark,
     RunResult,
     check_options,
     empty_dram,
 )
-from .driver import Driver
+from .driver import NEVER, Driver
 from .library import library
 
 SLICE_CYCLES = 1 << 18
@@ -107,21 +109,29 @@ class RtlDevice(Device):
         if wave is not None:
             self._driver.trace(Path(wave))
 
-    def _run(self, address: int, count: int) -> RunResult:
+    def _run(self, address: int, count: int, marks: tuple[int, ...]) -> RunResult:
         if self._stopped is not None:
             raise DeviceError(f"{self._stopped}; only reset() makes it run again")
         self._stopped = "the device's last run was broken off"
+        started = time.perf_counter()
+        before = self._driver.completed
         self._launch(address, count)
         left = self.timeout_cycles
+        made: list[Mark] = []
         interrupted = False
         while not interrupted:
+            if len(made) < len(marks) and self._driver.completed - before >= marks[len(made)]:
+                made.append(self._mark(time.perf_counter() - started))
+                left -= 1
+                continue
             if left == 0:
                 self._stopped = f"the device was still running after {self.timeout_cycles} cycles"
                 raise DeviceTimeout(
                     f"FINISH was not reached in {self.timeout_cycles} cycles "
                     f"({count} instructions at {address:#x})"
                 )
-            cycles, interrupted = self._driver.run(min(left, SLICE_CYCLES))
+            target = before + marks[len(made)] if len(made) < len(marks) else NEVER
+            cycles, interrupted = self._driver.run(min(left, SLICE_CYCLES), target)
             left -= cycles
         writing = self._driver.writing
         status = self._read("STATUS")
@@ -133,7 +143,13 @@ class RtlDevice(Device):
             raise DeviceError("the device says done before its last write was answered")
         self._stopped = None
         counters = {counter.name: self._read(counter.name.upper()) for counter in COUNTERS}
-        return RunResult(counters["cycles"], counters)
+        seconds = time.perf_counter() - started
+        made += [Mark(counters, seconds)] * (len(marks) - len(made))
+        return RunResult(counters["cycles"], counters, tuple(made), seconds)
+
+    def _mark(self, seconds: float) -> Mark:
+        values = self._driver.mark(len(COUNTERS))
+        return Mark(dict(zip((c.name for c in COUNTERS), values, strict=True)), seconds)
 
     def reset(self) -> None:
         """Scratchpads to zero, queues empty, faults cleared; DRAM stays. Waves end here."""

@@ -12,7 +12,7 @@ import os
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,6 +82,7 @@ def build(
     verilog: str | Callable[[], str],
     bus_bytes: int,
     *,
+    counters: Sequence[str] = (),
     trace: bool = False,
     coverage: bool = False,
     progress: Progress | None = None,
@@ -97,6 +98,9 @@ def build(
         the runtime already compiles.
     bus_bytes : int
         Bytes of its AXI beats.
+    counters : sequence of str
+        The names of the counters that a run can be marked with; they are in the instance
+        ``counters`` of the design. Without them there are no marks.
     trace : bool
         With waves: a slower library of its own, which can write FST files.
     coverage : bool
@@ -117,7 +121,7 @@ def build(
     key = toolchain_key(trace=trace, coverage=coverage)
     with Runtime(verilator, compiler, trace=trace, coverage=coverage) as runtime:
         text = verilog if isinstance(verilog, str) else verilog()
-        path = folder() / f"{key_of(text, str(bus_bytes), key)}.so"
+        path = folder() / f"{key_of(text, repr((bus_bytes, *counters)), key)}.so"
         with _lock(path):
             if path.exists():
                 return path
@@ -125,7 +129,7 @@ def build(
                 work = Path(name)
                 report("verilate", GENERATED)
                 kind = _Kind(trace, coverage)
-                _verilate(verilator, text, bus_bytes, work, kind)
+                _verilate(verilator, text, bus_bytes, counters, work, kind)
                 _compile(verilator, compiler, work, runtime, _ticker(report), kind)
                 os.replace(work / "weft.so", path)
     report("compile", 1.0)
@@ -157,7 +161,18 @@ class _Kind:
         return (*waves, f"-DVM_COVERAGE={self.coverage:d}")
 
 
-def _verilate(verilator: Verilator, text: str, bus_bytes: int, work: Path, kind: _Kind) -> None:
+def _verilate(
+    verilator: Verilator,
+    text: str,
+    bus_bytes: int,
+    counters: Sequence[str],
+    work: Path,
+    kind: _Kind,
+) -> None:
+    defines = {"WEFT_BUS": str(bus_bytes), "WEFT_COUNTERS": str(max(1, len(counters)))}
+    if counters:
+        names = (f"weft.counters.counts__{name}" for name in reversed(counters))
+        defines["WEFT_COUNTS"] = f"{{{', '.join(names)}}}"
     source = work / "weft.v"
     source.write_text(text)
     done = subprocess.run(
@@ -165,7 +180,8 @@ def _verilate(verilator: Verilator, text: str, bus_bytes: int, work: Path, kind:
             str(verilator.command),
             *VERILATOR_FLAGS,
             *kind.options,
-            *(f"-DWEFT_BUS={bus_bytes}", "--Mdir", str(work), str(DRIVER[-1]), str(source)),
+            *(f"-D{name}={value}" for name, value in defines.items()),
+            *("--Mdir", str(work), str(DRIVER[-1]), str(source)),
         ],
         env=verilator.environment,
         capture_output=True,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 
-from ...compiler.artifact import AcceleratorStep
 from .. import package
 from ..jit import jit
 from ..network import load
@@ -23,11 +22,11 @@ def main(options: argparse.Namespace) -> int:
     network = load(options.model)
     model = jit(network, chosen_hardware(options), "functional").compile()
     package.save(model, options.output, {"name": network.name, "sha256": network.sha256})
-    programs = [step for step in model.steps if isinstance(step, AcceleratorStep)]
+    programs = [steps[0].program for steps in model.programs]
     summary = {
         "package": options.output,
         "programs": len(programs),
-        "instructions": sum(step.count for step in programs),
+        "instructions": sum(program.count for program in programs),
         "dram_bytes": model.dram_bytes,
     }
     if options.json:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from ...compiler.artifact import AcceleratorStep
+from ...compiler.artifact import AcceleratorStep, Program
 from ...isa.assembly import disassemble
+from ...isa.config import AcceleratorConfig
 from ...isa.errors import DataError
 from ...isa.instructions import InstructionSet
 from ...isa.spec import spec_hash
@@ -24,22 +25,41 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(options: argparse.Namespace) -> int:
-    """Print every program."""
+    """Print every program, or one layer's part of it."""
     model = jit(load(options.model), chosen_hardware(options), "functional").compile()
-    instructions = InstructionSet(model.config)
-    programs = [
-        (step, disassemble([instructions.encode(i) for i in step.instructions], model.config))
-        for step in model.steps
-        if isinstance(step, AcceleratorStep) and options.layer in (None, step.name)
-    ]
-    if options.layer is not None and not programs:
-        there = [step.name for step in model.steps if isinstance(step, AcceleratorStep)]
-        raise DataError(f"there is no program {options.layer!r}; there are {', '.join(there)}")
+    steps = [step for step in model.steps if isinstance(step, AcceleratorStep)]
+    if options.layer is not None and options.layer not in {step.name for step in steps}:
+        there = ", ".join(step.name for step in steps)
+        raise DataError(f"there is no program {options.layer!r}; there are {there}")
+    chosen = [step.name for step in steps if options.layer in (None, step.name)]
+    lines = {id(s[0].program): _lines(s[0].program, model.config) for s in model.programs}
     if options.json:
-        print_json({step.name: text.splitlines() for step, text in programs})
+        shown = [step for step in steps if step.name in chosen]
+        print_json({s.name: [lines[id(s.program)][i] for i in s.positions] for s in shown})
         return 0
     print(f"; spec {spec_hash(model.config)}")
-    for step, text in programs:
-        print(f"\n; {step.name}: {step.op}, {step.count} instructions at {step.address:#x}")
-        print(text.rstrip())
+    for program_steps in model.programs:
+        program = program_steps[0].program
+        if not any(step.name in chosen for step in program_steps):
+            continue
+        print(f"\n; {program.name}: {program.count} instructions at {program.address:#x}")
+        last: int | None = None
+        for position, (owner, line) in enumerate(
+            zip(program.owners, lines[id(program)], strict=True)
+        ):
+            step = program_steps[owner]
+            if step.name not in chosen:
+                last = None
+                continue
+            if owner != last:
+                print(f"; {step.name}: {step.op}, from instruction {position} on")
+            last = owner
+            print(line)
     return 0
+
+
+def _lines(program: Program, config: AcceleratorConfig) -> list[str]:
+    """A program as text, a line for each instruction."""
+    instructions = InstructionSet(config)
+    text = disassemble([instructions.encode(i) for i in program.instructions], config)
+    return text.splitlines()

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from tests.networks import every_operator
-from weft.compiler.artifact import AcceleratorStep, CompiledModel, Segment
+from weft.compiler.artifact import CompiledModel, Segment
 from weft.compiler.check import check
 from weft.compiler.emit import CARRIER, Action, Span, finish
 from weft.compiler.pipeline import compile_graph
@@ -39,8 +39,8 @@ def gemm(trips: int = 1, factor: int = 0, **flags: bool) -> Instruction:
     return Instruction("gemm", operands, **flags)
 
 
-def store(count: int = 1, **flags: bool) -> Instruction:
-    return Instruction("store.out", {"dram_base": 0, "y_size": 1, "x_size": count}, **flags)
+def store(count: int = 1, at: int = 900, **flags: bool) -> Instruction:
+    return Instruction("store.out", {"dram_base": at, "y_size": 1, "x_size": count}, **flags)
 
 
 FINISH = Instruction("finish")
@@ -103,6 +103,32 @@ def test_tokens_of_one_engine_tell_of_another():
     check(program, TINY, [])
 
 
+def test_reading_dram_before_a_store_is_known_to_be_complete():
+    program = [
+        load("acc", push_next=True),
+        store(at=0, pop_prev=True, push_prev=True),
+        Instruction("gemm.reset", pop_next=True, push_prev=True),
+        load("inp", pop_next=True),
+        FINISH,
+    ]
+    check(program, TINY, [])
+    program[1] = store(at=0, pop_prev=True)
+    program[2] = Instruction("gemm.reset", push_prev=True)
+    text = complaint(*program)
+    assert text == (  # of the two, the checker meets the load first
+        "instruction 1 (store.out) touches DRAM 0x0, which instruction 3 (load.inp) "
+        "may not have read yet"
+    )
+    program[1] = store(at=1, pop_prev=True)  # the element beside it
+    check(program, TINY, [])
+
+
+def test_overwriting_dram_before_a_load_is_known_to_have_read_it():
+    program = [load("inp"), load("acc", push_next=True), store(at=0, pop_prev=True), FINISH]
+    text = complaint(*program)
+    assert "(store.out) touches DRAM 0x0, which instruction 0 (load.inp) may not have read" in text
+
+
 def test_a_token_that_nobody_sends():
     text = complaint(load("acc", pop_prev=True), FINISH)
     assert text == "deadlock: instruction 0 waits for ever"
@@ -150,13 +176,15 @@ def test_a_program_without_its_end():
 
 def test_every_token_of_a_compiled_program_is_needed(compiled):
     """Without any one pair of push and pop, the checker finds a race."""
-    step = next(s for s in compiled.steps if isinstance(s, AcceleratorStep) and s.op == "Conv2D")
+    steps = compiled.programs[0]
     segments = compiled.segments
-    check(step.instructions, TINY, segments)
-    pairs = list(token_pairs(step.instructions))
-    assert len(pairs) > 3
+    whole = steps[0].program.instructions
+    check(whole, TINY, segments)
+    pairs = list(token_pairs(whole))
+    assert len(steps) > 3
+    assert len(pairs) > 12
     for sender, push, taker, pop in pairs:
-        program = list(step.instructions)
+        program = list(whole)
         program[sender] = replace(program[sender], **{push: False})
         program[taker] = replace(program[taker], **{pop: False})
         with pytest.raises(ProgramError, match="may not have"):
@@ -183,7 +211,7 @@ def test_random_actions_get_tokens_that_suffice_and_fit():
         config = replace(TINY, token_depth=depth)
         for _ in range(20):
             actions = [random_action(rng) for _ in range(60)]
-            check(finish(actions, config, 0x1000).instructions, config, [])
+            check(finish(actions, config).instructions, config, [])
 
 
 def test_between_load_and_store_the_compute_engine_carries_tokens_where_none_of_its_own_does():
@@ -191,12 +219,12 @@ def test_between_load_and_store_the_compute_engine_carries_tokens_where_none_of_
     acc = (Span("acc", 0, 1),)
     load, store = Action("loadx.acc", box, (), acc), Action("store.out", box, acc)
     step = Action("load.acc", box, acc, acc)
-    straight = finish([load, store, load], TINY, 0).instructions
+    straight = finish([load, store, load], TINY).instructions
     assert [i.operation for i in straight] == [
         "loadx.acc", CARRIER, "store.out", CARRIER, "loadx.acc", "finish",
     ]  # fmt: skip
     check(straight, TINY, [])
-    stepped = finish([load, step, store, load], TINY, 0).instructions
+    stepped = finish([load, step, store, load], TINY).instructions
     assert [i.operation for i in stepped] == [
         "loadx.acc", "load.acc", "store.out", CARRIER, "loadx.acc", "finish",
     ]  # fmt: skip
@@ -205,7 +233,8 @@ def test_between_load_and_store_the_compute_engine_carries_tokens_where_none_of_
 
 def random_action(rng: np.random.Generator) -> Action:
     start, count = int(rng.integers(0, 24)), int(rng.integers(1, 9))
-    box = {"sram_base": start, "dram_base": 0, "y_size": 1, "x_size": count}
+    where = int(rng.integers(0, 40))
+    box = {"sram_base": start, "dram_base": where, "y_size": 1, "x_size": count}
     kinds = ["load.inp", "load.wgt", "load.acc", "load.qnt", "loadx.acc", "loadx.qnt", "store.out"]
     kind = rng.choice(kinds)
     span = Span(str(kind).split(".")[1], start, start + count)

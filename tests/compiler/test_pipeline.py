@@ -186,16 +186,18 @@ def test_every_program_is_at_its_address_and_ends(model):
     segments = {s.address: s.data for s in model.segments}
     for step in model.steps:
         if isinstance(step, AcceleratorStep):
-            words = segments[step.address].tobytes()
-            assert len(words) == 16 * step.count
+            program = step.program
+            words = segments[program.address].tobytes()
+            assert len(words) == 16 * program.count
             decoded = [
                 instructions.encode(
                     instructions.decode(int.from_bytes(words[i : i + 16], "little"))
                 )
                 for i in range(0, len(words), 16)
             ]
-            assert decoded == [instructions.encode(i) for i in step.instructions]
-            assert [i.operation for i in step.instructions].index("finish") == step.count - 1
+            assert decoded == [instructions.encode(i) for i in program.instructions]
+            names = [i.operation for i in program.instructions]
+            assert names.index("finish") == program.count - 1
 
 
 def test_macs_are_those_of_the_mathematics(model):

@@ -11,13 +11,15 @@ from tests.compiler.compiled import BATCHED, SMALL, TINY
 from tests.networks import single
 from weft.compiler.artifact import AcceleratorStep
 from weft.compiler.boxes import clip
-from weft.compiler.emit import Action, Span, finish
+from weft.compiler.emit import Action, Span
 from weft.compiler.graph import Graph
 from weft.compiler.jobs import ContractionJob, ElementwiseJob, job_of
 from weft.compiler.kernel import Refusal
+from weft.compiler.microops import place_uops
+from weft.compiler.order import in_order
 from weft.compiler.partition import kernel_for
 from weft.compiler.pipeline import compile_graph
-from weft.compiler.schedule import Bases, Range, Slots, Stage, in_order
+from weft.compiler.schedule import Bases, Range, Rings, Slots, Stage
 from weft.isa import AcceleratorConfig
 
 BASE = AcceleratorConfig.preset("base")
@@ -29,10 +31,14 @@ def job(graph: Graph, config: AcceleratorConfig) -> ContractionJob | Elementwise
     return made
 
 
-def actions(graph: Graph, config: AcceleratorConfig) -> list[Action]:
+def stages(graph: Graph, config: AcceleratorConfig) -> list[Stage]:
     made = job(graph, config)
     bases = {name: 1000 * i for i, name in enumerate((*made.inputs, made.output), 1)}
-    return made.actions(Bases(bases, 50, 70))
+    return made.stages(Bases(bases, 50, 70), Rings(config))
+
+
+def actions(graph: Graph, config: AcceleratorConfig) -> list[Action]:
+    return [a for s in stages(graph, config) for a in (*s.loads, *s.steps, *s.stores)]
 
 
 @given(st.integers(-40, 40), st.integers(1, 40), st.integers(1, 4), st.integers(1, 30))
@@ -67,11 +73,12 @@ def test_loads_come_a_stage_early_only_where_they_disturb_nothing():
     def stage(at: int) -> Stage:
         span = Span("inp", at, at + 4)
         load = Action("load.inp", {"sram_base": at}, (), (span,))
-        return Stage([load], [Action("gemm", {"at": at}, (span,))], [])
+        trips = {"iter_out": 1, "iter_in": 1}
+        return Stage([load], [Action("gemm", trips, (span,), (), (), (0, 1))], [])
 
-    apart = [a.operation for a in in_order([stage(0), stage(4)])]
+    apart = [a.operation for a in in_order([stage(0), stage(4)], TINY)]
     assert apart == ["load.inp", "load.inp", "gemm", "gemm"]
-    same = [a.operation for a in in_order([stage(0), stage(0)])]
+    same = [a.operation for a in in_order([stage(0), stage(0)], TINY)]
     assert same == ["load.inp", "gemm", "load.inp", "gemm"]
 
 
@@ -98,14 +105,16 @@ def test_rows_that_no_window_touches_are_not_loaded():
 
 
 def test_micro_ops_are_shared_between_tiles():
-    made = actions(single("conv", (1, 30, 30, 16), 16, 3), BASE)
-    steps = [a for a in made if a.uops]
+    made = stages(single("conv", (1, 30, 30, 16), 16, 3), BASE)
+    steps = [a for s in made for a in s.steps]
     kernels = {a.uops for a in steps}
-    assert len(kernels) < len(steps)
-    loads = [i for i in finish(made, BASE, 0).instructions if i.operation.endswith(".uop")]
-    # Those of the first steps come before their data, all others behind.
-    assert len(loads) == 2
-    assert sum(i.operands["x_size"] for i in loads) == sum(map(len, kernels))
+    assert len(steps) > 4
+    assert len(kernels) <= 4
+    words = place_uops(made, BASE, 0)
+    assert len(words) == sum(map(len, kernels))
+    loads = [a for s in made for a in s.loads if a.operation == "loadx.uop"]
+    assert sum(a.operands["x_size"] for a in loads) == len(words)
+    assert [a.operands["x_size"] for a in made[0].loads if a in loads] == [9]
 
 
 def test_micro_ops_that_do_not_fit_together_are_loaded_when_needed():

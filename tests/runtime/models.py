@@ -12,6 +12,7 @@ from weft.compiler.artifact import (
     CompiledModel,
     DramTensor,
     HostStep,
+    Program,
     Segment,
 )
 from weft.isa import AcceleratorConfig, Instruction, InstructionSet
@@ -35,7 +36,16 @@ def hand_made() -> CompiledModel:
         config,
         (
             AcceleratorStep(
-                y, "Conv2D", (y,), (x,), (y,), PROGRAM_AT, program, 60, 100, {"tile": 2, "by": "x"}
+                y,
+                "Conv2D",
+                (y,),
+                (x,),
+                (y,),
+                Program("program", PROGRAM_AT, program, (0,)),
+                0,
+                60,
+                100,
+                {"tile": 2, "by": "x"},
             ),
             HostStep(z, "Reshape", (z,), (y,), (z,), "it only renames", 0),
         ),

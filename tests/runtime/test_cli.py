@@ -22,7 +22,7 @@ from tests.networks import single
 from tests.runtime.models import PROGRAM_AT, hand_made
 from tests.shared import ROOT, model_path, needs_shared
 from weft.__main__ import VERBS, main
-from weft.compiler.artifact import AcceleratorStep, Segment
+from weft.compiler.artifact import AcceleratorStep, Program, Segment
 from weft.compiler.tflite.write import write
 from weft.isa import Instruction, InstructionSet
 from weft.isa.errors import DataError
@@ -345,9 +345,10 @@ def stopping(*program: Instruction) -> None:
     step = model.steps[0]
     assert isinstance(step, AcceleratorStep)
     segment = Segment("program", PROGRAM_AT, np.frombuffer(words, np.uint8))
+    stream = Program("program", PROGRAM_AT, program, (0,) * len(program))
     changed = replace(
         model,
-        steps=(replace(step, instructions=program), *model.steps[1:]),
+        steps=(replace(step, program=stream), *model.steps[1:]),
         segments=(segment, *model.segments[1:]),
     )
     package.save(changed, "stop.weft", {})
@@ -411,7 +412,8 @@ def test_disasm_prints_every_program(weft):
     package.save(hand_made(), "model.weft", {})
     code, out, _ = weft("disasm", "model.weft")
     assert code == OK
-    assert "; conv_0: Conv2D, 1 instructions at 0x1000" in out
+    assert "; program: 1 instructions at 0x1000" in out
+    assert "; conv_0: Conv2D, from instruction 0 on" in out
     assert "finish" in out.lower()
     code, out, _ = weft("disasm", "model.weft", "--json")
     assert list(json.loads(out)) == ["conv_0"]

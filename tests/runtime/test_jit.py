@@ -51,7 +51,7 @@ class IdleDevice(Device):
         self.fails = fails
         self.closed = False
 
-    def _run(self, address: int, count: int) -> RunResult:
+    def _run(self, address: int, count: int, marks: tuple[int, ...]) -> RunResult:
         if self.fails:
             raise DeviceTimeout("FINISH was not reached")
         return RunResult(0, {})

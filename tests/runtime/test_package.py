@@ -121,6 +121,10 @@ def change_step(**fields: Any) -> Callable[[dict[str, Any]], None]:
     return lambda manifest: manifest["steps"][0].update(fields)
 
 
+def change_program(column: int, value: Any) -> Callable[[dict[str, Any]], None]:
+    return lambda manifest: manifest["programs"][0].__setitem__(column, value)
+
+
 def change_host_step(**fields: Any) -> Callable[[dict[str, Any]], None]:
     return lambda manifest: manifest["steps"][1].update(fields)
 
@@ -134,14 +138,22 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "unfold": (lambda m: m["tensors"][0].__setitem__(4, [0] * 10), "no origin, steps"),
     "twice": (lambda m: m["tensors"].append(m["tensors"][0]), "stands twice"),
     "place": (lambda m: m["tensors"].pop(), "'conv_0' has no place in DRAM"),
-    "count": (change_step(count=2), "no segment at 0x1000 holds its 2 instructions"),
+    "count": (change_program(2, 2), "no segment at 0x1000 holds its 2 instructions"),
+    "owners": (change_program(3, [1]), "'program': an owner that is none of its 1 layers"),
+    "owner of none": (change_program(3, []), "'program': owners must be 1 numbers of layers"),
+    "program": (change_step(program=1), "there is no program 1"),
+    "layer": (change_step(layer=1), "layer 1 follows no other one"),
+    "unused": (
+        lambda m: m["programs"].append(m["programs"][0]),
+        "the programs are not those of the steps",
+    ),
     "node": (change_step(nodes=["nothing"]), "there is no node 'nothing'"),
     "tensor": (change_step(inputs=["nothing"]), "there is no tensor 'nothing'"),
     "early": (lambda m: m["steps"].reverse(), "'conv_0' has no value by then"),
     "same name": (change_host_step(name="conv_0"), "another step has the same name"),
     "outputs": (change_host_step(outputs=["input_0"]), "its nodes do not make its outputs"),
     "nothing made": (lambda m: m["steps"].pop(), "no step makes the outputs"),
-    "format": (lambda m: m.update(format=2), "package format 2; this Weft reads 1"),
+    "format": (lambda m: m.update(format=1), "package format 1; this Weft reads 2"),
     "key": (lambda m: m["config"].update(blok=4), "unknown key 'blok', did you mean 'block'"),
 }
 

@@ -11,7 +11,7 @@ from tests.runtime.models import hand_made
 from weft.isa.registers import COUNTERS
 from weft.isa.spec import spec_hash
 from weft.runtime import report
-from weft.runtime.executor import StepProfile
+from weft.runtime.launch import StepProfile
 from weft.version import VERSION
 
 FIELDS = {

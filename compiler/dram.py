@@ -1,0 +1,58 @@
+"""Which bytes of DRAM an instruction reads or writes, in granules."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..isa.config import AcceleratorConfig
+from ..isa.instructions import Operation
+from ..isa.memories import MEMORIES, MemoryType
+
+
+@dataclass(frozen=True)
+class Box:
+    """``rows`` of ``row_bytes`` each, ``stride`` bytes apart, from ``address`` on."""
+
+    address: int
+    rows: int
+    row_bytes: int
+    stride: int
+
+    def granules(self, size: int) -> np.ndarray:
+        """The granules of ``size`` bytes that it touches; some perhaps twice."""
+        starts = self.address + self.stride * np.arange(self.rows)
+        first, last = starts // size, -(-(starts + self.row_bytes) // size)
+        if not self.rows or not self.row_bytes:
+            return np.zeros(0, np.int64)
+        return (first[:, None] + np.arange(int((last - first).max()))).reshape(-1)
+
+    @property
+    def end(self) -> int:
+        """The first byte after all of it."""
+        return self.address + max(self.rows - 1, 0) * self.stride + self.row_bytes
+
+
+def granule(config: AcceleratorConfig) -> int:
+    """Bytes that are told apart: what activations are aligned to, whoever moves them."""
+    types = (MemoryType.INP, MemoryType.OUT, MemoryType.ACC8)
+    return math.gcd(*(MEMORIES[t].element_bytes(config) for t in types))
+
+
+def box_of(
+    operation: Operation, operands: Mapping[str, int], config: AcceleratorConfig
+) -> tuple[Box | None, Box | None]:
+    """What an instruction reads of DRAM and what it writes; None for nothing."""
+    if "dram_base" not in operands or not operands.get("x_size", 0):
+        return None, None
+    size = MEMORIES[MemoryType(operation.fixed["memory_type"])].element_bytes(config)
+    box = Box(
+        operands["dram_base"] * size,
+        operands.get("y_size", 0),
+        operands["x_size"] * size,
+        operands.get("x_stride", 0) * size,
+    )
+    return (None, box) if operation.format.name in ("STORE", "STOREX") else (box, None)
