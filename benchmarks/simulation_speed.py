@@ -29,95 +29,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
-
-from weft.isa import AcceleratorConfig, Instruction, InstructionSet
-from weft.isa.formats import INSTRUCTION_BYTES, uop_layout
-from weft.sim import Device, connect
+from weft.isa import AcceleratorConfig
+from weft.sim import connect
+from weft.sim.exercise import ROWS, STREAM, TAPS, Exercise
 from weft.sim.library import library
 from weft.sim.rtl import RtlDevice
 from weft.sim.verilate import find_tools
-
-STREAM, UOPS, INP, WGT, OUT = 0x10_0000, 0x1000, 0x40_0000, 0x80_0000, 0xC0_0000
-ROWS, TAPS = 256, 16
-"""A tile: accumulators, and the weights that each is multiplied by."""
-
-
-class Programs:
-    """The two programs for one configuration, on a device."""
-
-    def __init__(self, device: Device):
-        self.device = device
-        self.config = config = device.config
-        self.instructions = InstructionSet(config)
-        generator = np.random.default_rng(1)
-        for address in (INP, WGT):
-            device.write(address, generator.integers(0, 256, 1 << 20, np.uint8))
-        self.half = half = [
-            depth // 2 for depth in (config.acc_depth, config.inp_depth, config.wgt_depth)
-        ]
-        layout = uop_layout(config)
-        uops = [
-            layout.encode({"dst": side * half[0], "src": side * half[1] + tap,
-                           "wgt": side * half[2] + tap})
-            for side in range(2)
-            for tap in range(TAPS)
-        ]  # fmt: skip
-        device.write(UOPS, np.array(uops, np.uint32))
-
-    def tiles(self, count: int) -> int:
-        """Write the program of ``count`` tiles, loads and stores beside GEMMs; its length."""
-        words = [self._load_uops()]
-        for tile in range(count):
-            side, first, last = tile % 2, tile < 2, tile >= count - 2
-            words += [
-                self._move("load.inp", side * self.half[1], INP, ROWS + TAPS, pop_next=not first),
-                self._move("load.wgt", side * self.half[2], WGT, TAPS, push_next=True),
-                self._gemm(side, ROWS, 1, 1, pop_prev=True, pop_next=not first,
-                           push_prev=not last, push_next=True),
-                self._move("store.out", side * self.half[0], OUT, ROWS,
-                           pop_prev=True, push_prev=not last),
-            ]  # fmt: skip
-        return self._write(words)
-
-    def endless(self) -> int:
-        """Write a program of one GEMM that outlasts every measurement; its length."""
-        trips = (1 << 14) - 1
-        return self._write([self._load_uops(), self._gemm(0, trips, trips, 0)])
-
-    def gemm(self, trips: int) -> tuple[int, int]:
-        """Write a program of one GEMM of ``16 * TAPS * trips`` steps; its length, its MACs."""
-        steps = 16 * TAPS * trips
-        macs = steps * self.config.batch * self.config.block**2
-        return self._write([self._load_uops(), self._gemm(0, trips, 16, 0)]), macs
-
-    def _load_uops(self) -> Instruction:
-        return self._move("load.uop", 0, UOPS, 2 * TAPS)
-
-    def _move(
-        self, operation: str, base: int, address: int, size: int, **flags: bool
-    ) -> Instruction:
-        memory = operation.partition(".")[2]
-        element = getattr(self.config, f"{memory}_element_bytes")
-        operands = {"sram_base": base, "dram_base": address // element, "y_size": 1,
-                    "x_size": size, "x_stride": size}  # fmt: skip
-        return Instruction(operation, operands, **flags)
-
-    def _gemm(
-        self, side: int, iter_out: int, iter_in: int, factor: int, **flags: bool
-    ) -> Instruction:
-        operands = {"uop_bgn": side * TAPS, "uop_end": (side + 1) * TAPS,
-                    "iter_out": iter_out, "iter_in": iter_in,
-                    "dst_factor_out": factor, "src_factor_out": factor}  # fmt: skip
-        return Instruction("gemm", operands, **flags)
-
-    def _write(self, words: list[Instruction]) -> int:
-        words = [*words, Instruction("finish")]
-        stream = b"".join(
-            self.instructions.encode(word).to_bytes(INSTRUCTION_BYTES, "little") for word in words
-        )
-        self.device.write(STREAM, stream)
-        return len(words)
 
 
 def cpu_seconds(work: Callable[[], object]) -> float:
@@ -131,9 +48,9 @@ def simulation(config: AcceleratorConfig, cycles: int, rounds: int) -> dict[str,
     """The three speeds, medians of ``rounds``, and how busy the array was."""
     speeds: dict[str, list[float]] = {"whole": [], "array": [], "bare": []}
     with RtlDevice(config) as whole, RtlDevice(config) as alone:
-        count = Programs(whole).tiles(max(4, cycles // (ROWS * TAPS)))
+        count = Exercise(whole).tiles(max(4, cycles // (ROWS * TAPS)))
         result = whole.run(STREAM, count)  # warms the caches
-        alone._launch(STREAM, Programs(alone).endless())
+        alone._launch(STREAM, Exercise(alone).endless())
         alone._driver.run(5000)
         for _ in range(rounds):
             for name, work in (
@@ -198,15 +115,15 @@ def warm_start(config: AcceleratorConfig) -> dict[str, float]:
 def functional(config: AcceleratorConfig, rounds: int) -> dict[str, float]:
     """Speed, the median of ``rounds``, and the start of a process without a cache and with one."""
     with connect("functional", config) as device:
-        count, macs = Programs(device).gemm((1 << 14) - 1)
+        count, macs = Exercise(device).gemm((1 << 14) - 1)
         device.run(STREAM, count)
         speeds = [macs / cpu_seconds(lambda: device.run(STREAM, count)) for _ in range(rounds)]
     program = (
-        "import json, sys, time; from benchmarks.simulation_speed import Programs, STREAM;"
+        "import json, sys, time; from weft.sim.exercise import STREAM, Exercise;"
         " from weft.isa import AcceleratorConfig; from weft.sim import connect;"
         " config = AcceleratorConfig.from_mapping(json.loads(sys.argv[1]));"
         " started = time.process_time(); device = connect('functional', config);"
-        " device.run(STREAM, Programs(device).gemm(1)[0]); print(time.process_time() - started)"
+        " device.run(STREAM, Exercise(device).gemm(1)[0]); print(time.process_time() - started)"
     )
     figures = {"functional_macs_per_second": statistics.median(speeds)}
     with tempfile.TemporaryDirectory() as cache:

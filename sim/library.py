@@ -12,10 +12,15 @@ from ..isa.config import AcceleratorConfig
 from ..isa.registers import COUNTERS
 from ..isa.spec import spec_hash
 from . import verilate
+from .exercise import train
 from .objects import folder, key_of
 
 FORM = "simulation"
 """Of the matrix unit: the form that simulates fast, proven equal to the one for synthesis."""
+
+TRAINED_LANES = 256
+"""Multiplications a cycle from which a model is worth a second compilation, of the code that a
+first one has been seen to run."""
 
 
 def library(
@@ -44,10 +49,11 @@ def library(
 
         return verilog.generate(config, form=FORM, sources=coverage)
 
+    trained = not (trace or coverage) and config.batch * config.block**2 >= TRAINED_LANES
     names = [counter.name for counter in COUNTERS]
     built = verilate.build(
         generate, config.bus_bytes, counters=names, trace=trace, coverage=coverage,
-        progress=progress,
+        train=(lambda path: train(path, config)) if trained else None, progress=progress,
     )  # fmt: skip
     if coverage:  # whoever reads the counts wants to know of what
         built.with_suffix(".v").write_text(generate())

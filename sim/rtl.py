@@ -63,10 +63,11 @@ class RtlDevice(Device):
     wave : path, optional
         An FST file with the waves of everything until :meth:`reset` or :meth:`close`; the
         simulation is then slower by orders of magnitude.
-
     coverage : Coverage, optional
         Takes what the RTL executes, at every :meth:`reset` and :meth:`close`; the simulation is
         then slower.
+    built : path, optional
+        A library of this configuration to take instead of the cached one.
 
     Raises
     ------
@@ -92,6 +93,7 @@ class RtlDevice(Device):
         progress: Callable[[str, float], None] | None = None,
         wave: str | PathLike[str] | None = None,
         coverage: Coverage | None = None,
+        built: Path | None = None,
     ):
         check_options(dram_bytes, dram_latency, timeout_cycles)
         if wave is not None:
@@ -100,7 +102,7 @@ class RtlDevice(Device):
         self.timeout_cycles = timeout_cycles
         self._stopped: str | None = None
         self._coverage = coverage
-        path = library(
+        path = built or library(
             config, trace=wave is not None, coverage=coverage is not None, progress=progress
         )
         self.dram = empty_dram(dram_bytes)

@@ -72,6 +72,11 @@ class Compiler:
         """The first line of ``--version``."""
         return _output([*self.command, "--version"]).partition("\n")[0]
 
+    @property
+    def is_gcc(self) -> bool:
+        """Whether it is GCC, by whatever name."""
+        return "clang" not in self.version.lower()
+
     @cached_property
     def identity(self) -> str:
         """Everything of it that decides what comes out."""

@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ..isa.errors import DeviceError
@@ -62,6 +62,9 @@ COMPILE_SECONDS = 15.0
 """What progress is shown by while the compiler says nothing."""
 
 
+NOTING = "-fprofile-update=single"
+TRAINED = ("-fprofile-partial-training", "-Wno-missing-profile")
+"""What has not run in training is compiled for speed nevertheless."""
 COVERAGE_FLAGS = ("--coverage-line", "--coverage-toggle", "-Wno-UNOPTFLAT")
 """What is counted stands between a signal and its driver, so that some of them look circular."""
 
@@ -85,6 +88,7 @@ def build(
     counters: Sequence[str] = (),
     trace: bool = False,
     coverage: bool = False,
+    train: Callable[[Path], None] | None = None,
     progress: Progress | None = None,
 ) -> Path:
     """The shared library for a design, from the cache if it was built before.
@@ -105,6 +109,9 @@ def build(
         With waves: a slower library of its own, which can write FST files.
     coverage : bool
         Counts what is executed: a library of its own, too.
+    train : callable, optional
+        Runs a library as it will be used. With GCC the library is then compiled again, for what
+        has run, which makes it about a fourth faster.
     progress : callable, optional
         Called with ``generate``, ``verilate`` or ``compile`` and the fraction done.
 
@@ -121,7 +128,7 @@ def build(
     key = toolchain_key(trace=trace, coverage=coverage)
     with Runtime(verilator, compiler, trace=trace, coverage=coverage) as runtime:
         text = verilog if isinstance(verilog, str) else verilog()
-        path = folder() / f"{key_of(text, repr((bus_bytes, *counters)), key)}.so"
+        path = folder() / f"{key_of(text, repr((bus_bytes, *counters, train is not None)), key)}.so"
         with _lock(path):
             if path.exists():
                 return path
@@ -130,7 +137,13 @@ def build(
                 report("verilate", GENERATED)
                 kind = _Kind(trace, coverage)
                 _verilate(verilator, text, bus_bytes, counters, work, kind)
-                _compile(verilator, compiler, work, runtime, _ticker(report), kind)
+                tick = _ticker(report)
+                if train is not None and compiler.is_gcc:
+                    noting = replace(kind, extra=(f"-fprofile-generate={work}", NOTING))
+                    _compile(verilator, compiler, work, runtime, tick, noting)
+                    train(work / "weft.so")
+                    kind = replace(kind, extra=(f"-fprofile-use={work}", *TRAINED))
+                _compile(verilator, compiler, work, runtime, tick, kind)
                 os.replace(work / "weft.so", path)
     report("compile", 1.0)
     return path
@@ -142,6 +155,8 @@ class _Kind:
 
     trace: bool
     coverage: bool
+    extra: tuple[str, ...] = ()
+    """More of the compiler's options for what runs in every cycle."""
 
     @property
     def options(self) -> tuple[str, ...]:
@@ -152,7 +167,7 @@ class _Kind:
     @property
     def level(self) -> tuple[str, ...]:
         """The compiler's for what runs in every cycle."""
-        return COVERAGE_MODEL_FLAGS if self.coverage else MODEL_FLAGS
+        return (*(COVERAGE_MODEL_FLAGS if self.coverage else MODEL_FLAGS), *self.extra)
 
     @property
     def defines(self) -> tuple[str, ...]:
@@ -200,7 +215,7 @@ def _compile(
     tick: Callable[[], None],
     kind: _Kind,
 ) -> None:
-    generated = set(work.glob("Vweft*.cpp"))
+    generated = {path for path in work.glob("Vweft*.cpp") if not path.stem.endswith("_whole")}
     once = {path for path in generated if path.stem.endswith("__Slow")}
     large = {path for path in generated - once if path.stat().st_size > LARGE_BYTES}
     flags = (f"-I{work}", *kind.defines)
@@ -224,7 +239,7 @@ def _compile(
     done = subprocess.run(
         [
             *compiler.command,
-            *("-shared", "-Wl,-z,defs", "-pthread", "-o", str(work / "weft.so")),
+            *("-shared", "-Wl,-z,defs", "-pthread", "-o", str(work / "weft.so"), *kind.extra),
             *map(str, objects),
             *runtime.libraries,
         ],
