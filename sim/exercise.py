@@ -40,12 +40,15 @@ class Exercise:
         self.half = half = [
             depth // 2 for depth in (config.acc_depth, config.inp_depth, config.wgt_depth)
         ]
+        acc, inp, wgt = half
+        self.taps = taps = min(TAPS, wgt, config.uop_depth // 2, max(1, inp // 2))
+        self.rows = min(ROWS, acc, inp - taps + 1)
         layout = uop_layout(config)
         uops = [
             layout.encode({"dst": side * half[0], "src": side * half[1] + tap,
                            "wgt": side * half[2] + tap})
             for side in range(2)
-            for tap in range(TAPS)
+            for tap in range(taps)
         ]  # fmt: skip
         device.write(UOPS, np.array(uops, np.uint32))
 
@@ -55,11 +58,12 @@ class Exercise:
         for tile in range(count):
             side, first, last = tile % 2, tile < 2, tile >= count - 2
             words += [
-                self._move("load.inp", side * self.half[1], INP, ROWS + TAPS, pop_next=not first),
-                self._move("load.wgt", side * self.half[2], WGT, TAPS, push_next=True),
-                self._gemm(side, ROWS, 1, 1, pop_prev=True, pop_next=not first,
+                self._move("load.inp", side * self.half[1], INP, self.rows + self.taps - 1,
+                           pop_next=not first),
+                self._move("load.wgt", side * self.half[2], WGT, self.taps, push_next=True),
+                self._gemm(side, self.rows, 1, 1, pop_prev=True, pop_next=not first,
                            push_prev=not last, push_next=True),
-                self._move("store.out", side * self.half[0], OUT, ROWS,
+                self._move("store.out", side * self.half[0], OUT, self.rows,
                            pop_prev=True, push_prev=not last),
             ]  # fmt: skip
         return self._write(words)
@@ -70,13 +74,13 @@ class Exercise:
         return self._write([self._load_uops(), self._gemm(0, trips, trips, 0)])
 
     def gemm(self, trips: int) -> tuple[int, int]:
-        """Write a program of one GEMM of ``16 * TAPS * trips`` steps; its length, its MACs."""
-        steps = 16 * TAPS * trips
+        """Write a program of one GEMM of ``16 * taps * trips`` steps; its length, its MACs."""
+        steps = 16 * self.taps * trips
         macs = steps * self.config.batch * self.config.block**2
         return self._write([self._load_uops(), self._gemm(0, trips, 16, 0)]), macs
 
     def _load_uops(self) -> Instruction:
-        return self._move("load.uop", 0, UOPS, 2 * TAPS)
+        return self._move("load.uop", 0, UOPS, 2 * self.taps)
 
     def _move(
         self, operation: str, base: int, address: int, size: int, **flags: bool
@@ -90,7 +94,7 @@ class Exercise:
     def _gemm(
         self, side: int, iter_out: int, iter_in: int, factor: int, **flags: bool
     ) -> Instruction:
-        operands = {"uop_bgn": side * TAPS, "uop_end": (side + 1) * TAPS,
+        operands = {"uop_bgn": side * self.taps, "uop_end": (side + 1) * self.taps,
                     "iter_out": iter_out, "iter_in": iter_in,
                     "dst_factor_out": factor, "src_factor_out": factor}  # fmt: skip
         return Instruction("gemm", operands, **flags)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.sim import dut
-from weft.isa.config import TINY
+from weft.isa.config import PRESETS, TINY
 from weft.isa.errors import (
     ConfigError,
     DataError,
@@ -24,6 +24,8 @@ from weft.isa.registers import COUNTERS
 from weft.isa.spec import spec_hash
 from weft.sim import library as library_module
 from weft.sim import rtl
+from weft.sim.exercise import STREAM as EXERCISE
+from weft.sim.exercise import Exercise
 from weft.sim.rtl import RtlDevice
 from weft.sim.verilate import build
 
@@ -37,7 +39,7 @@ Connect = Callable[..., RtlDevice]
 def connect(monkeypatch: pytest.MonkeyPatch) -> Iterator[Connect]:
     """Connects to the machine in place of the accelerator, and closes the devices."""
     monkeypatch.setattr(
-        rtl, "library", lambda config, trace, progress: build(DESIGN, TINY.bus_bytes, trace=trace)
+        rtl, "library", lambda config, trace, **_: build(DESIGN, TINY.bus_bytes, trace=trace)
     )
     devices: list[RtlDevice] = []
 
@@ -121,7 +123,7 @@ def test_an_interrupted_run_needs_a_reset(connect: Connect, monkeypatch: pytest.
     device = connect()
     simulate = device._driver.run
 
-    def interrupted(cycles: int) -> tuple[int, bool]:
+    def interrupted(cycles: int, completed: int) -> tuple[int, bool]:
         simulate(100)
         raise KeyboardInterrupt
 
@@ -169,9 +171,7 @@ def test_devices_live_side_by_side(connect: Connect):
 def test_another_configuration_than_the_libraries_is_refused(
     connect: Connect, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(
-        rtl, "library", lambda config, trace, progress: build(DESIGN, TINY.bus_bytes)
-    )
+    monkeypatch.setattr(rtl, "library", lambda config, **_: build(DESIGN, TINY.bus_bytes))
     found, asked = spec_hash(TINY), spec_hash(replace(TINY, acc_bytes=4096))
     with pytest.raises(DeviceError, match=f"SPEC is 0x{found}, not 0x{asked}"):
         RtlDevice(replace(TINY, acc_bytes=4096))
@@ -220,7 +220,7 @@ def test_a_library_is_found_without_generating_it_again(
     monkeypatch.setenv("WEFT_CACHE", str(tmp_path))
     builds: list[bool] = []
 
-    def fake(verilog: object, bus_bytes: int, *, trace: bool, progress: object) -> Path:
+    def fake(verilog: object, bus_bytes: int, *, trace: bool, **_: object) -> Path:
         builds.append(trace)
         path = tmp_path / "rtl" / f"{trace}.so"
         path.touch()
@@ -236,3 +236,30 @@ def test_a_library_is_found_without_generating_it_again(
     first.unlink()
     assert library_module.library(TINY) == first
     assert builds == [False, True, False, False]
+
+
+def test_only_large_models_that_nobody_looks_into_are_trained(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setenv("WEFT_CACHE", str(tmp_path))
+    trained: list[bool] = []
+
+    def fake(verilog: object, bus_bytes: int, *, train: object, **_: object) -> Path:
+        trained.append(train is not None)
+        path = tmp_path / "rtl" / f"{len(trained)}.so"
+        path.touch()
+        return path
+
+    monkeypatch.setattr(library_module.verilate, "build", fake)
+    library_module.library(PRESETS["base"])
+    library_module.library(PRESETS["base"], trace=True)
+    library_module.library(TINY)
+    assert trained == [True, False, False]
+
+
+def test_a_model_is_trained_by_running_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(library_module, "TRAINED_LANES", TINY.block**2)
+    with RtlDevice(TINY) as device:
+        exercise = Exercise(device)
+        result = device.run(EXERCISE, exercise.tiles(4))
+    assert result.counters["gemm_steps"] == 4 * exercise.rows * exercise.taps
