@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.cocotb import rig
 from tests.cocotb.program import CONFIG
 from weft.hw import verilog
 from weft.hw.form import Form
@@ -28,7 +27,6 @@ VERILATOR_ARGUMENTS = (
 )
 TOPS = {
     "tests.cocotb.scenarios": (verilog.TOP, partial(verilog.generate, CONFIG)),
-    "tests.cocotb.engines": (rig.TOP, rig.verilog),
 }
 """Scenarios, and the module that they are played with, whose form is still to be given."""
 
