@@ -7,12 +7,16 @@ from collections import Counter
 import numpy as np
 
 from tests.networks import NetworkBuilder, every_operator, random_inputs, random_network
-from weft.compiler.graph import Conv2D, Op, Opaque
+from weft.compiler.graph import Conv2D, Mul, Op, Opaque, Sub
+
+ELSEWHERE = {Opaque, Sub, Mul}
+"""What other networks are for: these two came after the reference's answers were recorded, and
+have :func:`tests.networks.arithmetic`."""
 
 
 def test_every_operator_of_the_grammar_occurs_in_every_operator():
     kinds = {type(node.op) for node in every_operator().nodes}
-    assert kinds == set(Op.__args__) - {Opaque}
+    assert kinds == set(Op.__args__) - ELSEWHERE
 
 
 def test_a_seed_decides_a_random_network():
@@ -27,7 +31,7 @@ def test_random_networks_meet_every_corner():
     graphs = [random_network(seed) for seed in range(150)]
     nodes = [node for graph in graphs for node in graph.nodes]
     counts = Counter(type(node.op) for node in nodes)
-    assert all(counts[kind] > 20 for kind in set(Op.__args__) - {Opaque})
+    assert all(counts[kind] > 20 for kind in set(Op.__args__) - ELSEWHERE)
     windows = [node.op.window for node in nodes if isinstance(node.op, Conv2D)]
     assert any(w.pads[0] != w.pads[1] for w in windows)
     assert any(max(w.dilations) > 1 for w in windows)
