@@ -17,7 +17,6 @@ from tests.formal import (
     prove,
     solver,
 )
-from weft.hw.acc_reader import AccReader
 from weft.hw.axi import BURST_BEATS, BURST_INCR, Response
 from weft.hw.fetch import Fetch
 from weft.hw.read_port import BUFFER_BEATS, OUTSTANDING, ReadPort
@@ -145,43 +144,6 @@ def fetch(component: type[Fetch]) -> None:
     )  # fmt: skip
 
 
-def acc_reader(component: type[AccReader]) -> None:
-    """Elements of the row that are not read, and whether one was read and not taken."""
-    m, dut = Module(), component(TINY)
-    opened = Opened(dut)
-    m.submodules.dut = opened.fragment
-    row, acc, qnt = dut.i.p, dut.acc, dut.qnt
-    left, address = Signal.like(row.count), Signal.like(row.acc)
-    parameters, wanted, first, offered = Signal.like(row.qnt), Signal(), Signal(), Signal()
-    m.d.sync += offered.eq(acc.enable | (offered & ~dut.o.ready))
-    with m.If(acc.enable):
-        m.d.sync += [left.eq(left - 1), address.eq(address + 1), first.eq(0)]
-    with m.If(passes(dut.i)):
-        m.d.sync += [left.eq(row.count), address.eq(row.acc), first.eq(1)]
-        m.d.sync += [parameters.eq(row.qnt), wanted.eq(row.requantize)]
-    *_, dut_left, dut_first, dut_wanted = opened.registers()
-    prove(
-        m,
-        [dut],
-        {
-            "a row's elements are read one after the other": ~acc.enable
-            | ((left != 0) & (acc.address == address)),
-            "parameters are read with a row's first element, if it has some": qnt.enable
-            == (acc.enable & first & wanted),
-            "they are the row's": ~qnt.enable | (qnt.address == parameters),
-            "no row is taken before the one before is read": ~passes(dut.i)
-            | (left == acc.enable),
-            "what was read is offered until it is taken": dut.o.valid == offered,
-            "nothing is read before what was read is taken": ~acc.enable | ~offered | dut.o.ready,
-            "an offer stays": keeps(m, dut.o.valid, dut.o.ready, dut.o.p.requantize),
-            "registers": (dut_left == left)
-            & ((left == 0) | ((acc.address == address) & (dut_first == first)
-            & (dut_wanted == wanted) & (qnt.address == parameters))),
-        },
-        given=[~dut.i.valid | (row.count != 0)],
-    )  # fmt: skip
-
-
 def registers(component: type[RegisterBlock]) -> None:
     """Which halves of a write have come, whether an answer is owed; a register is followed."""
     m, dut = Module(), component()
@@ -241,7 +203,6 @@ def _bytes(strobe: Value) -> Value:
 Proof = Callable[..., None]
 PROOFS: dict[str, tuple[Proof, type, tuple[int, ...]]] = {
     "fetch requests its program and delivers it": (fetch, Fetch, ()),
-    "rows of accumulators are read in order": (acc_reader, AccReader, ()),
     "registers answer every access once": (registers, RegisterBlock, ()),
     "a read port asks for what it has places for": (read_port, ReadPort, (1,)),
 }
@@ -252,10 +213,6 @@ MISTAKES: list[tuple[Proof, type, tuple[int, ...], str, str]] = [
     (fetch, Fetch, (), "valid & ~error & ~self.fault.valid", "valid & ~self.fault.valid"),
     (fetch, Fetch, (), "failed | beat.p.error\n", "beat.p.error\n"),
     (fetch, Fetch, (), "held[len(beat.p.data) :]", "held[: len(beat.p.data)]"),
-    (acc_reader, AccReader, (), "(left == 1) & self.acc.enable", "left == 1"),
-    (acc_reader, AccReader, (), "self.acc.enable | self.o.ready", "self.acc.enable"),
-    (acc_reader, AccReader, (), "(~self.o.valid | self.o.ready)", "C(1)"),
-    (acc_reader, AccReader, (), "first.eq(0), ", ""),
     (registers, RegisterBlock, (), "has_data & ~bus.bvalid", "has_data"),
     (registers, RegisterBlock, (), "bus.arready.eq(~bus.rvalid)", "bus.arready.eq(1)"),
     (registers, RegisterBlock, (), "(data & mask) | (value & ~mask)", "data"),
