@@ -17,7 +17,7 @@ import numpy as np
 
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import ProgramError
-from ..isa.formats import FLAGS, UOP_BYTES, uop_layout
+from ..isa.formats import FLAG_BITS, UOP_BYTES, uop_layout
 from ..isa.golden import step_of
 from ..isa.instructions import Instruction, InstructionSet, Operation
 from ..isa.memories import MEMORIES, Engine, MemoryType
@@ -105,7 +105,7 @@ class _Checker:
                 )
 
     def _step(self, position: int, instruction: Instruction) -> Step:
-        flags = sum(getattr(instruction, flag) << bit for bit, flag in enumerate(FLAGS))
+        flags = sum(getattr(instruction, flag) * bit for flag, bit in FLAG_BITS.items())
         operation = self.instructions.operations[instruction.operation]
         return step_of(position, operation, flags)
 

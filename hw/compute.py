@@ -8,6 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..isa.config import AcceleratorConfig
 from ..isa.faults import FaultCode
+from ..isa.formats import OPCODE_BITS
 from ..isa.instructions import InstructionSet
 from ..isa.memories import Engine
 from .acc_reader import acc_group
@@ -166,7 +167,7 @@ class ComputeEngine(wiring.Component):
         is_load, loading, admitted = Signal(), Signal(), Signal()
         count, left = Signal(range(IN_FLIGHT + 1)), Signal(range(IN_FLIGHT + 1))
         m.d.comb += [
-            is_load.eq(Cat(word[:3] == opcode for opcode in opcodes).any()),
+            is_load.eq(Cat(word[:OPCODE_BITS] == opcode for opcode in opcodes).any()),
             admitted.eq(
                 ~self.fault.valid & ((left == 0) | ((loading == is_load) & (count != IN_FLIGHT)))
             ),

@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..isa import formats
 from ..isa.config import AcceleratorConfig
-from ..isa.formats import LOOP_BITS, Format
+from ..isa.formats import LOOP_BITS, OPCODE_BITS, Format
 from .alu import reads_qnt
 from .interfaces import INDEX_BITS, Issue, format_struct, read_signature, uop_struct
 from .matrix import matmul_modes
@@ -111,7 +111,7 @@ class Decode(wiring.Component):
             m.d.sync += self.o.valid.eq(self.i.valid)
         with m.If(self.i.ready & self.i.valid):
             m.d.sync += [o.eq(0), o.index.eq(self.i.payload.index)]
-            with m.Switch(self.i.payload.word[:3]):
+            with m.Switch(self.i.payload.word[:OPCODE_BITS]):
                 for format in (formats.GEMM, formats.ALU, formats.MATMUL):
                     if format in formats.enabled(self.config):
                         with m.Case(format.opcode):

@@ -144,8 +144,9 @@ def _pack(name: str, fields: tuple[Field, ...], config: AcceleratorConfig, bits:
 # --- the tables ----------------------------------------------------------------------------------
 # fmt: off
 
+OPCODE_BITS = 3
 HEAD = (
-    Field("opcode",    3, "which format"),
+    Field("opcode",    OPCODE_BITS, "which format"),
     Field("pop_prev",  1, "first wait for a token from the previous engine"),
     Field("pop_next",  1, "first wait for a token from the next engine"),
     Field("push_prev", 1, "after completion send a token to the previous engine"),
@@ -153,6 +154,8 @@ HEAD = (
 )
 FLAGS = tuple(field.name for field in HEAD[1:])
 """The dependence flags, in the order of their bits."""
+FLAG_BITS = {name: 1 << OPCODE_BITS + number for number, name in enumerate(FLAGS)}
+"""Where each stands in an instruction word."""
 
 
 def _uop(c: AcceleratorConfig) -> int: return c.uop_index_bits

@@ -9,16 +9,18 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .config import QNT_LANE_BYTES, AcceleratorConfig
 from .faults import FaultCode, device_fault, static_fault
-from .formats import FLAGS, INSTRUCTION_BYTES
+from .formats import FLAG_BITS, INSTRUCTION_BYTES
 from .instructions import InstructionSet, Operation
 from .interpret import AccessError, interpret
 from .memories import MEMORIES, QNT_LANE, qnt_views
+from .nest import Load, walk
 from .ordering import ENGINES, POPS, PUSHES, QUEUE_OF, Ordering, Step, Stop
 from .storage import numpy_dtype
 
@@ -62,7 +64,7 @@ def stepped(instructions: InstructionSet, words: Sequence[int]) -> tuple[list[St
         operation, code = static_fault(instructions, word)
         if operation is None or code is not FaultCode.NONE:
             return steps, index
-        step = step_of(index, operation, word >> 3 & 15)
+        step = step_of(index, operation, word)
         steps.append(step)
         if step.finish:
             break
@@ -74,13 +76,13 @@ def illegal_stop(operation: Operation | None, code: FaultCode, index: int) -> St
     return Stop(code, "fetch" if operation is None else operation.engine.value, index)
 
 
-def step_of(index: int, operation: Operation, flags: int) -> Step:
-    """One instruction, from its four dependence flags in the order of their bits."""
+def step_of(index: int, operation: Operation, word: int) -> Step:
+    """One instruction, from the dependence flags in the low bits of its word."""
     engine = operation.engine.value
     queues = {
         flag: queue
-        for bit, flag in enumerate(FLAGS)
-        if flags >> bit & 1 and (queue := QUEUE_OF[engine, flag]) is not None
+        for flag, bit in FLAG_BITS.items()
+        if word & bit and (queue := QUEUE_OF[engine, flag]) is not None
     }
     pops = tuple(queues[f] for f in POPS if f in queues)
     pushes = tuple(queues[f] for f in PUSHES if f in queues)
@@ -196,8 +198,12 @@ def access_fault(operation: Operation, buffer: str) -> FaultCode:
 TIMELESS_COUNTERS = ("instructions", "gemm_steps", "alu_steps", "read_bytes", "write_bytes")
 """The counters that every executor agrees on."""
 
-MULTIPLIES = ("gemm", "matmul.set", "depthwise.set", "depthwise.add")
-"""The operations whose steps count as steps of GEMM."""
+
+@lru_cache(maxsize=256)
+def multiplies(name: str, config: AcceleratorConfig) -> bool:
+    """Whether an operation's steps read inputs: those count as steps of GEMM."""
+    nest = InstructionSet(config).meaning(name)
+    return any(isinstance(node, Load) and node.buffer == "inp" for node in walk(nest.body))
 
 
 def counts(
@@ -208,7 +214,7 @@ def counts(
     if "iter_out" in operands:
         micro_ops = max(0, operands["uop_end"] - operands["uop_bgn"])
         steps = operands["iter_out"] * operands["iter_in"] * micro_ops
-        if operation.name in MULTIPLIES:
+        if multiplies(operation.name, config):
             found["gemm_steps"] = steps
         elif operation.format.name == "ALU":
             found["alu_steps"] = steps

@@ -12,7 +12,7 @@ import numpy as np
 from ..isa.config import AcceleratorConfig
 from ..isa.faults import ZERO_RULES, FaultCode, static_fault
 from ..isa.formats import FLAGS, WORD_BITS, Layout, Slot
-from ..isa.golden import MULTIPLIES, TIMELESS_COUNTERS, beats, illegal_stop, step_of
+from ..isa.golden import TIMELESS_COUNTERS, beats, illegal_stop, multiplies, step_of
 from ..isa.instructions import SELECTORS, InstructionSet, Operation
 from ..isa.memories import MEMORIES
 from ..isa.ordering import Ordering, Step, Stop
@@ -81,7 +81,7 @@ class Stream:
             operation, code = static_fault(self.instructions, low | high << WORD_BITS)
             step = None
             if operation is not None and code is FaultCode.NONE:
-                step = step_of(0, operation, low >> 3 & 15)
+                step = step_of(0, operation, low)
             self._kinds.append((operation, code, step))
             ends[k] = step is None or step.finish
         stops = np.flatnonzero(ends[self._which])
@@ -186,7 +186,7 @@ def _counted(config: AcceleratorConfig, group: Group) -> tuple[str, int]:
     operation, fields = group.operation, group.fields
     if "iter_out" in fields:
         steps = _steps(group)
-        if operation.name in MULTIPLIES:
+        if multiplies(operation.name, config):
             return "gemm_steps", steps
         return ("alu_steps" if operation.format.name == "ALU" else "", steps)
     if "x_size" not in fields or operation.name == "store.nop":

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TypeVar
 
-from ...isa.formats import FLAGS
+from ...isa.formats import FLAG_BITS, FLAGS
 from ...isa.golden import stepped
 from ...isa.instructions import InstructionSet
 from ...isa.ordering import ENGINES, QUEUES
@@ -99,10 +99,7 @@ Flags = dict[int, int]
 
 
 def _flags(words: Sequence[int]) -> Flags:
-    return dict.fromkeys(range(len(words)), FLAG_BITS)
-
-
-FLAG_BITS = 0b1111000
+    return dict.fromkeys(range(len(words)), sum(FLAG_BITS.values()))
 
 
 def _exchanges(program: Program) -> list[Flags]:
@@ -122,16 +119,8 @@ def _exchanges(program: Program) -> list[Flags]:
             first, then = (ENGINES.index(engine) for engine in QUEUES[queue])
             push = "push_next" if then > first else "push_prev"
             pop = "pop_prev" if then > first else "pop_next"
-            found.append({sender: _bit(push), taker: _bit(pop)})
+            found.append({sender: FLAG_BITS[push], taker: FLAG_BITS[pop]})
     return found
-
-
-def _bit(flag: str) -> int:
-    return 1 << HEAD_FLAGS + FLAGS.index(flag)
-
-
-HEAD_FLAGS = 3
-"""Where the flags begin in every instruction word."""
 
 
 def _with_simpler_words(session: Session, number: int, fails: Fails) -> Session:

@@ -22,6 +22,10 @@ SMALL = replace(
 """Block 4; 64 micro-ops, 16 inputs, 8 weights, 16 accumulators, 4 elements of parameters."""
 
 
+MULTIPLIES = {"gemm", "matmul.set", "depthwise.set", "depthwise.add"}
+"""The operations whose steps are steps of GEMM to the counters."""
+
+
 def wrap32(values):
     return (np.asarray(values, np.int64) + 2**31) % 2**32 - 2**31
 

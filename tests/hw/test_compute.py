@@ -6,11 +6,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from tests.hw.compute_bench import SMALL, Result, State, run
+from tests.hw.compute_bench import MULTIPLIES, SMALL, Result, State, run
 from weft.hw.interfaces import Activity
 from weft.isa import AcceleratorConfig, FaultCode, Instruction, InstructionSet
 from weft.isa.formats import uop_layout
-from weft.isa.golden import MULTIPLIES
 
 CONFIGS = {
     "small": SMALL,

@@ -8,11 +8,10 @@ from amaranth import Elaboratable, Module
 from amaranth.lib import memory
 from amaranth.sim import Simulator
 
-from tests.hw.compute_bench import SMALL
+from tests.hw.compute_bench import MULTIPLIES, SMALL
 from weft.hw.steps import Steps
 from weft.isa import AcceleratorConfig, Instruction, InstructionSet
 from weft.isa.formats import uop_layout
-from weft.isa.golden import MULTIPLIES
 
 
 class Bench(Elaboratable):
