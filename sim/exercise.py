@@ -25,6 +25,7 @@ STREAM, UOPS, INP, WGT, OUT = 0x10_0000, 0x1000, 0x40_0000, 0x80_0000, 0xC0_0000
 ROWS, TAPS = 256, 16
 """A tile: accumulators, and the weights that each is multiplied by."""
 TRAINING_TILES = 12
+"""Some 50,000 cycles on a 16x16 array: enough to see what runs."""
 
 
 class Exercise:

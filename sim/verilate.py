@@ -61,8 +61,8 @@ GENERATED, VERILATED = 0.3, 0.35
 COMPILE_SECONDS = 15.0
 """What progress is shown by while the compiler says nothing."""
 
-
-NOTING = "-fprofile-update=single"
+NOTING = ("-fprofile-update=single",)
+"""For a library in training: one thread runs it."""
 TRAINED = ("-fprofile-partial-training", "-Wno-missing-profile")
 """What has not run in training is compiled for speed nevertheless."""
 COVERAGE_FLAGS = ("--coverage-line", "--coverage-toggle", "-Wno-UNOPTFLAT")
@@ -76,7 +76,7 @@ def toolchain_key(*, trace: bool, coverage: bool = False) -> str:
         verilator.identity,
         compiler.identity,
         repr((VERILATOR_FLAGS, COMMON_FLAGS, MODEL_FLAGS, ONCE_FLAGS, RUNTIME_FLAGS, trace)),
-        repr((COVERAGE_FLAGS, COVERAGE_MODEL_FLAGS)) if coverage else "",
+        repr((COVERAGE_FLAGS, COVERAGE_MODEL_FLAGS)) if coverage else repr((NOTING, TRAINED)),
         *(path.read_text() for path in (*DRIVER, *PACKING)),
     )
 
@@ -139,7 +139,7 @@ def build(
                 _verilate(verilator, text, bus_bytes, counters, work, kind)
                 tick = _ticker(report)
                 if train is not None and compiler.is_gcc:
-                    noting = replace(kind, extra=(f"-fprofile-generate={work}", NOTING))
+                    noting = replace(kind, extra=(f"-fprofile-generate={work}", *NOTING))
                     _compile(verilator, compiler, work, runtime, tick, noting)
                     train(work / "weft.so")
                     kind = replace(kind, extra=(f"-fprofile-use={work}", *TRAINED))
@@ -227,9 +227,11 @@ def _compile(
         ("once", sorted(once), ONCE_FLAGS),
     ):
         whole, target = work / f"{name}_whole.cpp", work / f"{name}_whole.o"
+        objects.append(target)
+        if level is ONCE_FLAGS and target.exists():
+            continue  # the first compilation's serves the second
         whole.write_text("".join(f'#include "{path}"\n' for path in sources))
         jobs.append(start_compiler(verilator, compiler, whole, target, (*level, *flags)))
-        objects.append(target)
     try:
         for job in jobs:
             wait(job, tick)
