@@ -59,7 +59,8 @@ class Sequencer(wiring.Component):
     empty : :py:`Out(1)`
         Every instruction that passed has completed, its tokens sent.
     resting : :py:`Out(1)`
-        Every instruction that passed has completed, and something is missing.
+        Every instruction that passed has completed, and something is missing that does not come
+        in this cycle.
     activity_in, activity : :py:`In(Activity)`, :py:`Out(Activity)`
         The engine's own, and that with the waiting for tokens: an idle engine with an instruction
         before it, or tokens to send, is in ``WAIT_TOKEN``.
@@ -116,12 +117,17 @@ class Sequencer(wiring.Component):
         m.d.comb += [
             self.index.eq(Mux(lacks.any(), last_index, self.i.payload.index)),
             self.empty.eq(flying.none & ~lacks.any()),
-            self.resting.eq(flying.none & self.waiting.any()),
+            self.resting.eq(flying.none & self.waiting.any() & ~self._takes()),
             self.activity.eq(self.activity_in),
         ]
         with m.If((self.activity_in == Activity.IDLE) & (self.i.valid | lacks.any())):
             m.d.comb += self.activity.eq(Activity.WAIT_TOKEN)
         return m
+
+    def _takes(self) -> Value:
+        """Whether a token goes out of a queue in this cycle, which may let its sender go on."""
+        queues = [getattr(self, f"pop_{side}") for side in self._sides]
+        return Cat(queue.ready & queue.valid for queue in queues).any()
 
     def _pops(self, m, side, wanted, passes):
         """Takes a token for the instruction at ``i``; whether it needs none any more."""

@@ -8,9 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from weft.sim import library
+
 # How long something takes on a busy machine is not what these tests are about.
 settings.register_profile("weft", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("weft")
+# Tests build many machines and simulate little on each: a second compilation does not pay.
+library.TRAINED_LANES = 1 << 30
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -9,7 +9,7 @@ from weft.sim import connect
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("bus_bytes", "block"), [(8, 4), (16, 8), (64, 4)])
+@pytest.mark.parametrize(("bus_bytes", "block"), [(8, 4), (16, 8), (32, 4)])
 def test_long_moves_use_nearly_every_beat(bus_bytes, block):
     figures = measure(bus_bytes, block)
     assert {name: figures[name] for name in MOVES if figures[name] < LEAST} == {}

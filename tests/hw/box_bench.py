@@ -24,7 +24,7 @@ CONFIGS = {
     "int4": replace(TINY, inp_width=4, wgt_width=4, bus_bytes=16, inp_bytes=1024, wgt_bytes=2048),
     "batch": replace(TINY, batch=2, bus_bytes=16),
     "one byte": replace(
-        TINY, block=2, inp_width=4, wgt_width=4, bus_bytes=64, inp_bytes=64, acc_bytes=2048
+        TINY, block=2, inp_width=4, wgt_width=4, bus_bytes=16, inp_bytes=64, acc_bytes=2048
     ),
 }
 """Elements narrower than the bus, as wide, and wider, for every memory type."""

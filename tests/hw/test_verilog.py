@@ -176,7 +176,7 @@ def test_verilator_has_nothing_to_say_about_any_preset(name, form, tmp_path):
     "changes",
     [
         {"batch": 2, "inp_width": 4, "wgt_width": 4},
-        {"bus_bytes": 64, "block": 2},
+        {"bus_bytes": 16, "block": 2},
         {"requantize": False, "pad_value": False, "overwrite": False, "token_depth": 1},
     ],
 )

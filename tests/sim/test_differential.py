@@ -9,8 +9,9 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from tests.programs import DRAM_BYTES, programs, token_programs
-from weft.isa import PRESETS, AcceleratorConfig
+from weft.isa import PRESETS, AcceleratorConfig, Instruction, InstructionSet
 from weft.sim.fuzz.outcome import assert_same, golden, on_device
+from weft.sim.fuzz.program import program_of
 
 TINY = PRESETS["tiny"]
 CONFIGS = {
@@ -18,8 +19,8 @@ CONFIGS = {
     "nibbles": replace(TINY, inp_width=4, wgt_width=4, token_depth=1),
     "batch": replace(TINY, batch=2, bus_bytes=16, token_depth=2),
     "plain": replace(TINY, requantize=False, pad_value=False, overwrite=False),
-    "many in a beat": replace(TINY, bus_bytes=64),
-    "narrow": replace(TINY, block=2, inp_width=4, bus_bytes=64, acc_bytes=4096),
+    "many in a beat": replace(TINY, bus_bytes=32),
+    "narrow": replace(TINY, block=2, inp_width=4, bus_bytes=8, acc_bytes=4096),
     "wide": AcceleratorConfig(block=64, wgt_bytes=1 << 18, bus_bytes=8),
 }
 
@@ -39,6 +40,16 @@ def test_a_random_program_does_the_same_everywhere(name: str, devices):
         assert_same(on_device(program, device), wanted)
 
     agrees()
+
+
+def test_whoever_gets_room_with_the_last_token_that_is_taken_goes_on(devices):
+    config = replace(TINY, token_depth=1)
+    waits = Instruction("load.uop", pop_prev=True, pop_next=True)
+    stream = (*[Instruction("load.wgt", push_next=True)] * 2, waits)
+    program = program_of(config, [InstructionSet(config).encode(one) for one in stream])
+    wanted = golden(program)
+    assert wanted.fault is not None
+    assert_same(on_device(program, devices(config, DRAM_BYTES)), wanted)
 
 
 @pytest.mark.parametrize("depth", [1, 2, 255])

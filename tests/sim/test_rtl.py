@@ -251,6 +251,7 @@ def test_only_large_models_that_nobody_looks_into_are_trained(
         return path
 
     monkeypatch.setattr(library_module.verilate, "build", fake)
+    monkeypatch.setattr(library_module, "TRAINED_LANES", PRESETS["base"].block ** 2)
     library_module.library(PRESETS["base"])
     library_module.library(PRESETS["base"], trace=True)
     library_module.library(TINY)
