@@ -100,12 +100,14 @@ def verify_graph(module: Module) -> Module:
 def partition(module: Module) -> Module:
     """Every node has a place; what runs on the accelerator is matched with instructions, cut."""
     groups: list[tuple[Placement, ...]] = []
-    for placed in place(module.graph, module.config, module.placement, module.on_host):
+    placement = place(module.graph, module.config, module.placement, module.on_host)
+    for placed in placement:
         if placed.job is None and groups and groups[-1][0].job is None:
             groups[-1] = (*groups[-1], placed)
         else:
             groups.append((placed,))
-    return replace(module, groups=tuple(groups))
+    graph = replace(module.graph, nodes=tuple(placed.node for placed in placement))
+    return replace(module, graph=graph, groups=tuple(groups))
 
 
 def allocate(module: Module) -> Module:
