@@ -184,7 +184,7 @@ class _References:
 
     def _elementwise(self, name: str, job: ElementwiseJob) -> Marks:
         plan, work = job.plan, job.plan.work
-        whole = tuple(Range(0, extent) for extent in plan.positions)
+        whole = (Range(0, plan.positions[0]), Range(0, plan.positions[1]))
         inputs: dict[int, Marks] = {
             region: self._tensor(image.tensor).reshape(plan.planes, *image.shape[1:3])
             for region, image in plan.images.items()
