@@ -107,7 +107,9 @@ def partition(module: Module) -> Module:
             groups[-1] = (*groups[-1], placed)
         else:
             groups.append((placed,))
-    graph = replace(module.graph, nodes=tuple(placed.node for placed in placement))
+    chosen = {placed.node.name: placed.node for placed in placement}
+    nodes = tuple(chosen.get(node.name, node) for node in module.graph.nodes)
+    graph = replace(module.graph, nodes=nodes)
     return replace(module, graph=graph, groups=tuple(groups))
 
 
@@ -251,7 +253,7 @@ def _accelerator_steps(module: Module, run: Sequence[Placement]) -> list[Acceler
             AcceleratorStep(
                 name=node.name,
                 op=type(node.op).__name__,
-                nodes=(node.name,),
+                nodes=(*(view.name for view in placed.views), node.name),
                 inputs=job.inputs,
                 outputs=(job.output,),
                 program=program,
