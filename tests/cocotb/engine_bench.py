@@ -70,9 +70,11 @@ class EngineBench(Surroundings):
         end = self.done + len(stretch.words)
         offers = start_soon(self.offer(stretch))
         filled = BESIDE if self.engine == "compute" else ()
+        self._working = True
         beside = [start_soon(self._beside(name)) for name in filled]
         while self.done < end and not self.pin("fault_valid").value:
             await RisingEdge(self.dut.clk)
+        self._working = False
         if not offers.done():
             offers.cancel()
         for task in beside:
@@ -152,11 +154,12 @@ class EngineBench(Surroundings):
             await self.rest()
 
     async def _beside(self, name: str) -> None:
-        """Other values for the elements that no instruction touches."""
+        """Other values for the elements that no instruction touches, again and again."""
         indices = range(BESIDE[name], len(self.held[name]))
-        for index in indices:
-            self.held[name][index] = self.random.getrandbits(BITS[name])
-        await self._fill(name, indices)
+        while self._working:
+            for index in indices:
+                self.held[name][index] = self.random.getrandbits(BITS[name])
+            await self._fill(name, indices)
 
     async def _compare(self, stretch: Stretch) -> None:
         def same(what: str, found: Sequence[int], expected: Sequence[int]) -> None:

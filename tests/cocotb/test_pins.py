@@ -61,27 +61,43 @@ SCENARIOS = (
 )
 
 
+COMPILE = """#!/bin/sh
+for source; do :; done
+object=$(basename "$source" .cpp).o
+case "$source" in
+*/include/verilated*)
+  cp "{kept}/$object" "$object" 2>/dev/null && exit
+  "$@" && cp "$object" "{kept}/$object.$$" && mv "{kept}/$object.$$" "{kept}/$object" ;;
+*)
+  exec "$@" ;;
+esac
+"""
+"""Stands before the compiler: Verilator's own part of a simulation is compiled once and kept."""
+
+
 @pytest.fixture
 def verilator(tmp_path, monkeypatch) -> str:
-    """What cocotb calls is ``verilator`` on PATH, which need not be the one that Weft takes."""
+    """Which Verilator it is. What cocotb calls is the one on PATH, and need not be Weft's."""
     found = find_verilator()
-    shim = tmp_path / "bin" / "verilator"
-    shim.parent.mkdir()
-    shim.write_text(f'#!/bin/sh\nVERILATOR_ROOT="{found.root}" exec "{found.command}" "$@"\n')
-    shim.chmod(0o755)
-    monkeypatch.setenv("PATH", str(shim.parent), prepend=":")
-    return key_of(found.identity, find_compiler().identity, repr(VERILATOR_ARGUMENTS))
-
-
-def compile_with_verilator(top: str, text: str, tools: str, place: Path) -> Path:
-    """The simulation; Verilator's own part of it is compiled once for all of them and kept."""
-    from cocotb_tools.runner import get_runner
-
+    tools = key_of(found.identity, find_compiler().identity, repr(VERILATOR_ARGUMENTS))
     kept = folder() / f"cocotb-{tools}"
     kept.mkdir(exist_ok=True)
+    tool, compiler = tmp_path / "bin" / "verilator", tmp_path / "bin" / "compile"
+    tool.parent.mkdir()
+    tool.write_text(f'#!/bin/sh\nVERILATOR_ROOT="{found.root}" exec "{found.command}" "$@"\n')
+    compiler.write_text(COMPILE.format(kept=kept))
+    for script in (tool, compiler):
+        script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tool.parent), prepend=":")
+    monkeypatch.setenv("OBJCACHE", str(compiler))
+    return tools
+
+
+def compile_with_verilator(top: str, text: str, place: Path) -> Path:
+    """The simulation as a program, in a folder that is made."""
+    from cocotb_tools.runner import get_runner
+
     place.mkdir()
-    for file in kept.glob("verilated*.o"):
-        shutil.copy(file, place)
     source = place / f"{top}.sv"
     source.write_text(text)
     get_runner("verilator").build(
@@ -92,15 +108,7 @@ def compile_with_verilator(top: str, text: str, tools: str, place: Path) -> Path
         timescale=TIMESCALE,
         log_file=place / "build.log",
     )
-    for file in place.glob("verilated*.o"):
-        _keep(file, kept / file.name)
     return place / top
-
-
-def _keep(file: Path, target: Path) -> None:
-    partial = target.with_suffix(f".{os.getpid()}")
-    shutil.copy(file, partial)
-    partial.replace(target)
 
 
 def kept_simulation(scenarios: Scenarios, tools: str, place: Path) -> None:
@@ -110,7 +118,10 @@ def kept_simulation(scenarios: Scenarios, tools: str, place: Path) -> None:
     kept = folder() / f"{key_of(tools, sources_hash(), scenarios.module, *texts)}.cocotb"
     if not kept.exists():
         text = scenarios.verilog(False)
-        _keep(compile_with_verilator(scenarios.top, text, tools, place / "build"), kept)
+        built = compile_with_verilator(scenarios.top, text, place / "build")
+        partial = kept.with_suffix(f".{os.getpid()}")
+        shutil.copy(built, partial)
+        partial.replace(kept)
     shutil.copy(kept, place / scenarios.top)
 
 
@@ -217,7 +228,7 @@ def test_scenarios_of_an_engine_fail_on_a_mistake(mistakes, verilator, tmp_path)
             mistaken = planted(getattr(module, name), right, wrong)
             stack.enter_context(patch.object(module, name, mistaken))
         text = rig.verilog(False)
-    built = compile_with_verilator(rig.TOP, text, verilator, tmp_path / "build")
+    built = compile_with_verilator(rig.TOP, text, tmp_path / "build")
     shutil.copy(built, tmp_path / rig.TOP)
     passed = play("verilator", scenarios, tmp_path)
     found = {
