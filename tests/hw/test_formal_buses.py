@@ -23,6 +23,8 @@ from weft.hw.axi import BURST_BEATS, BURST_INCR, Response
 from weft.hw.fetch import Fetch
 from weft.hw.read_port import BUFFER_BEATS, OUTSTANDING, ReadPort
 from weft.hw.registers import RegisterBlock
+from weft.hw.write_port import OUTSTANDING as WRITES_OUTSTANDING
+from weft.hw.write_port import WritePort
 from weft.isa import PRESETS
 from weft.isa.config import PAGE_BYTES
 from weft.isa.formats import INSTRUCTION_BYTES
@@ -82,6 +84,50 @@ def read_port(component: type[ReadPort], clients: int) -> None:
             & (promised <= BUFFER_BEATS),
             f"a request has beats, {number}": ~valid | (left != 0),
         }
+    prove(m, [dut], properties, given)
+
+
+def write_port(component: type[WritePort]) -> None:
+    """What is asked for and not answered; beats and their last ones in the queue to the pins."""
+    m, dut = Module(), component(TINY)
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    axi, client = dut.axi, dut.client
+    asked, answered = axi.awvalid & axi.awready, axi.bvalid & axi.bready
+    bursts = Signal(range(4 * WRITES_OUTSTANDING))
+    m.d.sync += bursts.eq(bursts + asked - answered)
+    held = Signal(range(8))
+    m.d.sync += held.eq(held + passes(client.data) - (axi.wvalid & axi.wready))
+    levels: dict[str, Value] = {}
+    properties: dict[str, Value] = {}
+    depths = {"addresses": 2, "responses": 2, "beats": 2}
+    for name in (*depths, "under_way", "lengths"):
+        depth = depths.get(name, WRITES_OUTSTANDING)
+        level, produce, consume = opened.registers(name, "fifo")
+        end = (consume + level)[: len(produce)]
+        properties[f"places, {name}"] = (level <= depth) & (end == produce)
+        levels[name] = level
+    valid, _, left = opened.registers("bursts")
+    properties |= {
+        "no more bursts are under way than there may be": bursts <= WRITES_OUTSTANDING,
+        "an address stays": keeps(
+            m, axi.awvalid, axi.awready, axi.awaddr, axi.awlen, axi.awsize, axi.awburst
+        ),
+        "a beat stays": keeps(m, axi.wvalid, axi.wready, axi.wdata, axi.wstrb, axi.wlast),
+        "an answer stays": keeps(
+            m, client.response.valid, client.response.ready, client.response.payload
+        ),
+        "data are taken only for what has been asked for": ~passes(client.data)
+        | (levels["lengths"] != 0),
+        "each of them goes out once": levels["beats"] == held,
+        "bursts": levels["under_way"] == bursts + levels["addresses"] + levels["responses"],
+        "a request has beats": ~valid | (left != 0),
+    }
+    request = client.request
+    given = [
+        ~axi.bvalid | (bursts != 0),
+        ~request.valid | ((request.p.beats != 0) & (request.p.address % TINY.bus_bytes == 0)),
+    ]
     prove(m, [dut], properties, given)
 
 
@@ -254,6 +300,7 @@ PROOFS: dict[str, tuple[Proof, type, tuple[int, ...]]] = {
     "rows of accumulators are read in order, beat by beat": (acc_reader, AccReader, (8,)),
     "so are they where a beat holds eight": (acc_reader, AccReader, (32,)),
     "registers answer every access once": (registers, RegisterBlock, ()),
+    "a write port asks for no more than may be under way": (write_port, WritePort, ()),
     "a read port asks for what it has places for": (read_port, ReadPort, (1,)),
 }
 """A proof, what it is of, and the size for which it is made."""
@@ -273,6 +320,8 @@ MISTAKES: list[tuple[Proof, type, tuple[int, ...], str, str]] = [
     (registers, RegisterBlock, (), "bus.arready.eq(~bus.rvalid)", "bus.arready.eq(1)"),
     (registers, RegisterBlock, (), "(data & mask) | (value & ~mask)", "data"),
     (registers, RegisterBlock, (), "bus.awready.eq(~has_address)", "bus.awready.eq(~bus.bvalid)"),
+    (write_port, WritePort, (), "beat.valid & lengths.o.valid", "beat.valid"),
+    (write_port, WritePort, (), "lengths.i, under_way.i)", "lengths.i)"),
     (read_port, ReadPort, (1,), "client.beat.valid & client.beat.ready", "client.beat.ready"),
     (read_port, ReadPort, (1,), "- (axi.rvalid & axi.rlast)", "- axi.rvalid"),
 ]
@@ -285,7 +334,7 @@ LATER = {("C(1)",), ("self.acc.enable",), ("",)}
 
 def _marked(proof: Proof, *rest, id: str):
     deep = (
-        proof is read_port
+        proof in (read_port, write_port)
         or (proof is fetch and len(rest) == 2)
         or (proof is acc_reader and (rest[1] == (32,) or rest[3:] in LATER))
     )
