@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import UnsupportedError
 from ..isa.nest import I8
-from .graph import Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape
+from .graph import Call, Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape, op_name
 from .jobs import Job, job_of
 from .kernel import Kernel, Refusal, kernel_of
 from .operators import nest_of, reason_against
@@ -51,7 +51,7 @@ def place(
     for node in graph.nodes:
         against_host = reason_against(graph, node)
         if against_host is not None:
-            lost.append(f"node {node.name!r} ({type(node.op).__name__}): {against_host}")
+            lost.append(f"node {node.name!r} ({op_name(node.op)}): {against_host}")
             continue
         if placement == "cpu":
             placed.append(Placement(node, None, "everything was asked to run on the cpu"))
@@ -104,9 +104,14 @@ def kernel_for(graph: Graph, node: Node) -> Kernel:
     """The normal form of a node's nest; :class:`.kernel.Refusal` if it has none."""
     if isinstance(node.op, Reshape):
         raise Refusal("a copy; there is nothing to compute")
+    if isinstance(node.op, Call):
+        x = graph.tensors[node.inputs[0]] if node.inputs and node.inputs[0] else None
+        if x is not None and x.dtype != I8:
+            raise Refusal(f"{x.name!r} is {x.dtype}, not i8")
+        raise Refusal(f"{node.op.kind} has no form in integers that instructions match")
     operator = nest_of(graph, node)
     if operator.scratch:
-        raise Refusal(f"{type(node.op).__name__} needs memory for intermediate values")
+        raise Refusal(f"{op_name(node.op)} needs memory for intermediate values")
     shapes: dict[str, tuple[int, ...]] = {}
     constants = dict(operator.constants)
     for buffer in operator.nest.buffers:

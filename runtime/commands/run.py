@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ...compiler.graph import element_dtype
 from ...isa.errors import ConfigError, DataError, MismatchError
-from ...isa.storage import numpy_dtype
 from .. import report
 from ..jit import TARGETS, jit
 from ..network import Network, load
@@ -124,7 +124,7 @@ def _inputs(network: Network, options: argparse.Namespace) -> tuple[list[np.ndar
 
 def _random(generator: np.random.Generator, tensor: Any, limit: int | None) -> np.ndarray:
     shape = ((limit or 1) * tensor.shape[0], *tensor.shape[1:]) if tensor.shape else ()
-    dtype = numpy_dtype(tensor.dtype)
+    dtype = element_dtype(tensor.dtype)
     if dtype.kind == "f":
         return generator.standard_normal(shape).astype(dtype)
     return generator.integers(tensor.dtype.min, tensor.dtype.max + 1, shape).astype(dtype)
