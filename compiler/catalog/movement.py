@@ -120,7 +120,7 @@ def _tile_infer(site: Site) -> Types:
 @define("Tile", infer=_tile_infer, native=False)
 def tile(site: Site) -> Kernel:
     """Repeated along axes."""
-    return Kernel(lambda x, repeats: np.tile(x, repeats))
+    return Kernel(np.tile)
 
 
 # --- joining and cutting ---------------------------------------------------------------------
@@ -417,8 +417,8 @@ def reverse_sequence(site: Site) -> Kernel:
         out = x.copy()
         rows, source = (out, x) if batch == 0 else (out.swapaxes(0, 1), x.swapaxes(0, 1))
         for k, length in enumerate(lengths):
-            length = min(max(int(length), 0), rows.shape[1])
-            rows[k, :length] = source[k, :length][::-1]
+            end = min(max(int(length), 0), rows.shape[1])
+            rows[k, :end] = source[k, :end][::-1]
         return out
 
     return Kernel(compute)

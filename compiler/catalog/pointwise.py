@@ -57,9 +57,13 @@ def _hard(x: Expr, c: Literal, alpha: float, beta: float) -> Expr:
     return Binary("max", c(0), Binary("min", c(1), c(alpha) * x + c(beta)))
 
 
+def _library(name: str) -> Callable[[Expr, Literal, Site], Expr]:
+    return lambda x, c, s: function(name, x)
+
+
 # fmt: off
 FUNCTIONS: Mapping[str, Callable[[Expr, Literal, Site], Expr]] = {
-    **{kind: lambda x, c, s, f=kind.lower(): function(f, x) for kind in (
+    **{kind: _library(kind.lower()) for kind in (
         "Floor", "Ceil", "Sqrt", "Exp", "Log", "Sin", "Cos", "Tan", "Asin", "Acos", "Atan",
         "Sinh", "Cosh", "Tanh", "Asinh", "Acosh", "Atanh", "Erf",
     )},

@@ -34,7 +34,7 @@ DAMAGED = (
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
-    parser.add_argument("model", metavar="MODEL", help="a .tflite file or a .weft package")
+    parser.add_argument("model", metavar="MODEL", help="a .tflite or .onnx file or a .weft package")
     parser.add_argument("--on", choices=TARGETS, default="rtl", help="where to run (default rtl)")
     add_hardware(parser)
     parser.add_argument("--input", metavar="FILE", help="samples on the first axis, .npy or .npz")
