@@ -80,6 +80,9 @@ class Conv2D:
 
     window: Window
     activation: Activation = "none"
+    guard: int = 0
+    """Bits that the accumulator certainly has to spare, by which it is shifted left before it is
+    scaled: so much finer is the first of the two roundings. TFLite has none."""
 
 
 @dataclass(frozen=True)
@@ -92,6 +95,7 @@ class DepthwiseConv2D:
     window: Window
     multiplier: int = 1
     activation: Activation = "none"
+    guard: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,7 @@ class FullyConnected:
     """Inputs x (flattened to [rows, I]), weights [O,I], bias [O] or absent."""
 
     activation: Activation = "none"
+    guard: int = 0
 
 
 @dataclass(frozen=True)

@@ -102,4 +102,4 @@ def check_sample(model: CompiledModel, name: str, value: np.ndarray) -> np.ndarr
         raise DataError(f"input {name!r} takes {expected}, not {value.dtype}")
     if value.shape != tensor.shape:
         raise DataError(f"input {name!r} takes shape {tensor.shape}, not {value.shape}")
-    return np.ascontiguousarray(value)
+    return np.require(value, requirements="C").reshape(tensor.shape)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from ...isa.nest import F32, I32, I64
+from ..graph import element_dtype
 from .pointwise import type_of_code
 from .site import Kernel, Shape, Site, Types, define, numpy_of
 
@@ -300,7 +301,8 @@ def space_to_depth(site: Site) -> Kernel:
     b, (n, c, h, w) = _block(site), site.x.shape
     shape = site.out.shape
     split_ = (n, c, h // b, b, w // b, b)
-    return Kernel(lambda x: x.reshape(split_).transpose(0, 3, 5, 1, 2, 4).reshape(shape))
+    order = (0, 3, 5, 1, 2, 4) if site.text("mode", "DCR") == "DCR" else (0, 1, 3, 5, 2, 4)
+    return Kernel(lambda x: x.reshape(split_).transpose(order).reshape(shape))
 
 
 # --- constants of a shape --------------------------------------------------------------------
@@ -459,3 +461,20 @@ def center_crop_pad(site: Site) -> Kernel:
         return x
 
     return Kernel(compute)
+
+
+def _bit_cast_infer(site: Site) -> Types:
+    code = site.integer("to", 0)
+    target = type_of_code(code)
+    if target is None:
+        site.unsupported(f"a cast to ONNX's type {code}")
+    if numpy_of(site.x).itemsize != element_dtype(target).itemsize:
+        site.unsupported(f"the bits of {site.x.dtype} as {target}")
+    return [(target, site.x.shape)]
+
+
+@define("BitCast", infer=_bit_cast_infer, native=False)
+def bit_cast(site: Site) -> Kernel:
+    """The same bits under another type."""
+    dtype = numpy_of(site.out)
+    return Kernel(lambda x: x.view(dtype))

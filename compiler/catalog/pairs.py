@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 
-from ...isa.nest import BOOL, I64, Binary, Cast, DType, Expr
+from ...isa.nest import BOOL, F32, I64, Binary, Cast, DType, Expr
 from .site import ANY, FLOATS, NUMBERS, SIGNED, UNSIGNED, Code, Site, Types, define
 from .terms import choose, computed, divide, equal, function, less, number, pointwise
 
@@ -112,19 +112,25 @@ def modulo(site: Site) -> Code:
 
 
 def _floored(a: Expr, b: Expr) -> Expr:
-    return a - function("floor", divide(a, b)) * b
+    zero, rest = number(0, F32), function("fmod", a, b)
+    other = choose(less(rest, zero), less(zero, b), less(b, zero) & Binary("ne", rest, zero))
+    return choose(other, rest + b, rest)
 
 
-@define("BitShift", infer=_joint(UNSIGNED), native=True)
+@define("BitShift", infer=_joint(INTEGERS), native=True)
 def bit_shift(site: Site) -> Code:
-    """A shift; by the width or more it is 0."""
-    bits, left = site.x.dtype.bits, site.text("direction", "") == "LEFT"
-    limit, zero = number(bits, site.x.dtype), number(0, site.x.dtype)
+    """A shift, to the right an arithmetic one of signed integers; by the width or more it is 0,
+    or -1 of negative ones to the right."""
+    dtype, left = site.x.dtype, site.text("direction", "") == "LEFT"
+    limit, most = number(dtype.bits, dtype), number(dtype.bits - 1, dtype)
+    zero = number(0, dtype)
 
     def value(a: Expr, b: Expr) -> Expr:
-        amount = Binary("min", b, number(bits - 1, site.x.dtype))
-        shifted = a << amount if left else a >> amount
-        return choose(less(b, limit), shifted, zero)
+        amount = Binary("max", Binary("min", b, most), zero)
+        if not left:
+            beyond = choose(less(a, zero), number(-1, dtype), zero) if dtype.kind == "i" else zero
+            return choose(less(b, limit), a >> amount, beyond)
+        return choose(less(b, limit), a << amount, zero)
 
     return pointwise(site, value)
 

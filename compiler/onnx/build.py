@@ -374,10 +374,10 @@ class _Builder:
         prefix = f"{scope.prefix}{node.name or node.output[0]}/"
         inner = Scope(names, {**scope.opsets, **body.opsets}, given, prefix, scope.depth + 1)
         self.run(body.nodes, inner)
-        for name in body.outputs:
-            if name not in names:
+        for name, wanted in zip(body.outputs, node.output, strict=False):
+            if wanted and name not in names:
                 raise ModelError(f"{self.label(node)}: nothing computes its output {name!r}")
-        return [names[name] for name in body.outputs]
+        return [names.get(name) for name in body.outputs]
 
     def branch(
         self, node: Any, inputs: Sequence[str], protos: Mapping[str, Any], scope: Scope

@@ -29,7 +29,7 @@ def evaluate(site: Site, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray
     if isinstance(made, Kernel):
         results = made(site.name, inputs)
         return [
-            np.ascontiguousarray(np.broadcast_to(value, o.shape)).astype(o.dtype, copy=False)
+            np.array(np.broadcast_to(value, o.shape), o.dtype, order="C")
             for value, o in zip(results, outputs, strict=True)
         ]
     arrays: dict[str, np.ndarray] = dict(made.constants)

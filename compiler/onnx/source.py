@@ -82,7 +82,7 @@ def array_of(tensor: Any, folder: Path | None, where: str) -> np.ndarray:
         raise ModelError(f"{where}: a damaged constant ({text[0]:.80})") from None
     if value.shape != shape:
         raise ModelError(f"{where}: a constant of {value.size} elements, not {list(shape)}")
-    return np.ascontiguousarray(value.astype(kind, copy=False)).reshape(shape)
+    return np.require(value, kind, "C").reshape(shape)
 
 
 def _external(tensor: Any, folder: Path | None, size: int, where: str) -> bytes:

@@ -49,7 +49,7 @@ def run(case: Any) -> Outcome:
         network = of_model(model, name)
         with jit(network, "base", "cpu") as function:
             for inputs, expected in case.data_sets:
-                outputs = function(*(np.asarray(x) for x in inputs))
+                outputs = function(*map(_array, inputs))
                 got = outputs if isinstance(outputs, tuple) else (outputs,)
                 difference = _difference(got, expected, case.rtol, case.atol)
                 if difference:
@@ -63,13 +63,21 @@ def run(case: Any) -> Outcome:
     return Outcome(name, "passed")
 
 
+def _array(value: Any) -> np.ndarray:
+    """A sample of the tests: an array, or what protobuf holds of it."""
+    if hasattr(value, "data_type"):
+        from onnx import numpy_helper
+
+        return numpy_helper.to_array(value)
+    return np.asarray(value)
+
+
 def _difference(
     got: Sequence[np.ndarray], expected: Sequence[Any], rtol: float, atol: float
 ) -> str:
     if len(got) != len(expected):
         return f"{len(got)} outputs, not {len(expected)}"
-    for k, (x, y) in enumerate(zip(got, expected, strict=True)):
-        y = np.asarray(y)
+    for k, (x, y) in enumerate(zip(got, map(_array, expected), strict=True)):
         if x.dtype != y.dtype or x.shape != y.shape:
             return f"output {k} is {x.dtype}{list(x.shape)}, not {y.dtype}{list(y.shape)}"
         if x.dtype.kind == "f":
