@@ -327,7 +327,7 @@ def _einsum_infer(site: Site) -> Types:
     dtype = site.same_type(*site.present())
     try:
         # Views of one element: only the shapes are looked at.
-        dummies = [np.broadcast_to(np.zeros(1, np.int8), t.shape) for t in site.present()]
+        dummies = [np.broadcast_to(np.zeros((), np.int8), t.shape) for t in site.present()]
         shape = _einsum_shape(_equation(site), dummies)
     except (ValueError, KeyError, IndexError) as error:
         site.fail(f"equation {_equation(site)!r}: {error}")

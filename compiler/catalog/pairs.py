@@ -119,18 +119,19 @@ def _floored(a: Expr, b: Expr) -> Expr:
 
 @define("BitShift", infer=_joint(INTEGERS), native=True)
 def bit_shift(site: Site) -> Code:
-    """A shift, to the right an arithmetic one of signed integers; by the width or more it is 0,
-    or -1 of negative ones to the right."""
+    """A shift, to the right an arithmetic one of signed integers; by the width or more, or by a
+    negative amount, it is 0, or -1 of negative ones to the right."""
     dtype, left = site.x.dtype, site.text("direction", "") == "LEFT"
     limit, most = number(dtype.bits, dtype), number(dtype.bits - 1, dtype)
     zero = number(0, dtype)
 
     def value(a: Expr, b: Expr) -> Expr:
         amount = Binary("max", Binary("min", b, most), zero)
+        fits = less(b, limit) & (zero <= b)
         if not left:
             beyond = choose(less(a, zero), number(-1, dtype), zero) if dtype.kind == "i" else zero
-            return choose(less(b, limit), a >> amount, beyond)
-        return choose(less(b, limit), a << amount, zero)
+            return choose(fits, a >> amount, beyond)
+        return choose(fits, a << amount, zero)
 
     return pointwise(site, value)
 

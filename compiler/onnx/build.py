@@ -344,7 +344,7 @@ class _Builder:
             return None
         arrays = [t.data if t else None for t in site.inputs]
         if site.kind in UNSEEN:
-            arrays = [np.broadcast_to(np.zeros(1, element_dtype(site.x.dtype)), site.x.shape)]
+            arrays = [np.broadcast_to(np.zeros((), element_dtype(site.x.dtype)), site.x.shape)]
         elif any(t is not None and t.data is None for t in site.inputs):
             return None
         if sum(a.size for a in arrays if a is not None) > FOLD_LIMIT and site.kind not in UNSEEN:

@@ -45,9 +45,26 @@ def parse(data: bytes, name: str) -> Any:
         model.ParseFromString(data)
     except (DecodeError, RuntimeError, ValueError):
         raise ModelError(f"{name}: not an ONNX file, or a damaged one") from None
+    if not _readable(model):
+        raise ModelError(f"{name}: a damaged ONNX file: a text in it is not UTF-8")
     if not model.HasField("graph") or not model.opset_import:
         raise ModelError(f"{name}: not an ONNX file, or a damaged one: it has no graph or opset")
     return model
+
+
+def _readable(message: Any) -> bool:
+    """Whether all texts are; protobuf gives the bytes of one that is not."""
+    for field, value in message.ListFields():
+        if field.type == field.TYPE_STRING:
+            if isinstance(value, bytes):
+                return False
+            if not isinstance(value, str) and any(isinstance(text, bytes) for text in value):
+                return False
+        elif field.type == field.TYPE_MESSAGE:
+            inner = [value] if hasattr(value, "ListFields") else value
+            if not all(map(_readable, inner)):
+                return False
+    return True
 
 
 def type_name(code: int) -> str:
@@ -109,7 +126,7 @@ def _external(tensor: Any, folder: Path | None, size: int, where: str) -> bytes:
         with path.open("rb") as file:
             file.seek(offset)
             raw = file.read(size)
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, ValueError) as error:
         raise ModelError(f"{where}: {location!r} cannot be read ({error})") from None
     if len(raw) != size:
         raise ModelError(f"{where}: {location!r} ends before its {size} bytes from {offset}")
