@@ -177,7 +177,8 @@ class _Builder:
 
     def label(self, node: Any) -> str:
         name = node.name or next(iter(node.output), "")
-        return f"{self.where}: node {name!r} ({node.op_type})"
+        kind = node.op_type if node.op_type.isidentifier() else repr(node.op_type)
+        return f"{self.where}: node {name!r} ({kind})"
 
     def node(self, node: Any, inputs: Sequence[str], scope: Scope) -> Sequence[str | None]:
         """The tensors that a node writes."""

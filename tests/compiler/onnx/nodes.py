@@ -1,16 +1,19 @@
 """ONNX's own tests of single operators, run as a user would run the models.
 
 ``python -m tests.compiler.onnx.nodes [WORD ...]`` runs them all, or those whose names hold one of
-the words, and prints what became of them.
+the words, and prints what became of them; with ``--write FILE`` it
+writes docs/onnx-tests.md.
 """
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -96,13 +99,60 @@ def every(words: Sequence[str] = ()) -> Iterator[Outcome]:
             yield run(case)
 
 
+def some(modules: Sequence[str]) -> list[Any]:
+    """The tests in some of the package's files, without making all the others."""
+    package = importlib.import_module("onnx.backend.test.case.node")
+    made = package._NodeTestCases
+    found: list[Any] = []
+    for module in modules:
+        name = f"{package.__name__}.{module}"
+        first = len(made)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            if name in sys.modules:
+                importlib.reload(sys.modules[name])
+            else:
+                importlib.import_module(name)
+        found += made[first:]
+    return found
+
+
+def page(outcomes: Sequence[Outcome]) -> str:
+    """docs/onnx-tests.md."""
+    from onnx.version import version
+
+    counts = Counter(outcome.verdict for outcome in outcomes)
+    lines = [
+        "# ONNX's own tests of operators",
+        "",
+        "Written by `python -m tests.compiler.onnx.nodes --write docs/onnx-tests.md`, which runs",
+        f"the {len(outcomes)} node tests of onnx {version} through `weft.jit` on the CPU.",
+        "",
+        f"{counts['passed']} pass, {counts['failed']} fail, {counts['not supported']} hold what is not",
+        "supported and are refused with its name before anything runs.",
+        "",
+        "| not passed | verdict | why |",
+        "|---|---|---|",
+    ]
+    for outcome in outcomes:
+        if outcome.verdict != "passed":
+            why = outcome.reason.removeprefix(f"{outcome.name}: ").replace("|", "/")
+            lines.append(f"| `{outcome.name}` | {outcome.verdict} | {why[:160]} |")
+    return "\n".join(lines) + "\n"
+
+
 def main() -> None:
-    counts: Counter[str] = Counter()
-    for outcome in every(sys.argv[1:]):
-        counts[outcome.verdict] += 1
-        if outcome.verdict != "passed" or len(sys.argv) > 1:
-            print(outcome.name, outcome.verdict, outcome.reason[:300], sep="\t")
-    print(f"{counts['passed']} of {sum(counts.values())} pass", dict(counts))
+    writes = sys.argv[1:2] == ["--write"]
+    words = [] if writes else sys.argv[1:]
+    outcomes = []
+    for outcome in every(words):
+        outcomes.append(outcome)
+        if outcome.verdict != "passed" or words:
+            print(outcome.name, outcome.verdict, outcome.reason[:300], sep="\t", flush=True)
+    counts = Counter(outcome.verdict for outcome in outcomes)
+    print(f"{counts['passed']} of {len(outcomes)} pass", dict(counts))
+    if writes:
+        Path(sys.argv[2]).write_text(page(outcomes))
 
 
 if __name__ == "__main__":
