@@ -7,10 +7,23 @@ those of ONNX's operators in their newest version; older versions differ in wher
 stands, which :meth:`.site.Site.list_of` looks for in both places.
 """
 
-from . import indexing, movement, pairs, pointwise, pools, products, quantization, reductions
+from . import (
+    indexing,
+    movement,
+    pairs,
+    pointwise,
+    pools,
+    products,
+    quantization,
+    recurrent,
+    reductions,
+    spectra,
+    vision,
+)  # fmt: skip
 from .site import CATALOG, Code, Definition, Kernel, Site, ValueNeeded
 
 __all__ = [
     "CATALOG", "Code", "Definition", "Kernel", "Site", "ValueNeeded", "indexing", "movement",
-    "pairs", "pointwise", "pools", "products", "quantization", "reductions",
+    "pairs", "pointwise", "pools", "products", "quantization", "recurrent", "reductions", "spectra",
+    "vision",
 ]  # fmt: skip

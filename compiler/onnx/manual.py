@@ -55,8 +55,9 @@ sort. *Composed* operators are built from those, as ONNX's own schemas say.
 
 TAIL = """
 `Constant` is any tensor of numbers. `If` takes a condition that is known when shapes are, and its
-branch stands for it. Functions of the model are put in place. Elements are `float16`, `float`, `double`,
-integers of 8 to 64 bits, signed or not, and truth values; half precision is computed in single.
+branch stands for it. Functions of the model are put in place. Elements are `float16`, `float`,
+`double`, integers of 8 to 64 bits, signed or not, and truth values; half precision is computed in
+single.
 
 [onnx-tests.md](onnx-tests.md) lists what ONNX's own tests of single operators say.
 """
