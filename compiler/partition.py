@@ -9,12 +9,8 @@ from dataclasses import dataclass, replace
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import UnsupportedError
 from ..isa.nest import I8
-<<<<<<< HEAD
 from .fit import changes_nothing
-from .graph import Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape
-=======
 from .graph import Call, Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape, op_name
->>>>>>> onnx
 from .jobs import Job, job_of
 from .kernel import DRAM_RANK, Kernel, Refusal, dram_shape, kernel_of
 from .operators import nest_of, reason_against
@@ -150,16 +146,12 @@ def fills_of(graph: Graph) -> dict[str, int]:
 def kernel_for(graph: Graph, node: Node) -> Kernel:
     """The normal form of a node's nest; :class:`.kernel.Refusal` if it has none."""
     if isinstance(node.op, Reshape):
-<<<<<<< HEAD
         raise Refusal(COPIES)
-=======
-        raise Refusal("a copy; there is nothing to compute")
     if isinstance(node.op, Call):
         x = graph.tensors[node.inputs[0]] if node.inputs and node.inputs[0] else None
         if x is not None and x.dtype != I8:
             raise Refusal(f"{x.name!r} is {x.dtype}, not i8")
         raise Refusal(f"{node.op.kind} has no form in integers that instructions match")
->>>>>>> onnx
     operator = nest_of(graph, node)
     if operator.scratch:
         raise Refusal(f"{op_name(node.op)} needs memory for intermediate values")
