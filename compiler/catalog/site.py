@@ -156,7 +156,7 @@ class Site:
         value = self.attributes.get(name, tuple(default) if default is not None else None)
         if not isinstance(value, tuple) or not all(isinstance(v, int) for v in value):
             self.fail(f"attribute {name} is {value!r:.40}, not a list of integers")
-        return value
+        return tuple(int(v) for v in value)
 
     def list_of(self, name: str, position: int) -> tuple[int, ...] | None:
         """Integers of an attribute or, in later versions, of an input; None without either."""

@@ -79,7 +79,7 @@ def test_one_symbol_is_one_size(tmp_path):
 
 def test_everything_that_is_not_supported_is_named_at_once(tmp_path):
     nodes = [
-        helper.make_node("Det", ["x"], ["d"], name="first"),
+        helper.make_node("RandomUniformLike", ["x"], ["d"], name="first"),
         helper.make_node("Relu", ["x"], ["r"]),
         helper.make_node("RandomNormalLike", ["r"], ["y"], name="second"),
         helper.make_node("Foo", ["r"], ["z"], name="third", domain="com.acme"),
