@@ -265,6 +265,23 @@ class Definition:
     lower: Callable[[Site], Code | Kernel]
     native: bool
 
+    def types(self, site: Site) -> Types:
+        """What ``infer`` says; whatever it stumbles over in a model's numbers is a ModelError."""
+        try:
+            return self.infer(site)
+        except STUMBLES as error:
+            site.fail(f"malformed ({error})")
+
+    def code(self, site: Site) -> Code | Kernel:
+        """What ``lower`` makes, in the same way."""
+        try:
+            return self.lower(site)
+        except STUMBLES as error:
+            site.fail(f"malformed ({error})")
+
+
+STUMBLES = (ValueError, ArithmeticError, TypeError, IndexError, KeyError, MemoryError)
+"""What comes of attributes and constants that no check expected: infinities as extents, say."""
 
 CATALOG: dict[str, Definition] = {}
 """Every operator, by name."""
