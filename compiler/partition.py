@@ -72,7 +72,7 @@ def place(
         elif _is_view(graph, node, on_host) and not _on_host(node.inputs[0], placed):
             views[node.outputs[0]] = node
         else:
-            view = views.get(node.inputs[0])
+            view = views.get(node.inputs[0]) if node.inputs else None
             try:
                 if view is not None:
                     seen = replace(node, inputs=(view.inputs[0], *node.inputs[1:]))
@@ -105,9 +105,10 @@ def _is_view(graph: Graph, node: Node, on_host: frozenset[str]) -> bool:
     if not isinstance(readers[0].op, FullyConnected) or readers[0].name in on_host:
         return False
     x, out = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
-    if x.data is not None or max(len(x.shape), len(out.shape)) > DRAM_RANK or not x.shape:
+    if x.data is not None or max(len(x.shape), len(out.shape)) > DRAM_RANK:
         return False
-    return x.quant == out.quant and dram_shape(x.shape) == dram_shape(out.shape)
+    same = x.quant == out.quant and x.dtype == out.dtype and bool(x.shape and out.shape)
+    return same and dram_shape(x.shape) == dram_shape(out.shape)
 
 
 def _on_host(name: str, placed: Sequence[Placement]) -> bool:
