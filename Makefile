@@ -30,6 +30,7 @@ check: .venv/.installed-dev
 
 docs: .venv/.installed-dev
 	$(BIN)/python -m weft.isa.manual docs/isa.md
+	$(BIN)/python -m weft.compiler.onnx.manual docs/onnx.md
 
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/simulation_speed.py

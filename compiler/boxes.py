@@ -21,6 +21,7 @@ class Mover:
         self.config = config
         self.instructions = InstructionSet(config)
         self.records = self.instructions.load_of(MemoryType.QNT).name if config.requantize else ""
+        self.starts = self.instructions.load_of(MemoryType.ACC).name
 
     def limit(self, operation: str, name: str) -> int:
         """The greatest value of a field."""
@@ -109,7 +110,7 @@ class Mover:
         together = whole and size_y * width == pitch and len(planes) > 1
         if (
             together
-            and _consecutive(planes)
+            and consecutive(planes)
             and height * width <= self.limit(image.load, "x_stride")
         ):
             source = plane + planes[0] * height * width + y * width
@@ -199,5 +200,6 @@ def clip(first: int, count: int, step: int, extent: int) -> tuple[int, int, int,
     return before, inside, after, first + before * step if inside else 0
 
 
-def _consecutive(numbers: Sequence[int]) -> bool:
+def consecutive(numbers: Sequence[int]) -> bool:
+    """Whether each is the one before plus 1."""
     return all(b == a + 1 for a, b in pairwise(numbers))

@@ -201,15 +201,15 @@ class AcceleratorConfig:
         return max(1, (self.qnt_depth - 1).bit_length())
 
     @property
+    def deepest(self) -> str:
+        """The scratchpad with the most elements."""
+        names = ("uop", "inp", "wgt", "acc", "qnt")
+        return max(names, key=lambda name: getattr(self, f"{name}_depth"))
+
+    @property
     def greatest_index_bits(self) -> int:
         """Bits that the deepest scratchpad's index needs."""
-        return max(
-            self.uop_index_bits,
-            self.inp_index_bits,
-            self.wgt_index_bits,
-            self.acc_index_bits,
-            self.qnt_index_bits,
-        )
+        return getattr(self, f"{self.deepest}_index_bits")
 
     @property
     def depths_text(self) -> str:

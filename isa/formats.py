@@ -134,7 +134,8 @@ def _pack(name: str, fields: tuple[Field, ...], config: AcceleratorConfig, bits:
         if at + width > bits:
             raise ConfigError(
                 f"{name}.{field.name} needs {width} bits from bit {at} on, but the encoding ends "
-                f"at bit {bits}; make the scratchpads shallower ({config.depths_text})"
+                f"at bit {bits}; smaller uop_bytes, inp_bytes, wgt_bytes or acc_bytes make the "
+                f"fields shorter ({config.depths_text})"
             )
         slots.append(Slot(field.name, at, width, field.signed))
         at += width
@@ -273,5 +274,6 @@ def check(config: AcceleratorConfig) -> None:
         if base is not None and base.width < config.greatest_index_bits:
             raise ConfigError(
                 f"{format.name}.sram_base has {base.width} bits, but a scratchpad needs "
-                f"{config.greatest_index_bits} ({config.depths_text})"
+                f"{config.greatest_index_bits}; make {config.deepest}_bytes smaller "
+                f"({config.depths_text})"
             )
