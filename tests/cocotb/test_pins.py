@@ -214,8 +214,7 @@ MISTAKES: list[dict[str, Mistake]] = [
         "fetch": (rig, "ReadPort", "axi.rresp[1]", "axi.rresp[0]"),
         "load": (box_reader, "Placer", "busy, empty = Signal(),",
                  "busy, empty = Signal(reset_less=True),"),
-        "compute": (compute, "Accumulators", "(self.step.address == port.address)",
-                    "(self.step.address[1:] == port.address[1:])"),
+        "compute": (compute, "Steps", "offset.eq(next_outer)", "offset.eq(outer)"),
         "store": (store, "Packer", "inside.eq(~last)", "inside.eq(~last & (room == slots))"),
     },
 ]
