@@ -203,8 +203,8 @@ MISTAKES: list[dict[str, Mistake]] = [
     {
         "fetch": (rig, "Fetch", "at, held, failed = Signal(range(beats)),",
                   "at, held, failed = Signal(range(beats), reset_less=True),"),
-        "load": (box_reader, "Placer", "fails = inside & self.beat.valid & self.beat.p.error",
-                 "fails = inside & self.beat.p.error & (part == 0)"),
+        "load": (box_reader, "Placer", "step.eq(offers & self._accepted(m, memory_type))",
+                 "step.eq(offers)"),
         "compute": (rig, "ComputeEngine", "count, left = Signal(range(IN_FLIGHT + 1)),",
                     "count, left = Signal(range(IN_FLIGHT + 1), reset_less=True),"),
         "store": (store, "AccReader", "left = Signal.like(self.i.p.count)",
