@@ -11,7 +11,7 @@ from ..isa.memories import MemoryType
 from .emit import Action, Span
 from .image import Image
 from .schedule import Range, part
-from .tiling import Extents, row_length
+from .tiling import Extents, box_rows, row_length
 
 
 class Mover:
@@ -72,8 +72,10 @@ class Mover:
         taps: Range,
         need: Extents,
         slot: Span,
+        stripe: Range | None = None,
     ) -> list[Action]:
         """The input of a tile: for each channel block the box that its windows cover.
+
 
         Parameters
         ----------
@@ -89,15 +91,18 @@ class Mover:
             Of a full tile.
         slot : Span
             Where to.
+        stripe : Range or None
+            Of the tile's rows, counted from its first: only what these read and none before them.
         """
         _, height, width, _ = image.shape
         step = image.rows.stride if need.skips_rows else 1
-        count = (
-            rows.count
-            if need.skips_rows
-            else ((rows.count - 1) * image.rows.stride + (taps.count - 1) * image.rows.dilation + 1)
+        stripe = stripe or Range(0, rows.count)
+        done, end = (
+            box_rows(image.rows, n, taps.count, need.skips_rows) if n else 0
+            for n in (stripe.start, stripe.start + stripe.count)
         )
-        first = rows.start * image.rows.stride + taps.start * image.rows.dilation
+        count = end - done
+        first = rows.start * image.rows.stride + taps.start * image.rows.dilation + done * step
         top, size_y, bottom, y = clip(first + image.rows.origin, count, step, height)
         span = row_length(image.columns, columns.count)
         start = columns.start * image.columns.stride + image.columns.origin
@@ -120,7 +125,7 @@ class Mover:
         actions: list[Action] = []
         for i, block in enumerate(planes):
             source = plane + block * height * width + y * width + x
-            target = part(slot, i * pitch, pitch)
+            target = part(slot, i * pitch + done * span, count * span)
             box = (size_y, size_x)
             actions += self.load(image.load, target, source, box, stride, pads, image.pad)
         return actions

@@ -10,20 +10,27 @@ from ..isa.config import AcceleratorConfig
 from .boxes import Mover
 from .emit import Action, Span, Uops
 from .schedule import Bases, Range, Rings, Slots, Stage, part
-from .tiling import Layer, Tile, blocks_of, extents, row_length
+from .tiling import Layer, Tile, blocks_of, box_rows, extents, row_length
 from .work import Contraction
 
 WEIGHTS_AT_ONCE = 8
 """Elements of one load, so that others need not wait long for it."""
+STRIPES = 4
+"""Of a tile that is neither the first nor the last."""
+STRIPE = 64
+"""Positions of the shortest stripe, so that its micro-ops are few beside its steps."""
 
 
 @dataclass(frozen=True)
 class _Chunk:
-    """One stage of a contraction: a tile of the output and a chunk of its reduction."""
+    """One stage of a contraction: a tile of the output, or some rows of it, and a chunk of its
+    reduction. ``rows`` are the tile's, ``stripe`` those of this stage, counted from the tile's.
+    """
 
     batch: int
     blocks: Range
     rows: Range
+    stripe: Range
     columns: Range
     depth: Range
     taps: Range
@@ -49,10 +56,32 @@ def _chunks(layer: Layer, tile: Tile) -> Iterator[_Chunk]:
         for depth in Range.cut(layer.depth, tile.depth)
         for taps in Range.cut(layer.rows.taps, tile.taps)
     ]
-    for blocks, (batch, rows, columns) in outer:
+    for number, (blocks, (batch, rows, columns)) in enumerate(outer):
         for i, (depth, taps) in enumerate(reductions):
+            stripes = [Range(0, rows.count)]
+            if len(reductions) == 1 and rows.count * columns.count >= 2 * STRIPE:
+                least = blocks_of(STRIPE, columns.count)
+                stripes = _stripes(rows.count, least, number == 0, number == len(outer) - 1)
             last = i == len(reductions) - 1
-            yield _Chunk(batch, blocks, rows, columns, depth, taps, i == 0, last)
+            for stripe in stripes:
+                yield _Chunk(batch, blocks, rows, stripe, columns, depth, taps, i == 0, last)
+
+
+def _stripes(rows: int, least: int, starts: bool, ends: bool) -> list[Range]:
+    """A tile's rows in stripes of ``least`` and more, :data:`STRIPES` of them if there is a choice.
+
+    So the array can begin, and the next load overwrite, before all of a tile is loaded or done.
+    At the start of a layer it waits for what the first stripe reads, at the end for the store of
+    the last one: those are the shortest, and the others as long as all on their outer side.
+    """
+    sizes, left = list[int](), rows
+    while left:
+        size = max(least, sum(sizes) if starts or ends else blocks_of(rows, STRIPES))
+        sizes.append(size if left >= 2 * size else left)
+        left -= sizes[-1]
+    if ends:
+        sizes.reverse()
+    return [Range(sum(sizes[:i]), size) for i, size in enumerate(sizes)]
 
 
 class ContractionSchedule:
@@ -108,6 +137,7 @@ class ContractionSchedule:
             self.slots["qnt"] = Slots("qnt", config.qnt_depth, tile.outputs, 2, rings)
         self._first_record = rings.take("qnt", records) if self.resident else 0
         self._acc: Span | None = None
+        self._loads_input = True
         self.stages = [self._stage(chunk) for chunk in chunks]
         if self.resident:
             span = Span("qnt", self._first_record, self._first_record + records)
@@ -151,12 +181,14 @@ class ContractionSchedule:
         inp, known = self.slots["inp"].take(self._inp_key(chunk))
         image = self.layer.image
         _, height, width, channels = image.shape
-        if not known:
+        if chunk.stripe.start == 0:
+            self._loads_input = not known
+        if self._loads_input:
             planes = blocks_of(channels, self.config.block)
             plane = self.bases.tensors[image.tensor] + chunk.batch * planes * height * width
             stage.loads += self.mover.image(
                 image, plane, self._blocks(chunk), chunk.rows, chunk.columns, chunk.taps,
-                self.need, inp,
+                self.need, inp, chunk.stripe,
             )  # fmt: skip
         wgt, known = self.slots["wgt"].take(self._wgt_key(chunk))
         if not known:
@@ -165,9 +197,11 @@ class ContractionSchedule:
             key = chunk.batch, chunk.blocks, chunk.rows, chunk.columns
             self._acc, _ = self.slots["acc"].take(key)
         assert self._acc is not None
-        stage.steps += self._steps(chunk, inp, wgt, self._acc)
+        row = chunk.blocks.count * chunk.columns.count
+        acc = part(self._acc, chunk.stripe.start * row, chunk.stripe.count * row)
+        stage.steps += self._steps(chunk, inp, wgt, acc)
         if chunk.last:
-            self._end(chunk, stage, self._acc)
+            self._end(chunk, stage, acc)
         return stage
 
     # --- weights -------------------------------------------------------------------------------
@@ -232,10 +266,11 @@ class ContractionSchedule:
         layer, need = self.layer, self.need
         planes = self._blocks(chunk)
         extent = self._extents(chunk)
-        positions = chunk.rows.count * chunk.columns.count
+        positions = chunk.stripe.count * chunk.columns.count
         apart = layer.tap_lanes * layer.columns.dilation
         length = row_length(layer.columns, chunk.columns.count)
         row = length * (1 if need.skips_rows else layer.rows.dilation)
+        first = chunk.stripe.start * length * (1 if need.skips_rows else layer.rows.stride)
         uops: list[tuple[int, int, int]] = []
         for d in range(chunk.depth.count):
             for ky in range(chunk.taps.count):
@@ -243,7 +278,7 @@ class ContractionSchedule:
                     for o in range(chunk.blocks.count):
                         block = layer.weights.inputs[chunk.blocks.start + o][chunk.depth.start + d]
                         plane = planes.index(block) * need.box_rows * need.box_columns
-                        tap = ky * row + kx * apart
+                        tap = first + ky * row + kx * apart
                         at = 0
                         for i, n in zip((o, d, ky, kx), extent, strict=True):
                             at = at * n + (i if n > 1 else 0)
@@ -255,7 +290,7 @@ class ContractionSchedule:
 
     def _steps(self, chunk: _Chunk, inp: Span, wgt: Span, acc: Span) -> list[Action]:
         uops = self._uops(chunk, inp, wgt, acc)
-        rows, columns = chunk.rows.count, chunk.columns.count
+        rows, columns = chunk.stripe.count, chunk.columns.count
         stride = 1 if self.need.skips_rows else self.layer.rows.stride
         loops = {"iter_out": rows, "iter_in": columns}
         dst = {"dst_factor_out": columns if rows > 1 else 0,
@@ -267,11 +302,10 @@ class ContractionSchedule:
         outputs = chunk.blocks.count
         target = part(acc, 0, outputs * rows * columns)
         weights = part(wgt, 0, math.prod(self._extents(chunk)))
-        planes = len(self._blocks(chunk)) * self.need.box_rows * self.need.box_columns
-        inputs = part(inp, 0, planes + self.layer.overhang)
+        inputs = self._inputs(chunk, inp)
 
         def step(operation: str, bgn: int, end: int) -> Action:
-            reads = () if operation == "gemm.reset" else (inputs, weights, target)
+            reads = () if operation == "gemm.reset" else (*inputs, weights, target)
             operands = loops | dst if operation == "gemm.reset" else loops | dst | src
             return Action(operation, operands, reads, (target,), uops, (bgn, end))
 
@@ -281,6 +315,17 @@ class ContractionSchedule:
         if len(uops) > outputs:
             actions.append(step(self.work.add, outputs, len(uops)))
         return actions
+
+    def _inputs(self, chunk: _Chunk, inp: Span) -> tuple[Span, ...]:
+        """What the steps read of each plane in the scratchpad."""
+        need = self.need
+        stride = 1 if need.skips_rows else self.layer.rows.stride
+        length = row_length(self.layer.columns, chunk.columns.count)
+        first = chunk.stripe.start * stride * length
+        rows = box_rows(self.layer.rows, chunk.stripe.count, chunk.taps.count, need.skips_rows)
+        size = rows * length + self.layer.overhang
+        pitch = need.box_rows * need.box_columns
+        return tuple(part(inp, i * pitch + first, size) for i in range(len(self._blocks(chunk))))
 
     def _end(self, chunk: _Chunk, stage: Stage, acc: Span) -> None:
         """Stores the tile."""
@@ -299,7 +344,8 @@ class ContractionSchedule:
         shape = kernel.shapes[kernel.output]
         planes = blocks_of(shape[3], self.config.block)
         plane = self.bases.tensors[kernel.output] + chunk.batch * planes * shape[1] * shape[2]
+        rows = Range(chunk.rows.start + chunk.stripe.start, chunk.stripe.count)
         stage.stores += self.mover.tile(
-            self.work.ending.operation, acc, plane, shape[1:3], chunk.blocks, chunk.rows,
+            self.work.ending.operation, acc, plane, shape[1:3], chunk.blocks, rows,
             chunk.columns, record, record_step,
         )  # fmt: skip

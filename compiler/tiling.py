@@ -123,9 +123,7 @@ def extents(layer: Layer, tile: Tile) -> Extents:
     """Of a full tile."""
     rows, columns = layer.rows, layer.columns
     skips = tile.taps == 1 and rows.stride > 1
-    box_rows = (
-        tile.rows if skips else (tile.rows - 1) * rows.stride + (tile.taps - 1) * rows.dilation + 1
-    )
+    height = box_rows(rows, tile.rows, tile.taps, skips)
     box_columns = row_length(columns, tile.columns)
     blocks = tile.depth if layer.dense else layer.most_inputs(tile.outputs)
     shape = layer.weights.data.shape
@@ -136,15 +134,20 @@ def extents(layer: Layer, tile: Tile) -> Extents:
         * shape[3]
     )
     return Extents(
-        box_rows,
+        height,
         box_columns,
         skips,
         blocks,
-        blocks * box_rows * box_columns + layer.overhang,
+        blocks * height * box_columns + layer.overhang,
         wgt,
         tile.outputs * tile.rows * tile.columns,
         tile.outputs * tile.depth * tile.taps * layer.column_steps,
     )
+
+
+def box_rows(rows: Walk, count: int, taps: int, skips: bool) -> int:
+    """Rows of input under ``count`` rows of output; ``skips`` leaves out what one tap skips."""
+    return count if skips else (count - 1) * rows.stride + (taps - 1) * rows.dilation + 1
 
 
 def row_length(columns: Walk, count: int) -> int:
