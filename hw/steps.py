@@ -13,6 +13,7 @@ from .alu import reads_qnt
 from .interfaces import INDEX_BITS, Issue, format_struct, read_signature, uop_struct
 from .matrix import matmul_modes
 from .operation import OPERATION
+from .queue import Queue
 
 OPERANDS = ("dst", "src", "wgt")
 
@@ -165,7 +166,7 @@ class Steps(wiring.Component):
         The instruction of the step that has ``fault``.
     """
 
-    latency = 4
+    latency = 5
     """Cycles from ``i`` to ``o``."""
 
     def __init__(self, config: AcceleratorConfig):
@@ -252,7 +253,10 @@ class _Loops(wiring.Component):
 
 
 class _Indices(wiring.Component):
-    """Reads a place's micro-op, adds the offsets, checks the ranges: two cycles, one a cycle."""
+    """Reads a place's micro-op, adds the offsets, checks the ranges: three cycles, one a cycle.
+
+    The last of them is a queue's, so that whoever takes the steps stops nothing in its own cycle.
+    """
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
@@ -267,19 +271,40 @@ class _Indices(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        config, step = self.config, self.o.payload
-        place = Signal(place_layout(config))
-        held, stopped = Signal(), Signal()
-        advance = ~self.o.valid | self.o.ready
+        m.submodules.steps = steps = Queue(step_layout(self.config), 2)
+        wiring.connect(m, steps.o, wiring.flipped(self.o))
+        read, place = Signal(place_layout(self.config)), Signal(place_layout(self.config))
+        held, valid, stopped = Signal(), Signal(), Signal()
+        advance = ~valid | steps.i.ready
         m.d.comb += [
             self.i.ready.eq(advance),
             self.uop.enable.eq(advance & self.i.valid),
             self.uop.address.eq(self.i.payload.uop),
         ]
-        uop = data.View(uop_struct(config), self.uop.data)
-        index = {name: uop[name] + place[name] for name in OPERANDS}
-        does = place.operation
-        beyond = Signal()
+        uop = data.View(uop_struct(self.config), self.uop.data)
+        sums = {name: uop[name] + read[name] for name in OPERANDS}
+        index = {name: Signal.like(value, name=f"{name}_index") for name, value in sums.items()}
+        with m.If(advance):
+            m.d.sync += [held.eq(self.i.valid), read.eq(self.i.payload)]
+            m.d.sync += [valid.eq(held), place.eq(read)]
+            m.d.sync += [index[name].eq(sums[name]) for name in OPERANDS]
+
+        step = steps.i.payload
+        m.d.comb += [
+            steps.i.valid.eq(valid & ~stopped),
+            step.step.eq(place.step),
+            step.last.eq(place.last),
+            step.fault.eq(place.step & self._beyond(place, index)),
+            step.operation.eq(place.operation),
+            *(step[name].eq(index[name]) for name in OPERANDS),
+        ]
+        with m.If(steps.i.valid & steps.i.ready & step.fault):
+            m.d.sync += [stopped.eq(1), self.fault_index.eq(place.index)]
+        return m
+
+    def _beyond(self, place, index) -> Value:
+        """Whether an index that the operation accesses is out of range."""
+        config, does = self.config, place.operation
         depths = {"acc": config.acc_depth, "inp": config.inp_depth, "wgt": config.wgt_depth}
         outside = lambda name, memory: index[name][_bits(depths[memory]) :].any()  # noqa: E731
         # A depthwise step reads elements after its source, too.
@@ -289,26 +314,12 @@ class _Indices(wiring.Component):
         if config.requantize:
             depths["qnt"] = config.qnt_depth
             second = Mux(reads_qnt(config, does.alu_opcode), outside("src", "qnt"), second)
-        m.d.comb += beyond.eq(
+        return (
             place.uop[config.uop_index_bits :].any()
             | outside("dst", "acc")
             | (does.multiply & (outside("wgt", "wgt") | source))
             | (does.alu & ~does.use_imm & second)
         )
-        with m.If(advance):
-            m.d.sync += [
-                held.eq(self.i.valid),
-                place.eq(self.i.payload),
-                self.o.valid.eq(held & ~stopped),
-                step.step.eq(place.step),
-                step.last.eq(place.last),
-                step.fault.eq(place.step & beyond),
-                step.operation.eq(does),
-                *(step[name].eq(index[name]) for name in OPERANDS),
-            ]
-            with m.If(held & ~stopped & place.step & beyond):
-                m.d.sync += [stopped.eq(1), self.fault_index.eq(place.index)]
-        return m
 
 
 def _bits(depth: int) -> int:
