@@ -104,7 +104,8 @@ class Program:
 class AcceleratorStep:
     """A layer: the instructions of ``program`` that belong to ``layer`` do what ``nodes`` say.
 
-    ``macs`` is mathematical, without padding; ``compulsory_bytes`` is what any schedule must
+    ``macs`` is mathematical, without padding of channels; ``needed_macs`` are those of them that
+    multiply no padding of the image either. ``compulsory_bytes`` is what any schedule must
     move over the bus: every input, weight and parameter read once, every output written once.
     ``choices`` are the schedule's decisions, for the report.
     """
@@ -117,6 +118,7 @@ class AcceleratorStep:
     program: Program
     layer: int
     macs: int
+    needed_macs: int
     compulsory_bytes: int
     choices: Mapping[str, str | int]
 

@@ -21,6 +21,7 @@ class Mover:
         self.config = config
         self.instructions = InstructionSet(config)
         self.records = self.instructions.load_of(MemoryType.QNT).name if config.requantize else ""
+        self.starts = self.instructions.load_of(MemoryType.ACC).name
 
     def limit(self, operation: str, name: str) -> int:
         """The greatest value of a field."""
@@ -92,14 +93,14 @@ class Mover:
         slot : Span
             Where to.
         stripe : Range or None
-            Of the tile's rows, counted from its first: only what these read and none before them.
+            Of the output rows: only what these read, and none of the tile's before them.
         """
         _, height, width, _ = image.shape
         step = image.rows.stride if need.skips_rows else 1
-        stripe = stripe or Range(0, rows.count)
+        stripe = stripe or rows
         done, end = (
             box_rows(image.rows, n, taps.count, need.skips_rows) if n else 0
-            for n in (stripe.start, stripe.start + stripe.count)
+            for n in (stripe.start - rows.start, stripe.stop - rows.start)
         )
         count = end - done
         first = rows.start * image.rows.stride + taps.start * image.rows.dilation + done * step
@@ -114,7 +115,7 @@ class Mover:
         together = whole and size_y * width == pitch and len(planes) > 1
         if (
             together
-            and _consecutive(planes)
+            and consecutive(planes)
             and height * width <= self.limit(image.load, "x_stride")
         ):
             source = plane + planes[0] * height * width + y * width
@@ -204,5 +205,6 @@ def clip(first: int, count: int, step: int, extent: int) -> tuple[int, int, int,
     return before, inside, after, first + before * step if inside else 0
 
 
-def _consecutive(numbers: Sequence[int]) -> bool:
+def consecutive(numbers: Sequence[int]) -> bool:
+    """Whether each is the one before plus 1."""
     return all(b == a + 1 for a, b in pairwise(numbers))

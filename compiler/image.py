@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 
 from ..isa.memories import Engine
 from ..isa.nest import I8, Binary, Cast, Const, Expr, Index, Load, Select, walk
@@ -46,6 +47,13 @@ class Walk:
         starts = range(self.origin, self.origin + self.positions * self.stride, self.stride)
         offsets = range(0, self.reach, self.dilation)
         return len({s + o for s in starts for o in offsets} & set(range(self.extent)))
+
+    @property
+    def met(self) -> int:
+        """Pairs of an output position and a tap that meet an input position."""
+        starts = range(self.origin, self.origin + self.positions * self.stride, self.stride)
+        offsets = range(0, self.reach, self.dilation)
+        return sum(0 <= s + o < self.extent for s in starts for o in offsets)
 
     @property
     def before(self) -> int:
@@ -98,6 +106,12 @@ class Image:
         """What any schedule must read of it, ragged lanes left out."""
         n, _, _, c = self.shape
         return n * self.rows.touched * self.columns.touched * c
+
+    @property
+    def met(self) -> Fraction:
+        """The part of all products that are not with padding."""
+        pairs = [(w.met, w.positions * w.taps) for w in (self.rows, self.columns)]
+        return Fraction(pairs[0][0] * pairs[1][0], pairs[0][1] * pairs[1][1])
 
     @property
     def padded(self) -> bool:

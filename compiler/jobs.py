@@ -5,13 +5,14 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from fractions import Fraction
 
 import numpy as np
 
 from ..isa.config import AcceleratorConfig
 from .affine import is_index
 from .artifact import Unfold
-from .constants import pack_records, pack_weights, varies
+from .constants import pack_records, pack_weights, varies, with_starts
 from .contraction import ContractionSchedule
 from .elementwise import ElementwiseSchedule, plan, records_of
 from .kernel import Kernel
@@ -20,6 +21,7 @@ from .schedule import Bases, Rings, Stage
 from .tensorize import tensorize
 from .tiling import Layer, choose, extents
 from .work import Contraction, Elementwise
+from .zones import zone_records, zones_of
 
 
 class Job(ABC):
@@ -31,8 +33,8 @@ class Job(ABC):
         The activations that it reads, each once.
     output : str
         The one that it writes.
-    weights, records : ndarray
-        Constant elements of WGT and QNT, by element; empty if it has none.
+    weights, records, starts : ndarray
+        Constant elements of WGT, QNT and ACC, by element; empty if it has none.
     weight_bytes : int
         Of an element of WGT in DRAM.
     choices : mapping
@@ -43,10 +45,13 @@ class Job(ABC):
     output: str
     weights: np.ndarray
     records: np.ndarray
+    starts: np.ndarray = np.zeros(0, np.int32)
     weight_bytes: int
     choices: Mapping[str, str | int]
     read_bytes: int
     """What any schedule must read of its inputs."""
+    met: Fraction = Fraction(1)
+    """The part of its multiplications that are not with padding."""
     unfold: Mapping[str, Unfold] = {}
     """How its inputs lie, those that do not lie as usual."""
 
@@ -79,16 +84,27 @@ class ContractionJob(Job):
         n, _, _, c = kernel.shapes[kernel.output]
         self.work, self.config = work, config
         self.inputs, self.output = (work.image.tensor,), kernel.output
-        self.read_bytes = work.image.touched_bytes
+        self.read_bytes, self.met = work.image.touched_bytes, work.image.met
         self.weights = packed.data
         self.records = pack_records(kernel, record, channel, config)
+        batches = blocks(n, config.batch)
+        if batches * work.image.rows.positions * work.image.columns.positions == 1:
+            split = with_starts(self.records, c, config)
+            if split is not None:
+                self.records, self.starts = split
+        zones = zones_of(work.image, work.tap_lanes, True)
+        channel_axis = [loop for loop, _ in work.weight_lanes].index(work.channel)
+        taps = work.image.rows.taps, work.column_steps
+        self.records = zone_records(self.records, zones, packed, channel_axis, work.image.pad, taps)
         self.layer = Layer(
             work.image,
             packed,
-            blocks(n, config.batch),
+            batches,
             blocks(c, config.block),
             len(self.records),
+            zones,
             work.tap_lanes,
+            len(self.starts),
         )
         self.weight_bytes = self.layer.weight_bytes
         self.tile, cycles = choose(self.layer, config)

@@ -87,7 +87,8 @@ def unfolded(job: Job, kernel: Kernel, graph: Graph, config: AcceleratorConfig) 
         except Refusal:
             continue
         if other.estimate < job.estimate:
-            other.unfold, other.read_bytes = {name: unfold}, job.read_bytes
+            other.unfold = {name: unfold}
+            other.read_bytes, other.met = job.read_bytes, job.met
             job = other
     return job
 

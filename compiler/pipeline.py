@@ -209,10 +209,12 @@ def _accelerator_steps(module: Module, run: Sequence[Placement]) -> list[Acceler
         element = config.inp_element_bytes
         weights = constants.add(f"{name}.wgt", job.weights, job.weight_bytes)
         records = constants.add(f"{name}.qnt", job.records, config.qnt_element_bytes)
+        starts = constants.add(f"{name}.acc", job.starts, config.acc_element_bytes)
         bases = Bases(
             {name: tensors[name].address // element for name in (*job.inputs, job.output)},
             records // config.qnt_element_bytes,
             weights // job.weight_bytes,
+            starts // config.acc_element_bytes,
         )
         for stage in job.stages(bases, rings):
             stage.layer = number
@@ -241,6 +243,7 @@ def _accelerator_steps(module: Module, run: Sequence[Placement]) -> list[Acceler
                 program=program,
                 layer=number,
                 macs=macs(module.graph, node),
+                needed_macs=int(macs(module.graph, node) * job.met),
                 compulsory_bytes=compulsory_bytes(module.graph, node, job),
                 choices=job.choices,
             )

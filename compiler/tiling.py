@@ -17,6 +17,7 @@ from ..isa.config import AcceleratorConfig
 from .constants import Weights
 from .image import Image, Walk
 from .kernel import Refusal
+from .zones import Zone
 
 START_CYCLES = 10
 """What an instruction costs besides its steps or beats, roughly."""
@@ -37,9 +38,13 @@ class Layer:
     batches: int
     outputs: int
     records: int
-    """Elements of parameters: one an output block, or 1 for all."""
+    """Elements of parameters: for each zone that has its own one an output block, or 1 for all."""
+    zones: tuple[Zone, ...]
+    """Of the image, with the taps that are taken in each."""
     tap_lanes: int = 1
     """Taps of a row that one step covers."""
+    starts: int = 0
+    """Accumulators that are loaded before the first step: one an output block, or none."""
 
     @property
     def rows(self) -> Walk:
@@ -75,8 +80,15 @@ class Layer:
     @property
     def steps(self) -> int:
         """Steps of the array for the whole layer."""
-        positions = self.batches * self.outputs * self.rows.positions * self.columns.positions
-        return positions * self.depth * self.rows.taps * self.column_steps
+        each = sum(
+            z.rows.count * z.columns.count * z.taps.count * z.steps.count for z in self.zones
+        )
+        return self.batches * self.outputs * self.depth * each
+
+    @property
+    def variants(self) -> int:
+        """Elements of parameters for one output block."""
+        return max(zone.record for zone in self.zones) + 1
 
     @property
     def column_steps(self) -> int:
@@ -234,7 +246,7 @@ def _estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int | None
         or need.wgt > config.wgt_depth
         or need.acc > config.acc_depth
         or need.uops > config.uop_depth
-        or (layer.records > config.qnt_depth < tile.outputs)
+        or (layer.records > config.qnt_depth < tile.outputs * layer.variants)
         or max(tile.rows, tile.columns) >= trips
     ):
         return None
@@ -262,7 +274,8 @@ def _estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int | None
         inp_loads * inp_cycles
         + wgt_loads * wgt_cycles
         + variants * need.uops * 4 / config.bus_bytes
-        + layer.outputs * config.qnt_element_bytes / config.bus_bytes
+        + layer.records * config.qnt_element_bytes / config.bus_bytes
+        + layer.starts * config.acc_element_bytes / config.bus_bytes
     )
     computing = layer.steps + tiles * (chunks + 1) * START_CYCLES
     stores = tiles * tile.outputs * (1 if tile.columns == layer.columns.positions else tile.rows)

@@ -113,6 +113,7 @@ def _step_record(step: Step, program: int) -> dict[str, Any]:
     return record | {
         "program": program,
         "layer": step.layer,
+        "needed_macs": step.needed_macs,
         "compulsory_bytes": step.compulsory_bytes,
         "choices": dict(step.choices),
     }
@@ -196,6 +197,7 @@ def _step(record: Any, position: int, programs: Sequence[Program]) -> Step:
         programs[program],
         _integer(record, "layer", where),
         macs,
+        _integer(record, "needed_macs", where, most=MACS_LIMIT),
         _integer(record, "compulsory_bytes", where, most=MACS_LIMIT),
         choices,
     )

@@ -100,7 +100,7 @@ def _layer(model: CompiledModel, step: Any, profile: StepProfile) -> dict[str, A
             "utilization": 0.0,
             "stalls": {},
         }
-    array = step.macs / config.peak_macs
+    array = step.needed_macs / config.peak_macs
     bus = step.compulsory_bytes / config.bus_bytes
     return record | {
         "bound_cycles": max(array, bus),
