@@ -40,7 +40,7 @@ class Execute(wiring.Component):
     i : :py:`In(stream.Signature(step_layout(config)))`
         Steps in program order.
     inp : :py:`Out(input_signature(config))`
-        Inputs, with those that follow for depthwise steps.
+        Inputs, with those that follow for depthwise and sliding steps.
     wgt, qnt, dst, src : :py:`Out(read_signature(...))`
         Operands; ``dst`` and ``src`` read the accumulators, whose data come a cycle later than
         others and show what ``write`` writes meanwhile. ``qnt`` is there with ``requantize``.
@@ -134,8 +134,6 @@ class Execute(wiring.Component):
             early.eq(issued & slow_step),
             self.inp.enable.eq(multiplies),
             self.inp.address.eq(step.src),
-            self.wgt.enable.eq(multiplies),
-            self.wgt.address.eq(step.wgt),
             self.dst.enable.eq(early | late),
             self.dst.address.eq(Mux(late, reading.dst, step.dst)),
             elsewhere.eq(early & late),
@@ -160,10 +158,15 @@ class Execute(wiring.Component):
             self.done.eq(last.last & ~last.fault),
             self.fault.eq(last.fault),
         ]
+        weights = delayed(m, Cat(multiplies, step.wgt), matrix.ahead)
+        m.d.comb += Cat(self.wgt.enable, self.wgt.address).eq(weights)
         if config.taps:
-            m.d.comb += matrix.depthwise.eq(stages[1].operation.depthwise)
-        if config.taps > 1:
-            m.d.comb += self.inp.following.eq(does.depthwise)
+            m.d.comb += matrix.depthwise.eq(stages[1 + matrix.ahead].operation.depthwise)
+        within = step.lane.any() if config.sliding else 0
+        if config.neighbours > 1:
+            m.d.comb += self.inp.following.eq((does.depthwise if config.taps else 0) | within)
+        if config.sliding:
+            m.d.comb += matrix.slide.eq(delayed(m, step.lane, 1))
         if config.requantize:
             read, parameters = Cat(early & on_qnt, step.src), self.qnt.data
             if self.form == "simulation":
