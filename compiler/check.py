@@ -39,8 +39,8 @@ Touched = Mapping[str, np.ndarray]
 
 def check(
     program: Sequence[Instruction], config: AcceleratorConfig, segments: Sequence[Segment]
-) -> None:
-    """Return if ``program`` is sound on ``config``.
+) -> list[int]:
+    """The positions of a sound ``program``'s instructions, in an order that its tokens allow.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def check(
         before its write is known to be complete or overwritten before its last read is, a token
         that nobody takes or sends, no FINISH at the end.
     """
-    _Checker(program, config, segments).run()
+    return _Checker(program, config, segments).run()
 
 
 class _Checker:
@@ -85,16 +85,18 @@ class _Checker:
             (a, b): deque() for a in range(3) for b in range(3) if abs(a - b) == 1
         }
 
-    def run(self) -> None:
-        """Look at everything in an order that the tokens allow."""
+    def run(self) -> list[int]:
+        """Look at everything in an order that the tokens allow, and return that."""
         if not self.program or self.program[-1].operation != "finish":
             raise ProgramError("the program does not end in FINISH")
         ordering = Ordering(
             [self._step(i, instruction) for i, instruction in enumerate(self.program)],
             self.config.token_depth,
         )
+        order: list[int] = []
         for step in ordering.run():
             self._execute(step.engine, step.index)
+            order.append(step.index)
         if not ordering.finished:
             stop = ordering.stopped(len(self.program))
             raise ProgramError(f"deadlock: instruction {stop.index} waits for ever")
@@ -103,6 +105,7 @@ class _Checker:
                 raise ProgramError(
                     f"{len(queue)} tokens from {ENGINES[a].value} to {ENGINES[b].value} are left"
                 )
+        return order
 
     def _step(self, position: int, instruction: Instruction) -> Step:
         flags = sum(getattr(instruction, flag) * bit for flag, bit in FLAG_BITS.items())

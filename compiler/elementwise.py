@@ -80,6 +80,12 @@ class Plan:
         return starts
 
     @property
+    def uops(self) -> int:
+        """The most micro-ops of an instruction."""
+        acts = self.work.acts
+        return max([len(acts), *(self.tile[0] * _taps(self, act) for act in acts if act.taps)])
+
+    @property
     def total(self) -> int:
         """Elements of a slot."""
         return sum(self.size(region) for region in self.regions)
@@ -123,9 +129,16 @@ def plan(work: Elementwise, config: AcceleratorConfig) -> tuple[Plan, int]:
         for rows in (parts(height) if columns == width else [1])
         for count in (parts(planes) if columns == width else [1])
     ]
-    fitting = [p for p in options if p.total <= config.acc_depth and math.prod(p.tile) <= TRIPS]
+    fitting = [
+        p
+        for p in options
+        if p.total <= config.acc_depth and p.uops <= config.uop_depth and math.prod(p.tile) <= TRIPS
+    ]
     if not fitting:
         least = min(p.total for p in options)
+        if least <= config.acc_depth:
+            uops = min(p.uops for p in options)
+            raise Refusal(f"it needs {uops} micro-ops; this hardware has {config.uop_depth}")
         raise Refusal(
             f"its smallest tile needs {least} accumulators; this hardware has {config.acc_depth}"
         )

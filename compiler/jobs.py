@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
 from fractions import Fraction
 
 import numpy as np
@@ -15,11 +16,11 @@ from .artifact import Unfold
 from .constants import pack_records, pack_weights, varies, with_starts
 from .contraction import ContractionSchedule
 from .elementwise import ElementwiseSchedule, plan, records_of
-from .kernel import Kernel
+from .kernel import Kernel, Refusal
 from .layout import blocks
 from .schedule import Bases, Rings, Stage
 from .tensorize import tensorize
-from .tiling import Layer, choose, extents
+from .tiling import Layer, Tile, choose, extents
 from .work import Contraction, Elementwise
 from .zones import zone_records, zones_of
 
@@ -92,22 +93,26 @@ class ContractionJob(Job):
             split = with_starts(self.records, c, config)
             if split is not None:
                 self.records, self.starts = split
-        zones = zones_of(work.image, work.tap_lanes, True)
-        channel_axis = [loop for loop, _ in work.weight_lanes].index(work.channel)
-        taps = work.image.rows.taps, work.column_steps
-        self.records = zone_records(self.records, zones, packed, channel_axis, work.image.pad, taps)
-        self.layer = Layer(
+        whole = Layer(
             work.image,
             packed,
             batches,
             blocks(c, config.block),
             len(self.records),
-            zones,
+            zones_of(work.image, work.tap_lanes, False, False),
             work.tap_lanes,
             len(self.starts),
         )
+        self.layer, self.tile, cycles = _best(whole, config)
         self.weight_bytes = self.layer.weight_bytes
-        self.tile, cycles = choose(self.layer, config)
+        self.records = zone_records(
+            self.records,
+            self.layer.zones,
+            packed,
+            [loop for loop, _ in work.weight_lanes].index(work.channel),
+            work.image.pad,
+            (work.image.rows.taps, work.column_steps),
+        )
         tile, need = self.tile, extents(self.layer, self.tile)
         self.choices = {
             "tile": f"{tile.outputs}x{tile.rows}x{tile.columns}",
@@ -123,6 +128,25 @@ class ContractionJob(Job):
         return ContractionSchedule(
             self.work, self.layer, self.tile, len(self.records), bases, self.config, rings
         ).stages
+
+
+def _best(whole: Layer, config: AcceleratorConfig) -> tuple[Layer, Tile, int]:
+    """The layer with as many zones as are worth while, its tile, and the estimate of its cycles."""
+    image, found = whole.image, list[tuple[Layer, Tile, int]]()
+    ways = [(False, False), (True, False), (True, True)]
+    refused: Refusal | None = None
+    for zones in dict.fromkeys(zones_of(image, whole.tap_lanes, *way) for way in ways):
+        layer = replace(whole, zones=zones)
+        if image.pad and zones != whole.zones:
+            layer = replace(layer, records=whole.outputs * layer.variants)
+        try:
+            found.append((layer, *choose(layer, config)))
+        except Refusal as refusal:
+            refused = refused or refusal
+    if not found:
+        assert refused is not None
+        raise refused
+    return min(found, key=lambda way: way[2])
 
 
 class ElementwiseJob(Job):

@@ -4,21 +4,28 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import UnsupportedError
 from ..isa.nest import I8
+from .fit import changes_nothing
 from .graph import Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape
 from .jobs import Job, job_of
 from .kernel import Kernel, Refusal, kernel_of
 from .operators import nest_of, reason_against
 from .unfold import unfoldings
 
+UNCHANGED = "it changes nothing, whichever of the 256 values an element has; it becomes a copy"
+"""The reason of a node that the host passes on."""
+
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a node runs: on the accelerator as ``job``, or on the host for ``reason``."""
+    """Where a node runs: on the accelerator as ``job``, or on the host for ``reason``.
+
+    ``node`` is the graph's, or a copy of its input that equals it.
+    """
 
     node: Node
     job: Job | None
@@ -60,6 +67,10 @@ def place(
         else:
             try:
                 kernel = kernel_for(graph, node)
+                if changes_nothing(kernel) and _on_host(node.inputs[0], placed):
+                    copy = replace(node, op=Reshape(), inputs=node.inputs[:1])
+                    placed.append(Placement(copy, None, UNCHANGED))
+                    continue
                 job = job_of(kernel, config)
                 if _host_writes_for_it_alone(graph, node, placed):
                     job = unfolded(job, kernel, graph, config)
@@ -71,12 +82,16 @@ def place(
     return tuple(placed)
 
 
+def _on_host(name: str, placed: Sequence[Placement]) -> bool:
+    """Whether the host writes this activation."""
+    return all(p.job is None for p in placed if name in p.node.outputs)
+
+
 def _host_writes_for_it_alone(graph: Graph, node: Node, placed: Sequence[Placement]) -> bool:
     """Whether the host writes the node's first input, and nothing but this node reads it."""
     x = node.inputs[0]
-    writers = [p for p in placed if x in p.node.outputs]
     readers = [other for other in graph.nodes if x in other.inputs]
-    return readers == [node] and all(p.job is None for p in writers)
+    return readers == [node] and _on_host(x, placed)
 
 
 def unfolded(job: Job, kernel: Kernel, graph: Graph, config: AcceleratorConfig) -> Job:

@@ -18,6 +18,7 @@ from .emit import finish
 from .graph import Graph
 from .kernel import dram_shape
 from .layout import packed_bytes
+from .meaning import Meaning, check_meaning
 from .microops import place_uops
 from .order import in_order
 from .partition import Placement, compulsory_bytes, macs, place
@@ -100,12 +101,14 @@ def verify_graph(module: Module) -> Module:
 def partition(module: Module) -> Module:
     """Every node has a place; what runs on the accelerator is matched with instructions, cut."""
     groups: list[tuple[Placement, ...]] = []
-    for placed in place(module.graph, module.config, module.placement, module.on_host):
+    placement = place(module.graph, module.config, module.placement, module.on_host)
+    for placed in placement:
         if placed.job is None and groups and groups[-1][0].job is None:
             groups[-1] = (*groups[-1], placed)
         else:
             groups.append((placed,))
-    return replace(module, groups=tuple(groups))
+    graph = replace(module.graph, nodes=tuple(placed.node for placed in placement))
+    return replace(module, graph=graph, groups=tuple(groups))
 
 
 def allocate(module: Module) -> Module:
@@ -143,13 +146,24 @@ def emit(module: Module) -> Module:
 
 
 def check_programs(module: Module) -> Module:
-    """No program races, leaves a token behind or goes out of a scratchpad."""
+    """No program races, leaves a token behind or goes out of a scratchpad; each computes what its
+    layers mean."""
     assert module.constants is not None
+    assert module.tensors is not None
     segments = {segment.name: segment for segment in module.constants.segments}
+    jobs = {p.node.name: p.job for group in module.groups for p in group if p.job is not None}
+    runs: dict[str, list[AcceleratorStep]] = {}
     for step in module.steps:
-        if isinstance(step, AcceleratorStep) and step.layer == 0:
-            uops = segments.get(f"{step.program.name}.uop")
-            check(step.program.instructions, module.config, () if uops is None else (uops,))
+        if isinstance(step, AcceleratorStep):
+            runs.setdefault(step.program.name, []).append(step)
+    for name, steps in runs.items():
+        program = steps[0].program
+        uops = segments.get(f"{name}.uop")
+        order = check(program.instructions, module.config, () if uops is None else (uops,))
+        layers = [Meaning(step.name, jobs[step.name]) for step in steps]
+        check_meaning(
+            program, order, layers, module.tensors, module.constants.segments, module.config
+        )
     return module
 
 

@@ -21,6 +21,8 @@ from .zones import Zone
 
 START_CYCLES = 10
 """What an instruction costs besides its steps or beats, roughly."""
+BRANCH_CYCLES = 2
+"""What a row of a store or another zone's steps cost besides, roughly."""
 LATENCY_CYCLES = 60
 """From an instruction's start to its first data, roughly."""
 
@@ -277,9 +279,14 @@ def _estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int | None
         + layer.records * config.qnt_element_bytes / config.bus_bytes
         + layer.starts * config.acc_element_bytes / config.bus_bytes
     )
-    computing = layer.steps + tiles * (chunks + 1) * START_CYCLES
-    stores = tiles * tile.outputs * (1 if tile.columns == layer.columns.positions else tile.rows)
-    writing = tiles * need.acc * out_cycles + stores * START_CYCLES
+    down = blocks_of(layer.rows.positions, tile.rows) + len({z.rows for z in layer.zones}) - 1
+    across = blocks_of(layer.columns.positions, tile.columns)
+    across += len({z.columns for z in layer.zones}) - 1
+    parts = channel_tiles * layer.batches * down * across
+    computing = layer.steps + (parts * BRANCH_CYCLES + tiles * START_CYCLES) * (chunks + 1)
+    rows = layer.batches * layer.rows.positions * across if across > 1 else 0
+    stores = START_CYCLES * parts * tile.outputs + BRANCH_CYCLES * rows * layer.outputs
+    writing = tiles * need.acc * out_cycles + stores
     first = inp_cycles + wgt_cycles + LATENCY_CYCLES
     last = need.acc * out_cycles + LATENCY_CYCLES
     overlapped = all(

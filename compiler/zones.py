@@ -44,25 +44,26 @@ class Zone:
         return Zone(y, x, self.taps, self.steps, self.record)
 
 
-def zones_of(image: Image, tap_lanes: int, skips_columns: bool) -> tuple[Zone, ...]:
+def zones_of(image: Image, tap_lanes: int, by_rows: bool, by_columns: bool) -> tuple[Zone, ...]:
     """The zones of an image whose steps take ``tap_lanes`` taps of a row at once.
 
-    ``skips_columns`` asks for zones along its left and right borders, too.
+    ``by_rows`` asks for zones along the upper and lower borders, ``by_columns`` for those along
+    the other two; without, every tap is taken there.
     """
-    columns = image.columns
-    across = _along(columns, tap_lanes if skips_columns else columns.taps)
-    if not skips_columns:
-        across = [(positions, Range(0, -(-columns.taps // tap_lanes))) for positions, _ in across]
-    pairs = [(y, x) for y in _along(image.rows, 1) for x in across]
+    down = _along(image.rows, 1, by_rows)
+    across = _along(image.columns, tap_lanes, by_columns)
     return tuple(
         Zone(y, x, taps, steps, number if image.pad else 0)
-        for number, ((y, taps), (x, steps)) in enumerate(pairs)
+        for number, ((y, taps), (x, steps)) in enumerate((a, b) for a in down for b in across)
     )
 
 
-def _along(walk: Walk, lanes: int) -> list[tuple[Range, Range]]:
+def _along(walk: Walk, lanes: int, skips: bool) -> list[tuple[Range, Range]]:
     """Positions along an axis with the steps that meet the input, of ``lanes`` taps each."""
     every = -(-walk.taps // lanes)
+    everywhere = [(Range(0, walk.positions), Range(0, every))]
+    if not skips:
+        return everywhere
 
     def steps(position: int) -> tuple[int, int]:
         first = position * walk.stride + walk.origin
@@ -73,9 +74,7 @@ def _along(walk: Walk, lanes: int) -> list[tuple[Range, Range]]:
     for (first, stop), group in groupby(range(walk.positions), key=steps):
         positions = list(group)
         found.append((Range(positions[0], len(positions)), Range(first, stop - first)))
-    if len(found) > MOST:
-        return [(Range(0, walk.positions), Range(0, every))]
-    return found
+    return found if len(found) <= MOST else everywhere
 
 
 def zone_records(
