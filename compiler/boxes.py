@@ -95,7 +95,7 @@ class Mover:
         stripe : Range or None
             Of the output rows: only what these read, and none of the tile's before them.
         """
-        _, height, width, _ = image.shape
+        height, width = image.plane
         step = image.rows.stride if need.skips_rows else 1
         stripe = stripe or rows
         done, end = (

@@ -107,7 +107,7 @@ class ContractionSchedule:
         stage = Stage()
         inp, known = self.slots["inp"].take(self._inp_key(chunk))
         image = self.layer.image
-        _, height, width, channels = image.shape
+        (height, width), channels = image.plane, image.shape[3]
         if chunk.stripe.start == chunk.rows.start:
             self._loads_input = not known
         if self._loads_input:

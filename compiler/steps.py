@@ -105,7 +105,7 @@ class Steps:
         chunk, zone, layer, need = at.chunk, at.zone, self.layer, self.need
         rows, columns = zone.rows.count, zone.columns.count
         planes, extent = self.blocks(chunk), self.weights(chunk)
-        apart = layer.tap_lanes * layer.columns.dilation
+        apart = layer.tap_lanes * layer.columns.dilation // layer.columns.lanes
         length = row_length(layer.columns, chunk.columns.count)
         down = (1 if need.skips_rows else layer.rows.stride) * length
         row = length * (1 if need.skips_rows else layer.rows.dilation)
