@@ -20,7 +20,8 @@ from .emit import Action, Span
 from .image import Image, Walk
 from .kernel import Refusal
 from .schedule import Bases, Range, Rings, Slots, Stage, part
-from .tiling import LATENCY_CYCLES, START_CYCLES, Extents, blocks_of, parts, row_length
+from .tiling import Extents, blocks_of, parts, row_length
+from .timing import LOAD_LATENCY, START_CYCLES, STORE_LATENCY
 from .work import Act, Elementwise
 
 TRIPS = (1 << 14) - 1
@@ -168,11 +169,11 @@ def _estimate(p: Plan, config: AcceleratorConfig) -> int:
     steps = sum(out * _taps(p, act) + START_CYCLES for act in p.work.acts) + START_CYCLES
     storing = out * beats + START_CYCLES
     if min(SLOTS, tiles) * p.total > config.acc_depth:
-        return tiles * (loading + steps + storing + 2 * LATENCY_CYCLES)
+        return tiles * (loading + steps + storing + LOAD_LATENCY + STORE_LATENCY)
     operations = InstructionSet(config).operations
     beside = all(operations[i.load].engine is Engine.LOAD for i in p.images.values())
     longest = max(loading, steps, storing) if beside else max(loading + steps, storing)
-    return tiles * longest + loading + storing + 2 * LATENCY_CYCLES
+    return tiles * longest + loading + storing + LOAD_LATENCY + STORE_LATENCY
 
 
 def _taps(p: Plan, act: Act) -> int:

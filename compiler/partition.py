@@ -9,13 +9,18 @@ from dataclasses import dataclass, replace
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import UnsupportedError
 from ..isa.nest import I8
+<<<<<<< HEAD
 from .fit import changes_nothing
 from .graph import Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape
+=======
+from .graph import Call, Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape, op_name
+>>>>>>> onnx
 from .jobs import Job, job_of
-from .kernel import Kernel, Refusal, kernel_of
+from .kernel import DRAM_RANK, Kernel, Refusal, dram_shape, kernel_of
 from .operators import nest_of, reason_against
 from .unfold import unfoldings
 
+COPIES = "a copy; there is nothing to compute"
 UNCHANGED = "it changes nothing, whichever of the 256 values an element has; it becomes a copy"
 """The reason of a node that the host passes on."""
 
@@ -24,12 +29,14 @@ UNCHANGED = "it changes nothing, whichever of the 256 values an element has; it 
 class Placement:
     """Where a node runs: on the accelerator as ``job``, or on the host for ``reason``.
 
-    ``node`` is the graph's, or a copy of its input that equals it.
+    ``node`` is the graph's, or a copy of its input that equals it. ``views`` are nodes before it
+    that need not run: it reads what they would copy.
     """
 
     node: Node
     job: Job | None
     reason: str = ""
+    views: tuple[Node, ...] = ()
 
 
 def place(
@@ -55,17 +62,26 @@ def place(
     """
     placed: list[Placement] = []
     lost: list[str] = []
+    views: dict[str, Node] = {}
     for node in graph.nodes:
         against_host = reason_against(graph, node)
         if against_host is not None:
-            lost.append(f"node {node.name!r} ({type(node.op).__name__}): {against_host}")
+            lost.append(f"node {node.name!r} ({op_name(node.op)}): {against_host}")
             continue
         if placement == "cpu":
             placed.append(Placement(node, None, "everything was asked to run on the cpu"))
         elif node.name in on_host:
             placed.append(Placement(node, None, "it was asked to run on the cpu"))
+        elif _is_view(graph, node, on_host) and not _on_host(node.inputs[0], placed):
+            views[node.outputs[0]] = node
         else:
+            view = views.get(node.inputs[0])
             try:
+                if view is not None:
+                    seen = replace(node, inputs=(view.inputs[0], *node.inputs[1:]))
+                    job = job_of(kernel_for(graph, seen), config)
+                    placed.append(Placement(seen, job, views=(view,)))
+                    continue
                 kernel = kernel_for(graph, node)
                 if changes_nothing(kernel) and _on_host(node.inputs[0], placed):
                     copy = replace(node, op=Reshape(), inputs=node.inputs[:1])
@@ -76,10 +92,25 @@ def place(
                     job = unfolded(job, kernel, graph, config)
                 placed.append(Placement(node, job))
             except Refusal as refusal:
+                if view is not None:
+                    placed.append(Placement(view, None, COPIES))
                 placed.append(Placement(node, None, str(refusal)))
     if lost:
         raise UnsupportedError(f"{graph.name}: " + "; ".join(lost))
     return tuple(placed)
+
+
+def _is_view(graph: Graph, node: Node, on_host: frozenset[str]) -> bool:
+    """Whether a node copies what lies in DRAM as its only reader, a matrix product, expects it."""
+    readers = [other for other in graph.nodes if node.outputs[0] in other.inputs]
+    if not isinstance(node.op, Reshape) or node.outputs[0] in graph.outputs or len(readers) != 1:
+        return False
+    if not isinstance(readers[0].op, FullyConnected) or readers[0].name in on_host:
+        return False
+    x, out = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
+    if x.data is not None or max(len(x.shape), len(out.shape)) > DRAM_RANK or not x.shape:
+        return False
+    return x.quant == out.quant and dram_shape(x.shape) == dram_shape(out.shape)
 
 
 def _on_host(name: str, placed: Sequence[Placement]) -> bool:
@@ -119,10 +150,19 @@ def fills_of(graph: Graph) -> dict[str, int]:
 def kernel_for(graph: Graph, node: Node) -> Kernel:
     """The normal form of a node's nest; :class:`.kernel.Refusal` if it has none."""
     if isinstance(node.op, Reshape):
+<<<<<<< HEAD
+        raise Refusal(COPIES)
+=======
         raise Refusal("a copy; there is nothing to compute")
+    if isinstance(node.op, Call):
+        x = graph.tensors[node.inputs[0]] if node.inputs and node.inputs[0] else None
+        if x is not None and x.dtype != I8:
+            raise Refusal(f"{x.name!r} is {x.dtype}, not i8")
+        raise Refusal(f"{node.op.kind} has no form in integers that instructions match")
+>>>>>>> onnx
     operator = nest_of(graph, node)
     if operator.scratch:
-        raise Refusal(f"{type(node.op).__name__} needs memory for intermediate values")
+        raise Refusal(f"{op_name(node.op)} needs memory for intermediate values")
     shapes: dict[str, tuple[int, ...]] = {}
     constants = dict(operator.constants)
     for buffer in operator.nest.buffers:

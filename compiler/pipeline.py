@@ -15,7 +15,7 @@ from .allocate import Constants, lives_of, share
 from .artifact import AcceleratorStep, CompiledModel, DramTensor, HostStep, Program, Step
 from .check import check
 from .emit import finish
-from .graph import Graph
+from .graph import Graph, op_name
 from .kernel import dram_shape
 from .layout import packed_bytes
 from .meaning import Meaning, check_meaning
@@ -107,7 +107,9 @@ def partition(module: Module) -> Module:
             groups[-1] = (*groups[-1], placed)
         else:
             groups.append((placed,))
-    graph = replace(module.graph, nodes=tuple(placed.node for placed in placement))
+    chosen = {placed.node.name: placed.node for placed in placement}
+    nodes = tuple(chosen.get(node.name, node) for node in module.graph.nodes)
+    graph = replace(module.graph, nodes=nodes)
     return replace(module, graph=graph, groups=tuple(groups))
 
 
@@ -201,7 +203,7 @@ def _host_step(graph: Graph, group: tuple[Placement, ...]) -> HostStep:
     reasons = [f"{placed.node.name}: {placed.reason}" for placed in group]
     return HostStep(
         name=nodes[0].name,
-        op="+".join(type(node.op).__name__ for node in nodes),
+        op="+".join(op_name(node.op) for node in nodes),
         nodes=tuple(node.name for node in nodes),
         inputs=reads,
         outputs=writes,
@@ -250,8 +252,8 @@ def _accelerator_steps(module: Module, run: Sequence[Placement]) -> list[Acceler
         steps.append(
             AcceleratorStep(
                 name=node.name,
-                op=type(node.op).__name__,
-                nodes=(node.name,),
+                op=op_name(node.op),
+                nodes=(*(view.name for view in placed.views), node.name),
                 inputs=job.inputs,
                 outputs=(job.output,),
                 program=program,

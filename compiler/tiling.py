@@ -17,14 +17,8 @@ from ..isa.config import AcceleratorConfig
 from .constants import Weights
 from .image import Image, Walk
 from .kernel import Refusal
+from .timing import BRANCH_CYCLES, LOAD_LATENCY, START_CYCLES, STORE_LATENCY
 from .zones import Zone
-
-START_CYCLES = 10
-"""What an instruction costs besides its steps or beats, roughly."""
-BRANCH_CYCLES = 2
-"""What a row of a store or another zone's steps cost besides, roughly."""
-LATENCY_CYCLES = 60
-"""From an instruction's start to its first data, roughly."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -294,8 +288,8 @@ def _estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int | None
     rows = layer.batches * layer.rows.positions * across if across > 1 else 0
     stores = START_CYCLES * parts * tile.outputs + BRANCH_CYCLES * rows * layer.outputs
     writing = tiles * need.acc * out_cycles + stores
-    first = inp_cycles + wgt_cycles + LATENCY_CYCLES
-    last = need.acc * out_cycles + LATENCY_CYCLES
+    first = inp_cycles + wgt_cycles + LOAD_LATENCY
+    last = need.acc * out_cycles + STORE_LATENCY
     overlapped = all(
         distinct == 1 or slots >= in_flight
         for distinct, slots in ((of_input, inp_slots), (of_weights, wgt_slots))
@@ -303,7 +297,7 @@ def _estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int | None
     if tiles > 1 and config.acc_depth < 2 * need.acc:
         computing += writing
     if overlapped:
-        middle = max(computing, reading - first + LATENCY_CYCLES, writing - last)
+        middle = max(computing, reading - first + LOAD_LATENCY, writing - last)
     else:
         middle = computing + reading
     return math.ceil(first + middle + last)

@@ -14,7 +14,7 @@ from .options import add_hardware, chosen_hardware, print_json
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
-    parser.add_argument("model", metavar="MODEL", help="a .tflite file or a .weft package")
+    parser.add_argument("model", metavar="MODEL", help="a .tflite or .onnx file or a .weft package")
     add_hardware(parser)
 
 
