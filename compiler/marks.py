@@ -119,9 +119,7 @@ class Machine:
         to = slice(get("sram_base", 0), get("sram_base", 0) + inside.size)
         at, within = (source * size).reshape(-1), inside.reshape(-1)
         if memory.scratchpad == "uop":
-            self.uops[to] = [
-                self._word(int(a)) if i else 0 for a, i in zip(at, within, strict=True)
-            ]
+            self.uops[to] = self._words(at, within)
         elif memory.scratchpad == "wgt":
             self.rows[to] = 0
             self.rows[to, : memory.lanes(self.config)[0]] = self._weights(at, within, size)
@@ -135,12 +133,16 @@ class Machine:
         else:
             self.pads[memory.scratchpad][to] = np.where(within, mark(CONSTANT, at), mark(PAD, 0))
 
-    def _word(self, address: int) -> int:
+    def _words(self, at: np.ndarray, within: np.ndarray) -> np.ndarray:
+        """Micro-ops from these addresses; 0 where there are none."""
+        words = np.zeros(len(at), np.uint32)
         for segment in self.segments:
-            first = address - segment.address
-            if 0 <= first <= segment.data.nbytes - UOP_BYTES:
-                return int(segment.data[first : first + UOP_BYTES].view(np.uint32)[0])
-        return 0
+            first = at - segment.address
+            here = within & (first >= 0) & (first <= segment.data.nbytes - UOP_BYTES)
+            if here.any():
+                index = first[here][:, None] + np.arange(UOP_BYTES)
+                words[here] = segment.data[index].view(np.uint32)[:, 0]
+        return words
 
     def _weights(self, at: np.ndarray, within: np.ndarray, size: int) -> Marks:
         """Marks of rows; of an element that is no constant, those of its addresses."""

@@ -9,12 +9,8 @@ from dataclasses import dataclass, replace
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import UnsupportedError
 from ..isa.nest import I8
-<<<<<<< HEAD
 from .fit import changes_nothing
-from .graph import Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape
-=======
 from .graph import Call, Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape, op_name
->>>>>>> onnx
 from .jobs import Job, job_of
 from .kernel import DRAM_RANK, Kernel, Refusal, dram_shape, kernel_of
 from .operators import nest_of, reason_against
@@ -75,7 +71,7 @@ def place(
         elif _is_view(graph, node, on_host) and not _on_host(node.inputs[0], placed):
             views[node.outputs[0]] = node
         else:
-            view = views.get(node.inputs[0])
+            view = views.get(node.inputs[0]) if node.inputs else None
             try:
                 if view is not None:
                     seen = replace(node, inputs=(view.inputs[0], *node.inputs[1:]))
@@ -108,9 +104,10 @@ def _is_view(graph: Graph, node: Node, on_host: frozenset[str]) -> bool:
     if not isinstance(readers[0].op, FullyConnected) or readers[0].name in on_host:
         return False
     x, out = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
-    if x.data is not None or max(len(x.shape), len(out.shape)) > DRAM_RANK or not x.shape:
+    if x.data is not None or max(len(x.shape), len(out.shape)) > DRAM_RANK:
         return False
-    return x.quant == out.quant and dram_shape(x.shape) == dram_shape(out.shape)
+    same = x.quant == out.quant and x.dtype == out.dtype and bool(x.shape and out.shape)
+    return same and dram_shape(x.shape) == dram_shape(out.shape)
 
 
 def _on_host(name: str, placed: Sequence[Placement]) -> bool:
@@ -150,16 +147,12 @@ def fills_of(graph: Graph) -> dict[str, int]:
 def kernel_for(graph: Graph, node: Node) -> Kernel:
     """The normal form of a node's nest; :class:`.kernel.Refusal` if it has none."""
     if isinstance(node.op, Reshape):
-<<<<<<< HEAD
         raise Refusal(COPIES)
-=======
-        raise Refusal("a copy; there is nothing to compute")
     if isinstance(node.op, Call):
         x = graph.tensors[node.inputs[0]] if node.inputs and node.inputs[0] else None
         if x is not None and x.dtype != I8:
             raise Refusal(f"{x.name!r} is {x.dtype}, not i8")
         raise Refusal(f"{node.op.kind} has no form in integers that instructions match")
->>>>>>> onnx
     operator = nest_of(graph, node)
     if operator.scratch:
         raise Refusal(f"{op_name(node.op)} needs memory for intermediate values")

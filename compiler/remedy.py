@@ -23,6 +23,7 @@ OF_MODELS = (
     ("a copy", "none is needed; it moves no data on the device"),
     ("changes nothing", "none is needed; it moves no data on the device"),
     ("asked to run on the cpu", "ask for the accelerator"),
+    ("no form in integers", "a model that does it in integers, or leaves it to the host"),
     ("not i8", "a model whose tensors are int8"),
     ("memory for intermediate values", "a model without it, or one whose host does it"),
     ("a load has up to 15", "a model with at most 15 rows and columns of padding"),

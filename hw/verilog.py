@@ -52,9 +52,7 @@ _SCRIPT = "proc -nomux -norom; memory_collect; write_verilog -sv -norename"
 _NETLIST = "proc -norom; memory_collect; write_verilog"
 """What decides is a multiplexer, so that nothing combinational needs a process."""
 
-_MEMORY = re.compile(
-    r"^ *reg \[\d+:0\] (\\\S+|\w+) ?\[(\d+):0\];\n(?! *initial)", re.MULTILINE
-)
+_MEMORY = re.compile(r"^ *reg \[\d+:0\] (\\\S+|\w+) ?\[(\d+):0\];\n(?! *initial)", re.MULTILINE)
 """A memory that nothing is said to be in at power-up: its name and its last row."""
 
 _REPEATED = re.compile(

@@ -30,7 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import reduce
+from functools import lru_cache, reduce
 from typing import Literal
 
 
@@ -380,34 +380,44 @@ Node = Expr | Stmt
 
 def children(node: Node) -> Iterator[Node]:
     """The nodes directly below ``node``, in the order of evaluation."""
-    for field in fields(node):  # type: ignore[arg-type]  # every node is a dataclass
-        value = getattr(node, field.name)
-        if isinstance(value, Expr | Stmt):
+    for name in _field_names(type(node)):
+        value = getattr(node, name)
+        if isinstance(value, _NODES):
             yield value
         elif isinstance(value, tuple):
-            yield from (item for item in value if isinstance(item, Expr | Stmt))
+            yield from (item for item in value if isinstance(item, _NODES))
+
+
+_NODES = (Expr, Stmt)
+
+
+@lru_cache(maxsize=64)
+def _field_names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))  # every node is a dataclass
 
 
 def walk(node: Node) -> Iterator[Node]:
     """``node`` and everything below it, parents first."""
-    yield node
-    for child in children(node):
-        yield from walk(child)
+    below = [node]
+    while below:
+        node = below.pop()
+        yield node
+        below += [*children(node)][::-1]
 
 
 def rewrite(node: Node, rule: Callable[[Node], Node | None]) -> Node:
     """``node`` rebuilt from the leaves up; ``rule`` returns a replacement or None to keep."""
     changes: dict[str, object] = {}
-    for field in fields(node):  # type: ignore[arg-type]
-        value = getattr(node, field.name)
-        if isinstance(value, Expr | Stmt):
-            new: object = rewrite(value, rule)
-        elif isinstance(value, tuple) and any(isinstance(i, Expr | Stmt) for i in value):
-            new = tuple(rewrite(i, rule) if isinstance(i, Expr | Stmt) else i for i in value)
-        else:
-            continue
-        if new != value:
-            changes[field.name] = new
+    for name in _field_names(type(node)):
+        value = getattr(node, name)
+        if isinstance(value, _NODES):
+            new: Node = rewrite(value, rule)
+            if new is not value:
+                changes[name] = new
+        elif isinstance(value, tuple):
+            items = tuple(rewrite(i, rule) if isinstance(i, _NODES) else i for i in value)
+            if any(a is not b for a, b in zip(items, value, strict=True)):
+                changes[name] = items
     rebuilt: Node = replace(node, **changes) if changes else node  # type: ignore[type-var]
     result = rule(rebuilt)
     return rebuilt if result is None else result
