@@ -26,6 +26,10 @@ class Unfold:
     the pixel in row ``y * steps[0] + j * dilations[0] + origin[0]`` and column
     ``x * steps[1] + i * dilations[1] + origin[1]``, and ``fill`` where that is outside. Lanes
     beyond a block are those of the next block of channels.
+
+    If ``flat``, the patches of a row follow one another without a gap instead: they are the lanes
+    of as many elements as hold them and ``block - 1`` lanes more, so that a step that begins at any
+    patch stays within the row.
     """
 
     origin: tuple[int, int]
@@ -33,6 +37,7 @@ class Unfold:
     patch: tuple[int, int]
     dilations: tuple[int, int]
     extents: tuple[int, int]
+    flat: bool = False
 
 
 @dataclass(frozen=True)

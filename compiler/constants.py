@@ -132,6 +132,7 @@ def pack_weights(work: Contraction, config: AcceleratorConfig) -> Weights:
     for walk_, name in ((image.rows, "row_tap"), (image.columns, "column_tap")):
         if walk_.loop is not None:
             places.setdefault(walk_.loop, Index(name))
+    places.setdefault(work.depth, Index("block"))  # of one channel, and no lane axis
     taps = (("row_tap", image.rows.taps), ("column_tap", work.column_steps))
     limits = {name: extents[name] for name in (*image.tap_loops, work.channel, work.depth)}
     loops = (*sums.items(), *taps, *lanes)

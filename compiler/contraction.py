@@ -73,6 +73,7 @@ class ContractionSchedule:
             self.slots["qnt"] = Slots("qnt", config.qnt_depth, size, 2, rings)
         self._first_record = rings.take("qnt", records) if self.resident else 0
         self._acc: Span | None = None
+        self._loads_input = True
         self.stages = [self._stage(chunk) for chunk in order]
         if self.resident:
             span = Span("qnt", self._first_record, self._first_record + records)
@@ -106,13 +107,15 @@ class ContractionSchedule:
         stage = Stage()
         inp, known = self.slots["inp"].take(self._inp_key(chunk))
         image = self.layer.image
-        _, height, width, channels = image.shape
-        if not known:
+        (height, width), channels = image.plane, image.shape[3]
+        if chunk.stripe.start == chunk.rows.start:
+            self._loads_input = not known
+        if self._loads_input:
             planes = blocks_of(channels, self.config.block)
             plane = self.bases.tensors[image.tensor] + chunk.batch * planes * height * width
             stage.loads += self.mover.image(
                 image, plane, self.steps.blocks(chunk), chunk.rows, chunk.columns, chunk.taps,
-                self.need, inp,
+                self.need, inp, chunk.stripe,
             )  # fmt: skip
         wgt, known = self.slots["wgt"].take(self._wgt_key(chunk))
         if not known:
@@ -125,9 +128,12 @@ class ContractionSchedule:
                 target = part(self._acc, 0, count)
                 stage.loads += self.mover.load(self.mover.starts, target, at, (1, count), 0)
         assert self._acc is not None
-        stage.steps += self.steps.of(chunk, inp, wgt, self._acc)
+        row = chunk.blocks.count * chunk.columns.count
+        first = chunk.stripe.start - chunk.rows.start
+        acc = part(self._acc, first * row, chunk.stripe.count * row)
+        stage.steps += self.steps.of(chunk, inp, wgt, acc)
         if chunk.last:
-            self._end(chunk, stage, self._acc)
+            self._end(chunk, stage, acc)
         return stage
 
     # --- weights -------------------------------------------------------------------------------

@@ -55,6 +55,16 @@ def combined(rows: Marks) -> Marks:
     return (rows * mark(STEP, np.arange(rows.shape[-1]))).sum(axis=-1, dtype=np.uint64)
 
 
+def run_marks(elements: Marks, lanes: np.ndarray, block: int) -> Marks:
+    """Of as many lanes as an element has, from each of ``lanes`` of ``elements`` [..., elements]
+    on; where those are the lanes of one element, its own."""
+    if block == 1:
+        return elements[..., lanes]
+    at, within = lanes // block, lanes % block
+    first, last = elements[..., at], elements[..., np.minimum(at + 1, elements.shape[-1] - 1)]
+    return np.where(within == 0, first, mark(STEP, within, first, last))
+
+
 class Machine:
     """Scratchpads and DRAM that hold marks.
 
@@ -166,8 +176,10 @@ class Machine:
         words = self.uops[operands.get("uop_bgn", 0) : operands.get("uop_end", 0)].astype(np.int64)
         if not words.size:
             return
-        dst, src, wgt = (self._walk(words, name, operands) for name in ("dst", "src", "wgt"))
         acc, name = self.pads["acc"], operation.name
+        lanes = self.config.block if name.startswith("sliding") else 1
+        dst, wgt = (self._walk(words, name, operands) for name in ("dst", "wgt"))
+        src = self._walk(words, "src", operands, lanes)
         if name == "gemm.reset":
             acc[dst] = 0
         elif operation.format.name == "ALU":
@@ -182,7 +194,7 @@ class Machine:
                 used = np.unique(wgt)
                 whole = np.zeros(int(used[-1]) + 1, np.uint64)
                 whole[used] = combined(self.rows[used])
-                values = self.pads["inp"][src] * whole[wgt]
+                values = run_marks(self.pads["inp"], src, lanes) * whole[wgt]
             if name.endswith(".set"):
                 acc[dst] = values
             else:
@@ -202,12 +214,16 @@ class Machine:
         else:
             acc[dst] = alu(name, acc[dst], acc[src])
 
-    def _walk(self, words: np.ndarray, operand: str, operands: Mapping[str, int]) -> np.ndarray:
+    def _walk(
+        self, words: np.ndarray, operand: str, operands: Mapping[str, int], lanes: int = 1
+    ) -> np.ndarray:
+        """Where an operand stands, step by step; in ``lanes`` of an element, which the inner loop
+        goes by."""
         slot = self.slots[operand]
-        first = (words >> slot.lsb) & ((1 << slot.width) - 1)
+        first = ((words >> slot.lsb) & ((1 << slot.width) - 1)) * lanes
         i, j = (np.arange(operands.get(f"iter_{loop}", 0)) for loop in ("out", "in"))
         outer, inner = (operands.get(f"{operand}_factor_{loop}", 0) for loop in ("out", "in"))
-        return ((i * outer)[:, None, None] + (j * inner)[:, None] + first).reshape(-1)
+        return ((i * outer * lanes)[:, None, None] + (j * inner)[:, None] + first).reshape(-1)
 
 
 SUMS = ("alu.add", "alu.max", "alu.min")

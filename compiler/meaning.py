@@ -32,6 +32,7 @@ from .marks import (
     alu,
     combined,
     mark,
+    run_marks,
     weight_marks,
 )
 from .schedule import Range
@@ -151,8 +152,9 @@ class _References:
 
     def _contraction(self, name: str, job: ContractionJob) -> Marks:
         layer, image, depthwise = job.layer, job.layer.image, "depthwise" in job.work.add
-        _, height, width, _ = image.shape
-        x = self._tensor(image.tensor).reshape(layer.batches, -1, height, width)
+        x = self._tensor(image.tensor).reshape(layer.batches, -1, *image.plane)
+        if layer.columns.lanes > 1:
+            x = run_marks(x, np.arange(layer.columns.extent), layer.columns.lanes)
         rows = weight_marks(layer.weights.data, self.addresses[f"{name}.wgt"])
         weights = rows if depthwise else combined(rows)[..., None]
         shape = (layer.outputs, layer.depth, layer.rows.taps, layer.column_steps)
@@ -166,10 +168,11 @@ class _References:
             y += mark(CONSTANT, at + each)[None, :, None, None]
         blocks, outputs = np.array(layer.weights.inputs), np.arange(layer.outputs)
         per_block = len(job.records) // layer.variants
+        taps = min(layer.tap_lanes, weights.shape[-1])
         for zone in layer.zones:
             target = (..., _slice(zone.rows), _slice(zone.columns))
             counts = zone.taps.count, zone.steps.count
-            for d, row, column, t in np.ndindex(layer.depth, *counts, layer.tap_lanes):
+            for d, row, column, t in np.ndindex(layer.depth, *counts, taps):
                 ky, s = row + zone.taps.start, column + zone.steps.start
                 weight = weights[:, d, ky, s, t]
                 if not weight.any():

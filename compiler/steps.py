@@ -9,7 +9,7 @@ from .boxes import consecutive
 from .chunks import Chunk
 from .emit import Action, Span, Uops
 from .schedule import part
-from .tiling import Extents, Layer, row_length
+from .tiling import Extents, Layer, box_rows, row_length
 from .work import Contraction
 from .zones import Zone
 
@@ -29,11 +29,11 @@ class Steps:
         self.work, self.layer, self.need = work, layer, need
 
     def zones(self, chunk: Chunk, acc: Span) -> list[tuple[Zone, Span]]:
-        """The zones of the chunk's tile, each with its accumulators: dense, in this order."""
+        """The zones of the chunk's stripe, each with its accumulators: dense, in this order."""
         found: list[tuple[Zone, Span]] = []
         at = 0
         for whole in self.layer.zones:
-            zone = whole.within(chunk.rows, chunk.columns)
+            zone = whole.within(chunk.stripe, chunk.columns)
             if zone is not None:
                 count = chunk.blocks.count * zone.rows.count * zone.columns.count
                 found.append((zone, part(acc, at, count)))
@@ -69,9 +69,8 @@ class Steps:
         fresh = chunk.depth.start == 0 and chunk.taps.start <= zone.taps.start
         bound = _Bound(chunk, replace(zone, taps=taps), inp, wgt, acc)
         walk = self._nested(bound) or self._walk(bound)
-        planes = len(self.blocks(chunk)) * self.need.box_rows * self.need.box_columns
         reads = (
-            part(inp, 0, planes + self.layer.overhang),
+            *self._inputs(chunk, inp),
             part(wgt, 0, math.prod(self.weights(chunk))),
             acc,
         )
@@ -87,6 +86,16 @@ class Steps:
         actions = [step(operation, walk.head) for operation in self.work.first]
         return actions if walk.rest is None else [*actions, step(self.work.add, walk.rest)]
 
+    def _inputs(self, chunk: Chunk, inp: Span) -> tuple[Span, ...]:
+        """What a chunk reads of each plane in the scratchpad."""
+        layer, need = self.layer, self.need
+        length = row_length(layer.columns, chunk.columns.count)
+        stride = 1 if need.skips_rows else layer.rows.stride
+        first = (chunk.stripe.start - chunk.rows.start) * stride * length
+        rows = box_rows(layer.rows, chunk.stripe.count, chunk.taps.count, need.skips_rows)
+        size, pitch = rows * length + layer.overhang, need.box_rows * need.box_columns
+        return tuple(part(inp, i * pitch + first, size) for i in range(len(self.blocks(chunk))))
+
     def _walk(self, at: _Bound) -> _Walk:
         """One micro-op for each tap, input block and output block; loops over the positions.
 
@@ -96,7 +105,7 @@ class Steps:
         chunk, zone, layer, need = at.chunk, at.zone, self.layer, self.need
         rows, columns = zone.rows.count, zone.columns.count
         planes, extent = self.blocks(chunk), self.weights(chunk)
-        apart = layer.tap_lanes * layer.columns.dilation
+        apart = layer.tap_lanes * layer.columns.dilation // layer.columns.lanes
         length = row_length(layer.columns, chunk.columns.count)
         down = (1 if need.skips_rows else layer.rows.stride) * length
         row = length * (1 if need.skips_rows else layer.rows.dilation)

@@ -131,9 +131,7 @@ def extents(layer: Layer, tile: Tile) -> Extents:
     """Of a full tile."""
     rows, columns = layer.rows, layer.columns
     skips = tile.taps == 1 and rows.stride > 1
-    box_rows = (
-        tile.rows if skips else (tile.rows - 1) * rows.stride + (tile.taps - 1) * rows.dilation + 1
-    )
+    height = box_rows(rows, tile.rows, tile.taps, skips)
     box_columns = row_length(columns, tile.columns)
     blocks = tile.depth if layer.dense else layer.most_inputs(tile.outputs)
     shape = layer.weights.data.shape
@@ -144,15 +142,20 @@ def extents(layer: Layer, tile: Tile) -> Extents:
         * shape[3]
     )
     return Extents(
-        box_rows,
+        height,
         box_columns,
         skips,
         blocks,
-        blocks * box_rows * box_columns + layer.overhang,
+        blocks * height * box_columns + layer.overhang,
         wgt,
         tile.outputs * tile.rows * tile.columns,
         tile.outputs * tile.depth * tile.taps * layer.column_steps,
     )
+
+
+def box_rows(rows: Walk, count: int, taps: int, skips: bool) -> int:
+    """Rows of input under ``count`` rows of output; ``skips`` leaves out what one tap skips."""
+    return count if skips else (count - 1) * rows.stride + (taps - 1) * rows.dilation + 1
 
 
 def row_length(columns: Walk, count: int) -> int:
@@ -161,8 +164,8 @@ def row_length(columns: Walk, count: int) -> int:
     For all columns, without padding, it is the whole row: rows follow one another in DRAM.
     """
     if count == columns.positions and not columns.before and not columns.after:
-        return columns.extent
-    return (count - 1) * columns.stride + columns.reach
+        return columns.extent // columns.lanes
+    return blocks_of((count - 1) * columns.stride + columns.reach, columns.lanes)
 
 
 def parts(extent: int) -> list[int]:
@@ -189,7 +192,8 @@ def choose(layer: Layer, config: AcceleratorConfig) -> tuple[Tile, int]:
         If even the smallest tile does not fit, with the numbers.
     """
     _check_pads(layer)
-    for columns in _column_sizes(layer.columns.positions):
+    _check_lanes(layer.columns, config)
+    for columns in _column_sizes(layer.columns):
         found = [
             (cycles, tile)
             for tile in _tiles(layer, columns)
@@ -211,11 +215,17 @@ def _check_pads(layer: Layer) -> None:
             raise Refusal(f"padding of {max(walk.before, walk.after)} {what}; a load has up to 15")
 
 
-def _column_sizes(positions: int) -> Iterator[int]:
-    size = positions
+def _check_lanes(columns: Walk, config: AcceleratorConfig) -> None:
+    if columns.lanes > 1 and columns.stride >= config.inp_depth:
+        raise Refusal(f"a window every {columns.stride} lanes; {config.inp_depth - 1} can be told")
+
+
+def _column_sizes(columns: Walk) -> Iterator[int]:
+    """From all to one; only all where a part would begin within an element."""
+    size = columns.positions
     while True:
         yield size
-        if size == 1:
+        if size == 1 or columns.lanes > 1:
             return
         size = blocks_of(size, 2)
 

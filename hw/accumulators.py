@@ -9,6 +9,7 @@ from amaranth.utils import exact_log2
 
 from ..isa.config import AcceleratorConfig
 from .arrival import bank_count, write_parts
+from .form import Form, delayed
 from .interfaces import read_signature, write_signature
 
 BANK_BITS = 2
@@ -33,6 +34,10 @@ class Accumulators(wiring.Component):
         Sizes.
     shared : bool
         Whether loads write while steps do.
+    form : Form
+        How it is built. ``synthesis``: registers behind the memory and in front of its write ports,
+        and what steps have written since then passes beside it. ``simulation``: the memory is read
+        a cycle later instead.
 
     Members
     -------
@@ -44,13 +49,16 @@ class Accumulators(wiring.Component):
         Writes of loads, of as many elements as come with a beat; ``ready`` in a cycle in which no
         step writes to one of their banks. A part of them may be written before, too.
     read : :py:`In(read_signature(...)).array(2)`
-        For steps: an element, as it is with what ``step`` writes in the same cycle.
+        For steps: an element. ``data`` comes two cycles after ``enable``, with what ``step`` writes
+        in this cycle and the next.
     wide : :py:`In(read_signature(...))`
         For stores: the elements of a beat, from ``address`` on, each where the low bits of its
-        index say, as they are before the cycle.
+        index say, a cycle after ``enable``, as they are before the cycle before that; of what is
+        written in that cycle, old or new.
     """
 
-    def __init__(self, config: AcceleratorConfig, shared: bool):
+    def __init__(self, config: AcceleratorConfig, shared: bool, form: Form = "synthesis"):
+        self._form = form
         self._depth, self._width = config.acc_depth, 8 * config.acc_element_bytes
         self._slots, self._parts = bank_count(config, "acc"), write_parts(config, "acc")
         self._slot_bits = exact_log2(self._slots)
@@ -79,13 +87,10 @@ class Accumulators(wiring.Component):
             banks.append(cells)
         self._writes(m, banks)
         for number, port in enumerate(self.read):
-            hit = Signal(name=f"hit{number}")
-            passed = Signal(self._width, name=f"passed{number}")
-            with m.If(port.enable):
-                m.d.sync += hit.eq(self.step.valid & (self.step.address == port.address))
-                m.d.sync += passed.eq(self.step.data)
-            found = self._read(m, banks, port.enable, port.address)
-            m.d.comb += port.data.eq(Mux(hit, passed, found))
+            if self._form == "simulation":
+                self._read_late(m, banks, port, number)
+            else:
+                self._read_registered(m, banks, port, number)
         for slot in range(self._slots):
             index = self._index(m, self.wide.address, slot)
             found = self._read(m, banks[slot :: self._slots], self.wide.enable, index)
@@ -103,23 +108,64 @@ class Accumulators(wiring.Component):
 
     def _writes(self, m: Module, banks) -> None:
         step, load = self.step, self.load
+        registered = self._form == "synthesis"
+        later = (lambda value: delayed(m, value, 1)) if registered else Value.cast
         lasting = step.valid & ~self.superseded if self._shared else step.valid
+        step_data, load_data = later(step.data), later(load.data)
         waits = []
         for number, cells in enumerate(banks):
             slot = number % self._slots
             write = cells.write_port(granularity=self._width // self._parts)
             index = self._index(m, load.address, slot)
             by_step, meant = Signal(name=f"by_step{number}"), Signal(name=f"meant{number}")
+            enable = Signal(self._parts, name=f"enable{number}")
             mask = load.mask.word_select(slot, self._parts)
             m.d.comb += [
                 by_step.eq(lasting & (step.address[: self._bits] == number)),
                 meant.eq((index[: self._bits] == number) & mask.any()),
-                write.addr.eq(Mux(by_step, step.address, index)[self._bits :]),
-                write.data.eq(Mux(by_step, step.data, load.data.word_select(slot, self._width))),
-                write.en.eq(Mux(by_step, ~0, mask & (load.valid & meant).replicate(self._parts))),
+                enable.eq(Mux(by_step, ~0, mask & (load.valid & meant).replicate(self._parts))),
+                write.addr.eq(later(Mux(by_step, step.address, index)[self._bits :])),
+                write.data.eq(
+                    Mux(later(by_step), step_data, load_data.word_select(slot, self._width))
+                ),
             ]
+            if registered:
+                m.d.sync += write.en.eq(enable)
+            else:
+                m.d.comb += write.en.eq(enable)
             waits.append(by_step & meant)
         m.d.comb += [step.ready.eq(1), load.ready.eq(~Cat(waits).any())]
+
+    def _read_late(self, m: Module, banks, port, number: int) -> None:
+        """Reads when there is only one write that the memory does not show."""
+        enable, address = Signal(name=f"enable_{number}"), Signal.like(port.address)
+        hit = Signal(name=f"hit{number}")
+        passed = Signal(self._width, name=f"passed{number}")
+        m.d.sync += [enable.eq(port.enable), address.eq(port.address)]
+        with m.If(enable):
+            m.d.sync += hit.eq(self.step.valid & (self.step.address == address))
+            m.d.sync += passed.eq(self.step.data)
+        m.d.comb += port.data.eq(Mux(hit, passed, self._read(m, banks, enable, address)))
+
+    def _read_registered(self, m: Module, banks, port, number: int) -> None:
+        """Reads at once; of the three steps that may write after that, the last one counts."""
+        step = self.step
+        enable, address = Signal(name=f"enable_{number}"), Signal.like(port.address)
+        names = (f"{when}{number}" for when in ("before", "with", "since"))
+        before, beside, since = (Signal(name=name) for name in names)
+        valid, wrote = delayed(m, step.valid, 1), delayed(m, step.address, 1)
+        last, last_but_one = delayed(m, step.data, 1), delayed(m, step.data, 2)
+        m.d.sync += [
+            enable.eq(port.enable),
+            address.eq(port.address),
+            before.eq(valid & (wrote == port.address)),
+            beside.eq(step.valid & (step.address == port.address)),
+        ]
+        m.d.comb += since.eq(step.valid & (step.address == address))
+        found = self._read(m, banks, port.enable, port.address)
+        earlier = Mux(beside, last, Mux(before, last_but_one, found))
+        with m.If(enable):
+            m.d.sync += port.data.eq(Mux(since, step.data, earlier))
 
     def _read(self, m: Module, banks, enable: Value, index: Value) -> Value:
         """An element from those of ``banks`` in which it may lie."""

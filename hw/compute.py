@@ -111,6 +111,7 @@ class ComputeEngine(wiring.Component):
             ports["store_qnt"] = In(bits["qnt"])
         super().__init__(ports)
         self.filled = tuple(filled)
+        self._form: Form = form
         self._steps = Steps(config)
         self._execute = Execute(config, form)
         self.latency = self._steps.latency + self._execute.latency
@@ -122,7 +123,7 @@ class ComputeEngine(wiring.Component):
         m.submodules.execute = execute = self._execute
         m.submodules.reader = reader = BoxReader(config, self._memories)
         m.submodules.uop = uop = self._scratchpad("uop", 1)
-        m.submodules.acc = acc = Accumulators(config, "acc" in self.filled)
+        m.submodules.acc = acc = Accumulators(config, "acc" in self.filled, self._form)
         wiring.connect(m, steps.uop, uop.read[0])
         wiring.connect(m, steps.o, execute.i)
         wiring.connect(m, execute.dst, acc.read[0])

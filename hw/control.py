@@ -135,8 +135,9 @@ class Control(wiring.Component):
 
     def _catch(self, m, caught):
         """``caught`` is the fault of this cycle; its code is 0 if there is none."""
-        with m.If(~self.start.valid):
-            m.d.comb += caught.eq(self.rest)
+        rested = Signal(FAULT)  # what is at rest stays so
+        m.d.sync += rested.eq(Mux(self.running & ~self.start.valid, self.rest, 0))
+        m.d.comb += caught.eq(rested)
         for number, name in reversed(list(enumerate(ENGINE_NAMES))):
             engine = getattr(self, name)
             with m.If(engine.valid):

@@ -9,6 +9,7 @@ from amaranth.lib.wiring import In, Out
 from ..isa.config import AcceleratorConfig
 from ..isa.memories import Engine
 from ..isa.registers import COUNTERS
+from .form import delayed
 from .interfaces import Activity
 
 COUNTER_BITS = 64
@@ -20,7 +21,7 @@ Counts = wiring.Signature({counter.name: Out(COUNTER_BITS) for counter in COUNTE
 class Counters(wiring.Component):
     """Counts while ``run`` is 1 and holds afterwards.
 
-    Written bytes count a cycle later; no program ends before the response to its writes.
+    All that comes is registered first: the values are those of the cycle before.
 
     Members
     -------
@@ -60,26 +61,29 @@ class Counters(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        written = Signal.like(self.written)
-        m.d.sync += written.eq(self.written)
-        completed = sum(getattr(self, f"{e.value}_done") for e in Engine)
+        now = {
+            name: delayed(m, getattr(self, name), 1)
+            for name, member in self.signature.members.items()
+            if member.flow is In
+        }
+        completed = sum(now[f"{e.value}_done"] for e in Engine)
         events = {
             "cycles": (Const(1), 1),
             "instructions": (completed.any(), completed),
-            "gemm_steps": (self.gemm_step, 1),
-            "alu_steps": (self.alu_step, 1),
-            "read_bytes": (self.read_beat, self._config.bus_bytes),
-            "write_bytes": (written.any(), written),
+            "gemm_steps": (now["gemm_step"], 1),
+            "alu_steps": (now["alu_step"], 1),
+            "read_bytes": (now["read_beat"], self._config.bus_bytes),
+            "write_bytes": (now["written"].any(), now["written"]),
         }
         for counter in COUNTERS:
             if counter.partition:
                 state = Activity[counter.name.removeprefix(f"{counter.group}_").upper()]
-                event, amount = getattr(self, f"{counter.group}_activity") == state, 1
+                event, amount = now[f"{counter.group}_activity"] == state, 1
             else:
                 event, amount = events[counter.name]
             value = getattr(self.counts, counter.name)
-            with m.If(self.clear):
+            with m.If(now["clear"]):
                 m.d.sync += value.eq(0)
-            with m.Elif(self.run & event):
+            with m.Elif(now["run"] & event):
                 m.d.sync += value.eq(value + amount)
         return m

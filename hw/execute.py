@@ -14,12 +14,15 @@ from .matrix import MatrixUnit
 from .operation import OPERATION
 from .steps import step_layout
 
+ACC_READ = 2
+"""Cycles from a read of accumulators to its data."""
+
 
 class Execute(wiring.Component):
     """Carries out steps: a step a cycle, :attr:`latency` cycles from ``i`` to the write.
 
-    Accumulators are read in the cycle before they are written, and a scratchpad shows what is
-    written in the same cycle: a step sees what all steps before it wrote, at any distance.
+    Accumulators are read two cycles before they are written, and a read shows what is written in
+    its own cycle and the next: a step sees what all steps before it wrote, at any distance.
     Operations of the ALU that multiply read at once and compute while they travel. Such a step
     waits on ``i`` while one before it, not yet written, has its accumulator as destination, and
     in a cycle in which those before it leave no read port for it: two accumulators need both, one
@@ -37,9 +40,10 @@ class Execute(wiring.Component):
     i : :py:`In(stream.Signature(step_layout(config)))`
         Steps in program order.
     inp : :py:`Out(input_signature(config))`
-        Inputs, with those that follow for depthwise steps.
+        Inputs, with those that follow for depthwise and sliding steps.
     wgt, qnt, dst, src : :py:`Out(read_signature(...))`
-        Operands; ``dst`` and ``src`` read the accumulators, ``qnt`` is there with ``requantize``.
+        Operands; ``dst`` and ``src`` read the accumulators, whose data come a cycle later than
+        others and show what ``write`` writes meanwhile. ``qnt`` is there with ``requantize``.
     write : :py:`Out(write_signature(...))`
         Results; always accepted.
     superseded : :py:`Out(1)`
@@ -74,14 +78,15 @@ class Execute(wiring.Component):
             ports["qnt"] = Out(read_signature(config.qnt_index_bits, 8 * config.qnt_element_bytes))
         super().__init__(ports)
         self._matrix = MatrixUnit(config, form)
-        self._arithmetic = max(self._matrix.latency, slow_latency(config))
-        self.latency = 1 + self._arithmetic
+        slow = slow_latency(config)
+        self.latency = max(1 + self._matrix.latency, ACC_READ + slow)
 
     def elaborate(self, platform):
         m = Module()
         config = self.config
         m.submodules.matrix = matrix = self._matrix
-        m.submodules.slow_lanes = slow = SlowLanes(config, self.form, self._arithmetic)
+        slow_latency = self.latency - ACC_READ
+        m.submodules.slow_lanes = slow = SlowLanes(config, self.form, slow_latency)
         m.submodules.lanes = lanes = Lanes(config, matrix.lane_bits)
 
         first = Signal(_travelling(config))
@@ -90,22 +95,22 @@ class Execute(wiring.Component):
             stage = Signal(_travelling(config), name=f"stage{n}")
             m.d.sync += stage.eq(stages[-1])
             stages.append(stage)
-        before_last, last = stages[-2:]
+        reading, before_last, last = stages[-1 - ACC_READ :]
 
         step = self.i.payload
         does = step.operation
         on_qnt = reads_qnt(config, does.alu_opcode) if config.requantize else C(0)
         slow_step, by_register = Signal(), Signal()
-        late = before_last.late
+        late = reading.late
         m.d.comb += [
             slow_step.eq(step.step & ~step.fault & is_slow(config, does)),
             by_register.eq(~does.use_imm & ~on_qnt),
         ]
         meets = [
             stage.step & ((stage.dst == step.dst) | (by_register & (stage.dst == step.src)))
-            for stage in stages[1:-1]
+            for stage in stages[1:-ACC_READ]
         ]
-        late_src = late & before_last.operation.alu & ~before_last.operation.use_imm
+        late_src = late & reading.operation.alu & ~reading.operation.use_imm
         no_port = Mux(by_register, late, late_src)
         m.d.comb += self.i.ready.eq(~(slow_step & (no_port | Cat(meets).any())))
         issued = Signal()
@@ -122,29 +127,27 @@ class Execute(wiring.Component):
             ]
 
         multiplies, early = Signal(), Signal()
-        elsewhere, came_elsewhere = Signal(), Signal()  # what ``dst`` has no time for
-        m.d.sync += came_elsewhere.eq(elsewhere)
+        elsewhere = Signal()  # what ``dst`` has no time for
+        came_elsewhere = delayed(m, elsewhere, ACC_READ)
         m.d.comb += [
             multiplies.eq(issued & step.step & ~step.fault & does.multiply),
             early.eq(issued & slow_step),
             self.inp.enable.eq(multiplies),
             self.inp.address.eq(step.src),
-            self.wgt.enable.eq(multiplies),
-            self.wgt.address.eq(step.wgt),
             self.dst.enable.eq(early | late),
-            self.dst.address.eq(Mux(late, before_last.dst, step.dst)),
+            self.dst.address.eq(Mux(late, reading.dst, step.dst)),
             elsewhere.eq(early & late),
             self.src.enable.eq((early & by_register) | elsewhere | late_src),
-            self.src.address.eq(Mux(late_src, before_last.src, Mux(elsewhere, step.dst, step.src))),
+            self.src.address.eq(Mux(late_src, reading.src, Mux(elsewhere, step.dst, step.src))),
             matrix.inp.eq(self.inp.data),
             matrix.wgt.eq(self.wgt.data),
-            slow.operation.eq(stages[1].operation),
+            slow.operation.eq(stages[ACC_READ].operation),
             slow.dst.eq(Mux(came_elsewhere, self.src.data, self.dst.data)),
             slow.src.eq(self.src.data),
             lanes.operation.eq(last.operation),
             lanes.dst.eq(self.dst.data),
             lanes.src.eq(self.src.data),
-            lanes.sum.eq(delayed(m, matrix.sum, self._arithmetic - matrix.latency)),
+            lanes.sum.eq(delayed(m, matrix.sum, self.latency - 1 - matrix.latency)),
             lanes.slow.eq(slow.o),
             self.write.valid.eq(last.step),
             self.write.address.eq(last.dst),
@@ -155,21 +158,27 @@ class Execute(wiring.Component):
             self.done.eq(last.last & ~last.fault),
             self.fault.eq(last.fault),
         ]
+        weights = delayed(m, Cat(multiplies, step.wgt), matrix.ahead)
+        m.d.comb += Cat(self.wgt.enable, self.wgt.address).eq(weights)
         if config.taps:
-            m.d.comb += matrix.depthwise.eq(stages[1].operation.depthwise)
-        if config.taps > 1:
-            m.d.comb += self.inp.following.eq(does.depthwise)
+            m.d.comb += matrix.depthwise.eq(stages[1 + matrix.ahead].operation.depthwise)
+        within = step.lane.any() if config.sliding else 0
+        if config.neighbours > 1:
+            m.d.comb += self.inp.following.eq((does.depthwise if config.taps else 0) | within)
+        if config.sliding:
+            m.d.comb += matrix.slide.eq(delayed(m, step.lane, 1))
         if config.requantize:
-            m.d.comb += [
-                self.qnt.enable.eq(early & on_qnt),
-                self.qnt.address.eq(step.src),
-                slow.qnt.eq(self.qnt.data),
-            ]
+            read, parameters = Cat(early & on_qnt, step.src), self.qnt.data
+            if self.form == "simulation":
+                read = delayed(m, read, ACC_READ - 1)
+            else:
+                parameters = delayed(m, parameters, ACC_READ - 1)
+            m.d.comb += [Cat(self.qnt.enable, self.qnt.address).eq(read), slow.qnt.eq(parameters)]
         return m
 
 
 def _travelling(config: AcceleratorConfig) -> data.StructLayout:
-    """What accompanies a step; ``late`` if it reads accumulators in the cycle before the last."""
+    """What accompanies a step; ``late`` if it reads accumulators towards the end."""
     return data.StructLayout(
         {
             "step": 1,

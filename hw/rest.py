@@ -7,6 +7,7 @@ from amaranth.lib.wiring import In, Out
 from ..isa.faults import ENGINE_NAMES, WAITS, FaultCode
 from ..isa.memories import Engine
 from .dispatch import ENGINE_BITS
+from .form import delayed
 from .interfaces import INDEX_BITS
 
 EngineState = wiring.Signature(
@@ -24,7 +25,8 @@ FAULT = data.StructLayout({"code": 8, "engine": ENGINE_BITS, "index": INDEX_BITS
 
 
 class Rest(wiring.Component):
-    """Tells a machine at rest from one that moves. No latency.
+    """Tells a machine at rest from one that moves. No latency, but for ``quiet``, which comes a
+    cycle later.
 
     The machine is at rest when no engine has an instruction, each that has one before it waits
     for a token or for room, and the stream has come to its end, to an illegal instruction or to a
@@ -74,15 +76,16 @@ class Rest(wiring.Component):
         illegal = Signal()
         ended = Signal()
         stopped = Signal()
+        quiet = ended & idle["load"] & idle["store"]  # until the next program
         m.d.comb += [
             illegal.eq(self.illegal.code != FaultCode.NONE),
             ended.eq(self.fetch_idle & self.dispatch_idle),
-            self.quiet.eq(ended & idle["load"] & idle["store"] & self.compute.empty),
+            self.quiet.eq(delayed(m, quiet, 1) & self.compute.empty),
             self.waiting.eq(self.load.waiting | self.compute.waiting | self.store.waiting),
             stopped.eq(
                 (ended | self.dispatch_blocked | illegal)
                 & Cat(resting.values()).all()
-                & ~(self.quiet & self.finish_held)
+                & ~(quiet & self.compute.empty & self.finish_held)
             ),
         ]
         with m.If(stopped):

@@ -10,7 +10,8 @@ from ..isa.config import AcceleratorConfig
 from ..isa.faults import WAITS
 from ..isa.memories import Engine
 from .dispatch import Dispatch
-from .interfaces import INDEX_BITS, Activity, Issue
+from .interfaces import INDEX_BITS, ISSUE, Activity, Issue
+from .queue import Queue
 from .rest import FAULT, Rest
 from .sequencer import Finish, Sequencer
 from .tokens import TokenQueue
@@ -32,6 +33,9 @@ ROUTES = tuple(
 
 class Scheduler(wiring.Component):
     """Dispatch, a sequencer for each engine, the token queues, and what sees that all rests.
+
+    Between a sequencer and its engine is a queue of two, so that what the one decides by tokens and
+    the other by its own work needs no common cycle. A completion counts a cycle later.
 
     Members
     -------
@@ -103,14 +107,17 @@ class Scheduler(wiring.Component):
             body = getattr(self, name)
             m.submodules[name] = sequencer = sequencers[engine] = Sequencer(engine)
             wiring.connect(m, getattr(dispatch, name), sequencer.i)
-            done = body.done
+            m.submodules[f"{name}_issue"] = passed = Queue(ISSUE, 2)
+            wiring.connect(m, passed.o, wiring.flipped(body.issue))
+            done = Signal(name=f"{name}_was_done")
+            m.d.sync += done.eq(body.done)
             if engine is Engine.COMPUTE:
                 wiring.connect(m, sequencer.o, finish.i)
-                wiring.connect(m, finish.o, wiring.flipped(body.issue))
-                m.d.comb += finish.done_in.eq(body.done)
+                wiring.connect(m, finish.o, passed.i)
+                m.d.comb += finish.done_in.eq(done)
                 done = finish.done
             else:
-                wiring.connect(m, sequencer.o, wiring.flipped(body.issue))
+                wiring.connect(m, sequencer.o, passed.i)
             state = getattr(rest, name)
             m.d.comb += [
                 sequencer.done.eq(done),

@@ -198,7 +198,7 @@ class _Flying(wiring.Component):
             read.addr.eq(oldest),
             self.pushes_out.eq(Mux(self.none, self.pushes_in, read.data)),
             self.none.eq(count == 0),
-            self.last.eq(count + self.start == 1),
+            self.last.eq(Mux(self.start, count == 0, count == 1)),
             self.room.eq(count != IN_FLIGHT),
         ]
         m.d.sync += [

@@ -226,7 +226,7 @@ ALU = Format("ALU", 4, (
 
 # Weft's own. A field `reserved` must be 0; it is room for what comes later.
 MATMUL = Format("MATMUL", 5, (
-    Field("mode", 3, "what a step does: 0 a product; 2, 3 a depthwise one, 3 adds"),
+    Field("mode", 3, "what a step does: 0 a product; 2 depthwise, 4 sliding; 3, 5 add"),
     *_nest(LOOP_BITS - 1), *_GEMM_FACTORS,
 ), "a GEMM whose steps follow a mode", "overwrite")
 LOADX = Format("LOADX", 6, (

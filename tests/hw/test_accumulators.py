@@ -51,19 +51,24 @@ class Load:
                     cells[element] = cells[element] & ~bits | value & bits
 
 
-@pytest.mark.parametrize("shared", [False, True])
+@pytest.mark.parametrize(
+    ("shared", "form"), [(False, "synthesis"), (True, "synthesis"), (True, "simulation")]
+)
 @pytest.mark.parametrize(("depth", "bus"), [(2, 8), (4, 8), (16, 8), (16, 32), (32, 64)])
-def test_steps_write_every_cycle_and_loads_beside_them(shared, depth, bus):
+def test_steps_write_every_cycle_and_loads_beside_them(shared, form, depth, bus):
     config = replace(VTA, bus_bytes=bus, acc_bytes=depth * VTA.acc_element_bytes)
-    dut, random = Accumulators(config, shared), Random(f"{shared} {depth}")
+    dut, random = Accumulators(config, shared, form), Random(f"{shared} {depth}")
     width = len(dut.step.data)
     slots = len(dut.load.data) // width
     half = depth // 2  # steps have the lower accumulators, loads the upper
     cells, held, wide, loaded = [0] * depth, [None, None], [None] * slots, 0
+    asked: list[int | None] = [None, None]
+    changed: set[int] = set()  # in the cycle before
 
     async def bench(ctx):
         nonlocal loaded, wide
         load, pending = None, None
+        nonlocal changed
         for valid, address, data, superseded in random_steps(random, half):
             before, after = cells.copy(), cells.copy()
             given = {"valid": valid, "address": address, "data": data, "mask": 1}
@@ -78,25 +83,30 @@ def test_steps_write_every_cycle_and_loads_beside_them(shared, depth, bus):
                     ctx.set(getattr(dut.load, name), getattr(load, name))
             ctx.set(dut.load.valid, load is not None)
             # What is being written by a load is not read; by a step, not by the store engine.
-            unknown = set(load.elements.values()) if load is not None else set()
+            written = set(load.elements.values()) if load is not None else set()
+            unknown = written | {i for i in changed if i >= half}
             for number, port in enumerate(dut.read):
+                if asked[number] is not None:
+                    held[number] = after[asked[number]]
                 where = random.randrange(depth)
                 enable = random.random() < 0.7 and where not in unknown
                 ctx.set(port.enable, enable)
                 ctx.set(port.address, where)
-                if enable:
-                    held[number] = after[where]
+                asked[number] = where if enable else None
             where, enable = random.randrange(depth), random.random() < 0.7
             ctx.set(dut.wide.enable, enable)
             ctx.set(dut.wide.address, where)
             if enable:
                 found = [where + (slot - where) % slots for slot in range(slots)]
                 wide = [
-                    before[i] if i < depth and i not in {*unknown, pending} else None for i in found
+                    before[i] if i < depth and i not in {*written, *changed, pending} else None
+                    for i in found
                 ]
             pending = address if superseded else None
+            changed = {address} if valid else set()
             if load is not None and ctx.get(dut.load.ready):
                 load.write(after, width)
+                changed |= set(load.elements.values())
                 load, loaded = None, loaded + 1
             cells[:] = after
             await ctx.tick()

@@ -167,7 +167,7 @@ def test_a_deadlock_keeps_who_waits():
         await ctx.tick()
         assert ctx.get(dut.running), "a program that fetch has not taken cannot be at rest"
         ctx.set(dut.start.ready, 1)
-        await ctx.tick().repeat(2)
+        await ctx.tick().repeat(3)
         ctx.set(dut.waiting, 0)
         assert await bus.get(ctx, "FAULT") == FaultCode.DEADLOCK | 2 << 8
         assert await bus.get(ctx, "FAULT_INDEX") == 7

@@ -66,6 +66,7 @@ def test_every_counter_counts_as_a_model_does_while_a_program_runs():
             ctx.set(dut.clear, 1)
             await cycle(ctx, dut, Tally(), random, run=0, quiet=True)
             ctx.set(dut.clear, 0)
+            await cycle(ctx, dut, Tally(), random, run=0, quiet=True)
             model.clear()
             assert not any(values(ctx, dut).values())
 
