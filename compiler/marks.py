@@ -204,15 +204,20 @@ class Machine:
         self, operation: Operation, operands: Mapping[str, int], dst: np.ndarray, src: np.ndarray
     ) -> None:
         acc, name = self.pads["acc"], operation.name
-        of_records = name in ("alu.scale", "alu.requantize")
         if operation.fixed["use_imm"]:
-            acc[dst] = alu(name, acc[dst], mark(STEP, operands.get("imm", 0)))
-        elif of_records:
-            acc[dst] = alu(name, acc[dst], self.pads["qnt"][src])
-        elif name in SUMS:
-            np.add.at(acc, dst, addend(name, acc[src]))
+            source, src = mark(STEP, operands.get("imm", 0))[None], np.zeros_like(src)
+        elif name in ("alu.scale", "alu.requantize"):
+            source = self.pads["qnt"]
         else:
-            acc[dst] = alu(name, acc[dst], acc[src])
+            source = acc
+        apart = source is not acc or not np.intersect1d(dst, src).size
+        if apart and name in SUMS:
+            np.add.at(acc, dst, addend(name, source[src]))
+        elif apart and len(np.unique(dst)) == len(dst):
+            acc[dst] = alu(name, acc[dst], source[src])
+        else:  # a step sees what those before it wrote
+            for to, at in zip(dst[:, None], src[:, None], strict=True):
+                acc[to] = alu(name, acc[to], source[at])
 
     def _walk(
         self, words: np.ndarray, operand: str, operands: Mapping[str, int], lanes: int = 1
@@ -227,7 +232,8 @@ class Machine:
 
 
 SUMS = ("alu.add", "alu.max", "alu.min")
-"""Operations on two accumulators whose order does not matter; their marks are sums."""
+"""Operations on two accumulators whose order does not matter; their marks are sums. So nothing is
+seen of the order in which one of them stands beside another."""
 
 
 def addend(name: str, value: Marks) -> Marks:
