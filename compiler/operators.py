@@ -94,7 +94,7 @@ def lowered(graph: Graph, node: Node) -> Operator | Kernel:
     """
     if not isinstance(node.op, Call):
         return nest_of(graph, node)
-    made = CATALOG[node.op.kind].lower(Site.of(graph, node))
+    made = CATALOG[node.op.kind].code(Site.of(graph, node))
     return made if isinstance(made, Kernel) else Operator(made.nest, made.constants, made.scratch)
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import UnsupportedError
 from ..isa.nest import I8
+from .catalog import Site, products
 from .fit import changes_nothing
 from .graph import Call, Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape, op_name
 from .jobs import Job, job_of
@@ -177,6 +178,8 @@ def macs(graph: Graph, node: Node) -> int:
         case Conv2D() | FullyConnected():
             weights = graph.tensors[node.inputs[1]].shape
             each = math.prod(weights[1:])
+        case Call():
+            return products.macs(Site.of(graph, node))
         case DepthwiseConv2D(window):
             each = math.prod(window.size)
         case _:

@@ -356,7 +356,7 @@ def _call(use: _Use) -> None:
         use.fail("it has no outputs")
     site = replace(Site.of(use.graph, use.node), outputs=())
     try:
-        types = definition.infer(site)
+        types = definition.types(site)
     except ValueNeeded as needed:
         use.fail(f"input {needed.position} is computed; a constant is expected")
     if len(types) != len(use.node.outputs):

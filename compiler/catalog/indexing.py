@@ -61,7 +61,7 @@ def _elements_infer(site: Site) -> Types:
 
 def _grid(at: Array, axis: int, extent: int, name: str) -> tuple[Array, ...]:
     """Indices of every axis, of which one has those of ``at``."""
-    grid = list(np.indices(at.shape, sparse=True))
+    grid: list[Any] = list(np.indices(at.shape, sparse=True))
     grid[axis] = checked(at, extent, name)
     return tuple(grid)
 
@@ -122,7 +122,7 @@ def _gather_nd_infer(site: Site) -> Types:
 
 
 def _tuples(at: Array, shape: tuple[int, ...], batch: int, name: str) -> tuple[Array, ...]:
-    lead = np.indices(at.shape[:batch], sparse=True) if batch else ()
+    lead: Any = np.indices(at.shape[:batch], sparse=True) if batch else ()
     more = at.ndim - 1 - batch
     own = tuple(checked(at[..., k], shape[batch + k], name) for k in range(at.shape[-1]))
     return (*(i.reshape(*i.shape, *(1,) * more) for i in lead), *own)

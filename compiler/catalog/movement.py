@@ -152,6 +152,8 @@ def _split_sizes(site: Site) -> tuple[int, list[int]]:
     axis = site.axis(site.integer("axis", 0), len(site.x.shape))
     extent, count = site.x.shape[axis], site.integer("num_outputs", site.count)
     sizes = site.list_of("split", 1)
+    if sizes is None and count != site.count:
+        site.fail(f"{site.count} outputs, num_outputs is {count}")
     if sizes is None:
         each = -(-extent // count) if count > 0 else 0
         sizes = tuple(min(each, max(0, extent - each * k)) for k in range(count))

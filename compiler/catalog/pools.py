@@ -253,13 +253,18 @@ def instance_normalization(site: Site) -> Code:
     return code(site, buffers, loops(lead, Block(steps)), scratch=(mean, share))
 
 
-@define("LRN", infer=same(FLOATS), native=True)
+def _lrn_infer(site: Site) -> Types:
+    size = site.integer("size", 1)
+    if len(site.x.shape) < 2 or not 1 <= size <= 2 * site.x.shape[1] + 1:
+        site.fail(f"{size} channels of {list(site.x.shape)}")
+    return same(FLOATS)(site)
+
+
+@define("LRN", infer=_lrn_infer, native=True)
 def local_response(site: Site) -> Code:
     """Each element by the squares of its neighbours in other channels."""
     x, out, dtype = site.x, site.out, site.x.dtype
     size = site.integer("size", 1)
-    if len(x.shape) < 2 or size < 1:
-        site.fail(f"{size} channels of {list(x.shape)}")
     axes = axes_of(x.shape)
     n, c, *rest = indices_of(axes)
     near = c + Index("k") - expr((size - 1) // 2)

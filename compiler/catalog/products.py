@@ -26,6 +26,24 @@ from .terms import (
 )
 from .windows import bordered, element, window_of
 
+
+def macs(site: Site) -> int:
+    """Multiply-accumulates of a node, without padding; 0 of what is no product."""
+    each = math.prod(site.out.shape)
+    match site.kind:
+        case "MatMul" | "MatMulInteger" | "QLinearMatMul":
+            return each * site.x.shape[-1]
+        case "Gemm":
+            return each * _gemm_shapes(site)[1]
+        case "Conv" | "ConvInteger":
+            return each * math.prod(site.input(1).shape[1:])
+        case "QLinearConv":
+            return each * math.prod(site.input(3).shape[1:])
+        case "ConvTranspose":
+            return math.prod(site.x.shape) * math.prod(site.input(1).shape[1:])
+    return 0
+
+
 # --- matrices ------------------------------------------------------------------------------------
 
 

@@ -68,7 +68,7 @@ def _block(site: Site) -> int:
         return 1
     if len(scale.shape) != len(x.shape):
         site.fail(f"scales of shape {list(scale.shape)} for {list(x.shape)}")
-    size = size or -(-x.shape[axis] // scale.shape[axis])
+    size = size or -(-x.shape[axis] // max(1, scale.shape[axis]))
     wanted = tuple(-(-extent // size) if k == axis else extent for k, extent in enumerate(x.shape))
     if size < 1 or scale.shape != wanted:
         site.fail(f"scales of shape {list(scale.shape)} in blocks of {size} for {list(x.shape)}")

@@ -156,7 +156,7 @@ class Site:
         value = self.attributes.get(name, tuple(default) if default is not None else None)
         if not isinstance(value, tuple) or not all(isinstance(v, int) for v in value):
             self.fail(f"attribute {name} is {value!r:.40}, not a list of integers")
-        return value
+        return tuple(int(v) for v in value)
 
     def list_of(self, name: str, position: int) -> tuple[int, ...] | None:
         """Integers of an attribute or, in later versions, of an input; None without either."""
@@ -265,6 +265,23 @@ class Definition:
     lower: Callable[[Site], Code | Kernel]
     native: bool
 
+    def types(self, site: Site) -> Types:
+        """What ``infer`` says; whatever it stumbles over in a model's numbers is a ModelError."""
+        try:
+            return self.infer(site)
+        except STUMBLES as error:
+            site.fail(f"malformed ({error})")
+
+    def code(self, site: Site) -> Code | Kernel:
+        """What ``lower`` makes, in the same way."""
+        try:
+            return self.lower(site)
+        except STUMBLES as error:
+            site.fail(f"malformed ({error})")
+
+
+STUMBLES = (ValueError, ArithmeticError, TypeError, IndexError, KeyError, MemoryError)
+"""What comes of attributes and constants that no check expected: infinities as extents, say."""
 
 CATALOG: dict[str, Definition] = {}
 """Every operator, by name."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -12,6 +13,10 @@ from .terms import ZERO, added, axes_of, choose, indices_of, load, loops
 
 EXTENT_LIMIT = 1 << 24
 """Sizes, strides, dilations and pads of a window are below it."""
+BORDER_LIMIT = 64
+"""An image with its border is at most so many times the image, beyond a small one."""
+SMALL_IMAGE = 1 << 16
+"""Elements of a channel."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +83,8 @@ def window_of(site: Site, extents: Shape, size: Shape, ceil: bool = False) -> Sl
         max(extents[k] + begins[k] + ends[k], (counts[k] - 1) * strides[k] + reach[k])
         for k in range(rank)
     )
+    if math.prod(spans) > max(BORDER_LIMIT * math.prod(extents), SMALL_IMAGE):
+        site.unsupported(f"pads {[*begins, *ends]} around an image of {list(extents)}")
     return Sliding(size, strides, dilations, tuple(begins), tuple(ends), tuple(counts), spans)
 
 

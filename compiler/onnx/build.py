@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 FOLD_LIMIT = 1 << 22
 """Elements of a constant that is computed while a graph is built."""
 NODE_LIMIT = 100_000
-"""Of a graph, with everything that functions are composed of."""
+"""Of a graph, with everything that functions are composed of and every step of loops."""
 STEP_LIMIT = 1024
 """Of a loop that is written out."""
 SCAN_OPSET = 9
@@ -73,6 +73,7 @@ class _Builder:
         self.makers: dict[str, Node] = {}
         """Nodes that :data:`KEPT` left in the graph, by their outputs."""
         self.lost: dict[str, None] = {}
+        self.count = 0
         self.functions = {(f.domain, f.name): f for f in model.proto.functions}
 
     def graph(
@@ -154,7 +155,8 @@ class _Builder:
     def run(self, nodes: Sequence[Any], scope: Scope) -> None:
         """Build nodes one after another."""
         for node in nodes:
-            if len(self.nodes) > NODE_LIMIT:
+            self.count += 1
+            if self.count > NODE_LIMIT:
                 raise ModelError(f"{self.where}: more than {NODE_LIMIT} nodes")
             inputs: list[str] = []
             broken = False
@@ -320,7 +322,7 @@ class _Builder:
 
         while True:
             try:
-                types = CATALOG[site.kind].infer(site)[: site.count]
+                types = CATALOG[site.kind].types(site)[: site.count]
             except ValueNeeded as needed:
                 name = names[needed.position]
                 if name in self.makers:

@@ -25,7 +25,7 @@ def evaluate(site: Site, inputs: Sequence[np.ndarray | None]) -> list[np.ndarray
     outputs = [np.zeros(t.shape, element_dtype(t.dtype)) for t in site.outputs]
     if not any(output.size for output in outputs):
         return outputs
-    made = CATALOG[site.kind].lower(site)
+    made = CATALOG[site.kind].code(site)
     if isinstance(made, Kernel):
         results = made(site.name, inputs)
         return [

@@ -57,6 +57,11 @@ MOVES = frozenset(("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "I
 PAIRS: Mapping[str, type[Add | Sub | Mul]] = {"Add": Add, "Sub": Sub, "Mul": Mul}
 
 
+CLAMPS: Mapping[tuple[float, float], Activation] = {
+    (0.0, 6.0): "relu6", (-1.0, 1.0): "relu_n1_to_1", (0.0, math.inf): "relu",
+}  # fmt: skip
+
+
 @dataclass(frozen=True)
 class Real:
     """A real tensor as the integers that stand for it."""
@@ -202,16 +207,28 @@ class _Rewriter:
         quant = self.scale(node.inputs[1:], None)
         if out.dtype != I8 or quant is None:
             return None
-        activation: Activation = "none"
         source = self.alone(node.inputs[0])
-        if source is not None and _is(source, "Relu"):
-            activation, source = "relu", self.alone(source.inputs[0])
+        activation = self.clamp(source)
+        if source is not None and activation != "none":
+            source = self.alone(source.inputs[0])
         if source is None or not isinstance(source.op, Call):
             return None
         rule = RULES.get(source.op.kind)
         if rule is None or (activation != "none" and source.op.kind not in WITH_RELU):
             return None
         return rule(self, source, Real(out, quant), activation)
+
+    def clamp(self, node: Node | None) -> Activation:
+        """Which activation a node is, of those that a clamp does."""
+        if node is None or not _is(node, "Relu", "Clip"):
+            return "none"
+        if _is(node, "Relu"):
+            return "relu"
+        bounds = [self.tensors[name].data if name else None for name in node.inputs[1:]]
+        if len(bounds) != 2 or any(b is None or b.size != 1 for b in bounds):
+            return "none"
+        low, high = (float(b.reshape(-1)[0]) for b in bounds if b is not None)
+        return CLAMPS.get((low, high), "none")
 
     def alone(self, name: str) -> Node | None:
         """The node that writes ``name``, if only one reads it."""

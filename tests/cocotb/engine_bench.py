@@ -43,7 +43,8 @@ class EngineBench(Surroundings):
         self.tasks += [start_soon(self._hold(name)) for name in READS[self.engine]]
         if self.engine == "compute":
             for name in FILLED:
-                await self._fill(name, range(len(self.held[name])))
+                filled = self._fill(name, range(len(self.held[name])))
+                await with_timeout(filled, LONGEST_RUN, "us")
 
     async def run(self, stretch: Stretch) -> tuple[int, int] | None:
         """To the last completion, and then looks at memory and scratchpads.

@@ -88,57 +88,72 @@ def loops(component: type[_Loops], *operands: str) -> None:
 
 
 def indices(component: type[_Indices]) -> None:
-    """The place whose micro-op is read, and what must come of it."""
-    m, dut = Module(), component(SMALL)
-    opened = Opened(dut)
-    m.submodules.dut = opened.fragment
-    place, there, stopped = Signal(dut.i.p.shape()), Signal(), Signal()
-    uop = data.View(uop_struct(SMALL), dut.uop.data)
-    index = {name: uop[name] + place[name] for name in OPERANDS}
-    does, config = place.operation, SMALL
-    second = Mux(
-        reads_qnt(config, does.alu_opcode),
-        index["src"] >= config.qnt_depth,
-        index["src"] >= config.acc_depth,
-    )
-    reads = Mux(does.depthwise, config.taps, 1)
+    """Any one place is followed, with its micro-op, to the step that must come of it.
+
+    That takes no description of the stages in between, and only the first cycles are shown.
+    """
+    m, dut, config = Module(), component(SMALL), SMALL
+    m.submodules.dut = dut
+    enters, leaves, step = passes(dut.i), passes(dut.o), dut.o.p
+    held = Signal(8)
+    m.d.sync += held.eq(held + enters - leaves)
+    choose, followed, fresh = (Signal(name=name) for name in ("choose", "followed", "fresh"))
+    place, word, ahead = Signal(dut.i.p.shape()), Signal.like(dut.uop.data), Signal.like(held)
+    with m.If(followed & leaves):
+        m.d.sync += [ahead.eq(ahead - 1), followed.eq(ahead != 0)]
+    with m.Elif(enters & choose & ~followed):
+        m.d.sync += [place.eq(dut.i.p), ahead.eq(held - leaves), followed.eq(1)]
+    m.d.sync += fresh.eq(enters & choose & ~followed)
+    with m.If(fresh):
+        m.d.sync += word.eq(dut.uop.data)
+
+    # A source may have bits behind its index: the lane of an element where it begins.
+    lanes = len(place.src) - len(step.src) - 1
+    uop, does = data.View(uop_struct(config), word), place.operation
+    sums = {name: (uop[name] << lanes * (name == "src")) + place[name] for name in OPERANDS}
+    index = sums | {"src": sums["src"] >> lanes}
+    lane = sums["src"][:lanes]
+    reads = Mux(does.depthwise, config.taps, 1) + lane.any()
+    second = Mux(reads_qnt(config, does.alu_opcode), config.qnt_depth, config.acc_depth)
     fault = place.step & (
         (place.uop >= config.uop_depth)
         | (index["dst"] >= config.acc_depth)
         | (does.multiply & (index["wgt"] >= config.wgt_depth))
         | (does.multiply & (index["src"] + reads > config.inp_depth))
-        | (does.alu & ~does.use_imm & second)
+        | (does.alu & ~does.use_imm & (index["src"] >= second))
     )
-    step = dut.o.p
-    due, expected = Signal(), Signal(step.shape())
-    fault_index = Signal.like(place.index)
-    with m.If(dut.i.ready):
-        m.d.sync += [there.eq(dut.i.valid), place.eq(dut.i.payload)]
-        m.d.sync += due.eq(there & ~stopped)
-        m.d.sync += [expected[name].eq(index[name]) for name in OPERANDS]
-        m.d.sync += [expected[name].eq(place[name]) for name in ("step", "last", "operation")]
-        m.d.sync += expected.fault.eq(fault)
-        with m.If(there & ~stopped & fault):
-            m.d.sync += [stopped.eq(1), fault_index.eq(place.index)]
-    dut_place, dut_held, dut_stopped = opened.registers()[-3:]
+    due, stopped = followed & leaves & (ahead == 0), Signal()
+    with m.If(leaves & step.fault):
+        m.d.sync += stopped.eq(1)
+    read, before = Signal(), Signal.like(dut.uop.data)
+    m.d.sync += [read.eq(dut.uop.enable), before.eq(dut.uop.data)]
+    same = [Value.cast(step[name]) == Value.cast(place[name]) for name in COPIED]
+    low = {name: slice(len(step[name])) for name in OPERANDS}
     prove(
         m,
-        [dut],
+        [dut, choose],
         {
-            "a place comes out two cycles later": dut.o.valid == due,
-            "an index is the micro-op's field and the offset; what is beyond a depth is a fault":
-            ~due | (Value.cast(step) == Value.cast(expected)),
-            "the micro-op is that of the place": ~(dut.i.valid & dut.i.ready)
+            **{
+                f"{name} is the micro-op's field and the offset": ~due
+                | (step[name] == index[name][low[name]])
+                for name in OPERANDS
+            },
+            "what is beyond a depth is a fault, if it is accessed": ~due | (step.fault == fault),
+            "the fault's instruction is named": ~due | ~fault | (dut.fault_index == place.index),
+            "the rest is the place's": ~due | _all(same),
+            "its micro-op is read": ~enters
             | (dut.uop.enable & (dut.uop.address == dut.i.p.uop[: len(dut.uop.address)])),
-            "a micro-op that is needed is not read over": ~dut.uop.enable | dut.i.ready,
-            "the fault's instruction is named": dut.fault_index == fault_index,
-            "nothing follows a fault": ~(stopped & due) | expected.fault,
+            "nothing follows a fault": ~stopped | ~dut.o.valid,
+            "there are no steps without places": held < 8,
             "a step stays": keeps(m, dut.o.valid, dut.o.ready, dut.o.payload),
-            "registers": (dut_held == there) & (dut_stopped == stopped)
-            & (~there | (Value.cast(dut_place) == Value.cast(place)))
-            & (~(stopped & due) | expected.fault),
         },
-            )  # fmt: skip
+        given=[
+            read | (dut.uop.data == before),
+            # What begins at a lane reads one element more, but taps begin at the first.
+            ~dut.i.p.operation.depthwise | ~dut.i.p.src[:lanes].any(),
+        ],
+        cycles=7,
+    )
 
 
 def store_rows(component: type[StoreRows]) -> None:
@@ -255,6 +270,10 @@ def _all(bits) -> Value:
     return total
 
 
+COPIED = ("step", "last", "operation")
+"""What a step has from its place."""
+
+
 PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int | str, ...]]]] = {
     "loops are counted and offsets are products": (loops, _Loops, [("wgt",), OPERANDS]),
     "indices are sums, and checked": (indices, _Indices, [()]),
@@ -269,7 +288,7 @@ MISTAKES = [
     (loops, _Loops, ("wgt",), "last_uop & last_in & (left_out == 0)", "last_uop & (left_out == 0)"),
     (loops, _Loops, ("wgt",), "[outer.eq(0), offset.eq(0)]", "offset.eq(0)"),
     (indices, _Indices, (), "config.inp_depth - config.taps", "config.inp_depth - config.taps + 1"),
-    (indices, _Indices, (), "held & ~stopped & place.step & beyond", "held & place.step & beyond"),
+    (indices, _Indices, (), "stopped.eq(1)", "stopped.eq(0)"),
     (indices, _Indices, (), 'outside("dst", "acc")', "0"),
     (store_rows, StoreRows, (), "end > config.acc_depth", "end >= config.acc_depth"),
     (store_rows, StoreRows, (), "qnt >= config.qnt_depth", "qnt > config.qnt_depth"),

@@ -14,7 +14,7 @@ onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper  # noqa: E402
 
 from tests.compiler.onnx.models import conv_net, model  # noqa: E402
-from weft.compiler.onnx import read  # noqa: E402
+from weft.compiler.onnx import build, read  # noqa: E402
 
 
 def graph_of(data: bytes, folder=None):
@@ -136,3 +136,31 @@ def test_a_function_that_calls_itself_is_refused():
     proto.functions.append(function)
     with pytest.raises(ModelError, match="32 deep"):
         graph_of(proto.SerializeToString())
+
+
+def test_functions_that_call_each_other_twice_end(monkeypatch):
+    monkeypatch.setattr(build, "NODE_LIMIT", 2000)
+    functions = []
+    for k in range(30):
+        calls = [
+            helper.make_node(f"F{k + 1}", ["a"], ["b"], domain="own"),
+            helper.make_node(f"F{k + 1}", ["b"], ["c"], domain="own"),
+        ]
+        functions.append(
+            helper.make_function(
+                "own", f"F{k}", ["a"], ["c"], calls, [helper.make_opsetid("own", 1)]
+            )
+        )
+    relu = [helper.make_node("Relu", ["a"], ["c"])]
+    imports = [helper.make_opsetid("", 21)]
+    functions.append(helper.make_function("own", "F30", ["a"], ["c"], relu, imports))
+    proto = model([helper.make_node("F0", ["x"], ["y"], domain="own")], {"x": (1,)}, ["y"])
+    proto.functions.extend(functions)
+    with pytest.raises(ModelError, match="more than 2000 nodes"):
+        graph_of(proto.SerializeToString())
+
+
+def test_a_split_into_countless_parts_is_refused():
+    node = helper.make_node("Split", ["x"], ["y", "z"], num_outputs=1 << 40)
+    with pytest.raises(ModelError, match="num_outputs"):
+        graph_of(model([node], {"x": (4,)}, ["y", "z"]).SerializeToString())

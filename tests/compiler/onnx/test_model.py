@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
 import pytest
 
 import weft
-from weft.isa import DataError, UnsupportedError
+from weft.isa import DataError, MissingToolError, UnsupportedError
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper  # noqa: E402
@@ -77,7 +79,7 @@ def test_one_symbol_is_one_size(tmp_path):
 
 def test_everything_that_is_not_supported_is_named_at_once(tmp_path):
     nodes = [
-        helper.make_node("Det", ["x"], ["d"], name="first"),
+        helper.make_node("RandomUniformLike", ["x"], ["d"], name="first"),
         helper.make_node("Relu", ["x"], ["r"]),
         helper.make_node("RandomNormalLike", ["r"], ["y"], name="second"),
         helper.make_node("Foo", ["r"], ["z"], name="third", domain="com.acme"),
@@ -124,3 +126,27 @@ def test_an_input_that_is_an_output_too_is_copied(tmp_path):
         y, same = run(x)
     assert np.array_equal(y, [0, 2])
     assert np.array_equal(same, x)
+
+
+def test_the_command_line_takes_onnx_files(tmp_path, capsys):
+    from weft.__main__ import main
+
+    proto = conv_net("n")
+    (tmp_path / "m.onnx").write_bytes(proto.SerializeToString())
+    x = np.random.default_rng(1).standard_normal((2, 3, 8, 8)).astype(np.float32)
+    np.save(tmp_path / "x.npy", x)
+    options = ["--on", "cpu", "--input", str(tmp_path / "x.npy")]
+    outputs = ["--output", str(tmp_path / "y.npz")]
+    assert main(["run", str(tmp_path / "m.onnx"), *options, *outputs]) == 0
+    with np.load(tmp_path / "y.npz") as y:
+        assert y["y"].shape == (2, 5)
+        assert np.allclose(y["y"].sum(1), 1)
+    assert main(["explain", str(tmp_path / "m.onnx")]) == 0
+    assert "'x' is f32, not i8" in capsys.readouterr().out
+
+
+def test_a_missing_extra_is_one_line(tmp_path, monkeypatch):
+    (tmp_path / "m.onnx").write_bytes(conv_net().SerializeToString())
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(MissingToolError, match=r"pip install 'weft\[onnx\]'"):
+        weft.load(tmp_path / "m.onnx")
