@@ -33,7 +33,7 @@ def adding(config: AcceleratorConfig, lanes: tuple[Expr, ...]) -> Expr:
 
 @pytest.fixture
 def with_depthwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two more modes of MATMUL."""
+    """Two more modes of MATMUL, of those that nobody has."""
     made = [
         Operation(
             name,
@@ -45,8 +45,8 @@ def with_depthwise(monkeypatch: pytest.MonkeyPatch) -> None:
             "overwrite",
         )
         for name, mode, value in (
-            ("depthwise.set", 3, taps_by_lanes),
-            ("depthwise.add", 4, adding),
+            ("depthwise.set", 6, taps_by_lanes),
+            ("depthwise.add", 7, adding),
         )
     ]
     monkeypatch.setattr(instructions, "OPERATIONS", (*instructions.OPERATIONS, *made))
