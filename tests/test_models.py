@@ -69,7 +69,7 @@ def test_a_residual_network_on_every_preset(preset):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS[1:])
-@pytest.mark.parametrize("name", NETWORKS[1:])
+@pytest.mark.parametrize("name", NETWORKS[1:-1])  # the last one has no other kinds of layers
 def test_a_network_on_every_preset(name, preset):
     assert_bit_exact(name, preset, "functional", 1)
 
