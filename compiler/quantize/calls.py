@@ -36,7 +36,6 @@ from ..graph import (
     Window,
     op_name,
 )
-
 from ..onnx.simplify import pruned
 
 TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)

@@ -64,11 +64,11 @@ def corrections(
         expected = real.run(values)
         biases = {f"{name}/bias": (own[name] + shifts[name]).astype(np.float32) for name in own}
         got = code.run({**values, **biases})
-        for name, shift in shifts.items():
+        for name in own:
             output = plan.units[name].node.outputs[0]
             error = expected[output].astype(np.float64) - got[makers[name].outputs[0]]
             mean = error.mean(tuple(a for a in range(error.ndim) if a != 1))
             # The mean over samples of shift-so-far plus what was still missing.
-            shift += mean / (k + 1)
+            shifts[name] += mean / (k + 1)
         say("correcting biases", k + 1, len(data))
     return {name: (own[name] + shifts[name]).astype(np.float32) for name in own}

@@ -87,6 +87,8 @@ class Quantized:
         The noise of each output of the graph.
     floats : tuple of Node
         What stays on floats.
+    samples : int
+        How many were seen.
     """
 
     qdq: Graph
@@ -94,6 +96,7 @@ class Quantized:
     layers: tuple[Layer, ...]
     outputs: Mapping[str, Noise]
     floats: tuple[Node, ...]
+    samples: int
 
 
 def prepared(graph: Graph) -> Graph:
@@ -261,4 +264,4 @@ def _measured(
         and any(made.tensors[name].dtype == F32 for name in node.outputs)
     )
     outputs = {name: noise[name] for name in simple.outputs}
-    return Quantized(qdq, made, layers, outputs, floats)
+    return Quantized(qdq, made, layers, outputs, floats, len(data))
