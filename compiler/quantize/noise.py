@@ -27,8 +27,8 @@ class Noise:
         """Count values, in one order."""
         a = expected.astype(np.float64, copy=False).reshape(-1)
         off = got.astype(np.float64, copy=False).reshape(-1) - a
-        self.signal += float(a @ a)
-        self.error += float(off @ off)
+        self.signal += float(np.square(a).sum())
+        self.error += float(np.square(off).sum())
         self.largest = max(self.largest, float(np.abs(off).max(initial=0.0)))
         self.count += a.size
         self.unequal += int(np.count_nonzero(off))

@@ -66,11 +66,16 @@ class Span:
 
 
 class Histogram:
-    """How many values lie in each of equal bins of a span."""
+    """How many values lie in each of equal bins of a span.
+
+    Zeros, of which a Relu makes many, are counted apart: they are integers in every range, while in
+    a bin they would look like values near to 0.
+    """
 
     def __init__(self, span: Span):
         self.low, self.high = span.low, span.high
         self.counts = np.zeros(BINS, np.int64)
+        self.zeros = 0
 
     @property
     def width(self) -> float:
@@ -84,9 +89,15 @@ class Histogram:
 
     def see(self, values: np.ndarray) -> None:
         """Count these values, all of which lie in the span."""
-        if self.high > self.low:
-            places = ((values.reshape(-1).astype(np.float64) - self.low) / self.width).astype(int)
-            self.counts += np.bincount(np.clip(places, 0, BINS - 1), minlength=BINS)
+        used = values[values != 0]
+        self.zeros += values.size - used.size
+        if used.size:
+            self.counts += np.bincount(self.places(used), minlength=BINS)
+
+    def places(self, values: np.ndarray) -> np.ndarray:
+        """The bins of values."""
+        bins = ((values.astype(np.float64) - self.low) / self.width).astype(np.int64)
+        return np.clip(bins, 0, BINS - 1)
 
 
 def quant_of(chosen: Range) -> Quant:
@@ -113,7 +124,9 @@ def percentile(histogram: Histogram, percent: float) -> Range:
     if not histogram.high > histogram.low:
         return 0.0, 0.0
     edges = histogram.low + np.arange(BINS + 1) * histogram.width
-    sums = np.concatenate([[0], np.cumsum(histogram.counts)])
+    counts = histogram.counts.copy()
+    counts[histogram.places(np.zeros(1))] += histogram.zeros
+    sums = np.concatenate([[0], np.cumsum(counts)])
     spent = np.array([1 - percent / 100, percent / 100]) * sums[-1]
     low, high = np.interp(spent, sums, edges)
     return min(float(low), 0.0), max(float(high), 0.0)
