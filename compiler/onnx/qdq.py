@@ -531,8 +531,14 @@ class _Rewriter:
         name, source = out.tensor.name, x.tensor.name
         inputs = (source, *node.inputs[1:])
         self.mark(name, out.quant)
+        perm = dict(node.op.attributes).get("perm")
         if node.op.kind != "Transpose":
             self.flat[name] = self.flat.get(source, source)
+        elif perm == TO_NCHW:
+            self.mark(source, x.quant)
+            self.lying[name] = source
+        elif perm == TO_NHWC and source in self.lying:
+            self.flat[name] = self.lying[source]
         made = Node(node.name, node.op, inputs, (name,))
         self.nodes.append(made)
         return made

@@ -1,10 +1,10 @@
 """Which nodes of a float graph become integers, and which tensors have one quantization.
 
 A unit is a node with the clamp behind it, if it has one: one operator of integers. Convolutions,
-products with constant weights, sums, differences and products of two activations, pools and
-Concat become integers wherever they stand; what only moves elements does if what it moves is.
-Tensors between which nothing is computed (a maximum over windows, a move, a Concat) share a
-quantization, so that nothing is requantized there.
+products with constant weights, sums, differences and products of two activations, and
+pools become integers wherever they stand; Concat, and what only moves elements, if what it reads
+is integers, or all that read it are. Tensors between which nothing is computed (a maximum over
+windows, a move, a Concat) share a quantization, so that nothing is requantized there.
 """
 
 from __future__ import annotations
@@ -67,14 +67,26 @@ def plan(graph: Graph, skip: Iterable[str] = ()) -> Plan:
     for node in graph.nodes:
         for name in dict.fromkeys(node.inputs):
             readers.setdefault(name, []).append(node)
-    units: dict[str, Unit] = {}
-    quantized: set[str] = set()
+    possible = {
+        node.name: unit
+        for node in graph.nodes
+        if node.name not in skipped and (unit := _unit(graph, node, readers)) is not None
+    }
+    units = {name: unit for name, unit in possible.items() if unit.kind not in MOVES | {"Concat"}}
+    quantized = {name for unit in units.values() for name in (*unit.inputs, unit.output)}
     for node in graph.nodes:
-        unit = None if node.name in skipped else _unit(graph, node, readers)
-        if unit is None or (unit.kind in SAME - {"MaxPool"} and not quantized & {*unit.inputs}):
+        unit = possible.get(node.name)
+        if unit is not None and (node.name in units or quantized & {*unit.inputs}):
+            units[node.name] = unit
+            quantized.add(unit.output)
+    for node in reversed(graph.nodes):
+        unit = possible.get(node.name)
+        if unit is None or unit.kind not in MOVES or unit.output not in quantized:
             continue
-        units[node.name] = unit
-        quantized.update((*unit.inputs, unit.output))
+        if all(reader.name in units for reader in readers.get(unit.output, ())):
+            units[node.name] = unit
+            quantized.update(unit.inputs)
+    units = {node.name: units[node.name] for node in graph.nodes if node.name in units}
     return Plan(units, _groups(units.values()))
 
 
