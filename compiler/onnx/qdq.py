@@ -543,6 +543,21 @@ class _Rewriter:
         self.nodes.append(made)
         return made
 
+    def join(self, node: Node, out: Real, activation: Activation) -> Node | None:
+        """Tensors behind one another, all of one quantization."""
+        reals = [real for name in node.inputs if (real := self.activation(name)) is not None]
+        if len(reals) != len(node.inputs) or any(real.quant != out.quant for real in reals):
+            return None
+        rank = len(out.tensor.shape)
+        axis = self.site(node).axis(self.site(node).integer("axis", 0), rank)
+        if rank == 4:
+            op = Call("Concat", (("axis", TO_NHWC.index(axis)),))
+            return self.emit_image(node, [self.image(real) for real in reals], op, out)
+        for real in reals:
+            self.mark(real.tensor.name, real.quant)
+        op = Call("Concat", (("axis", axis),))
+        return self.emit(node, [real.tensor.name for real in reals], op, out)
+
 
 Rule = Callable[[_Rewriter, Node, Real, Activation], Node | None]
 RULES: Mapping[str, Rule] = {
@@ -552,6 +567,7 @@ RULES: Mapping[str, Rule] = {
     "MaxPool": _Rewriter.maximum,
     "Gemm": _Rewriter.gemm,
     "MatMul": _Rewriter.matmul,
+    "Concat": _Rewriter.join,
     **dict.fromkeys(PAIRS, _Rewriter.pair),
     **dict.fromkeys(MOVES, _Rewriter.move),
 }

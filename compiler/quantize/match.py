@@ -61,11 +61,8 @@ class Pair:
         return op_name(self.node.op)
 
     def reals(self, first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Both values in one layout: integers of one quantization as they are, or real values."""
-        second = second.transpose(self.perm)
-        if self.first.quant == self.second.quant:
-            return first, second
-        return real(self.first, first), real(self.second, second)
+        """The real values of both in the layout of the first; equal where the bits are."""
+        return real(self.first, first), real(self.second, second.transpose(self.perm))
 
 
 def real(tensor: Tensor, value: np.ndarray) -> np.ndarray:

@@ -10,6 +10,9 @@ import numpy as np
 from ...isa.errors import DataError
 from .run import DAMAGED
 
+NPY = b"\x93NUMPY"
+"""What a .npy begins with."""
+
 
 def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
     """An array for each of the inputs ``names``: of one input a ``.npy``, or an ``.npz`` by name.
@@ -23,15 +26,16 @@ def read_arrays(path: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
         If the file cannot be read or holds no plain arrays, or if it is not clear which is whose.
     """
     try:
-        loaded = np.load(path, mmap_mode="r", allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            if len(names) != 1:
-                raise DataError(
-                    f"{path}: one array for {len(names)} inputs; an .npz holds one for each of "
-                    f"{', '.join(names)}"
-                )
-            return {names[0]: loaded}
-        with loaded:
+        with path.open("rb") as file:
+            if file.read(len(NPY)) == NPY:
+                if len(names) != 1:
+                    raise DataError(
+                        f"{path}: one array for {len(names)} inputs; an .npz holds one for each of "
+                        f"{', '.join(names)}"
+                    )
+                return {names[0]: np.load(path, mmap_mode="r", allow_pickle=False)}
+            file.seek(0)
+            loaded = np.load(file, allow_pickle=False)
             keys = list(loaded)
             if len(keys) == len(names) == 1:
                 return {names[0]: np.asarray(loaded[keys[0]])}

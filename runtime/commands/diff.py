@@ -80,8 +80,11 @@ def main(options: argparse.Namespace) -> int:
             _print(options.first, options.second or options.first, target, made, threshold)
     for target, made in found:
         parting = made.parting(threshold)
-        if parting is not None:
+        if parting is not None and not options.json:
             raise MismatchError(_sentence(target, parting))
+        if parting is not None:  # standard output is one JSON document, which says it too
+            print(f"weft: {_sentence(target, parting)}", file=sys.stderr)
+            return MismatchError.exit_code
     return 0
 
 
