@@ -531,11 +531,14 @@ class _Rewriter:
         name, source = out.tensor.name, x.tensor.name
         inputs = (source, *node.inputs[1:])
         self.mark(name, out.quant)
-        perm = dict(node.op.attributes).get("perm")
+        self.mark(source, x.quant)
+        perm, shape = dict(node.op.attributes).get("perm"), out.tensor.shape
         if node.op.kind != "Transpose":
             self.flat[name] = self.flat.get(source, source)
+            one = len(shape) == 4 and (shape[1] == 1 or shape[2] == shape[3] == 1)
+            if one and x.tensor.shape == tuple(shape[k] for k in TO_NHWC):
+                self.lying[name] = source
         elif perm == TO_NCHW:
-            self.mark(source, x.quant)
             self.lying[name] = source
         elif perm == TO_NHWC and source in self.lying:
             self.flat[name] = self.lying[source]

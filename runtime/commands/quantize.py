@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import math
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,9 @@ from typing import Any
 from ...compiler import onnx
 from ...compiler.graph import op_name
 from ...compiler.quantize import Noise, Options, Quantized, quantize
+from ...compiler.quantize.lite import lite
 from ...compiler.quantize.observers import METHODS
+from ...compiler.tflite import write as tflite
 from ...isa.errors import DataError, InputError
 from ...sim.paths import cache_directory
 from ..inputs import bound_graph
@@ -30,7 +32,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="samples as the network takes them, on the first axis: .npy, or .npz with one array "
         "per input",
     )  # fmt: skip
-    parser.add_argument("-o", "--output", metavar="FILE.onnx", required=True)
+    parser.add_argument(
+        "-o", "--output", metavar="FILE", required=True,
+        help="an .onnx file (QDQ), or a .tflite file, whose inputs and outputs are bytes",
+    )  # fmt: skip
     parser.add_argument(
         "--method", choices=("minmax", *METHODS), default="minmax",
         help="how the ranges of activations are chosen (default minmax)",
@@ -56,8 +61,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
 def main(options: argparse.Namespace) -> int:
     """Quantize, write, and print what it cost."""
     output = Path(options.output)
-    if output.suffix != ".onnx":
-        raise InputError(f"{output}: a quantized network is written as .onnx")
+    if output.suffix not in WRITERS:
+        raise InputError(f"{output}: a quantized network is written as {' or '.join(WRITERS)}")
     if not output.absolute().parent.is_dir():
         raise DataError(f"{output}: there is no folder {output.parent} to write it to")
     if options.samples is not None and options.samples < 1:
@@ -75,8 +80,9 @@ def main(options: argparse.Namespace) -> int:
     graph = bound_graph(network, arrays)
     with _bar() as progress:
         made = quantize(graph, arrays, chosen, samples=options.samples, progress=progress)
+    data = WRITERS[output.suffix](made)
     try:
-        output.write_bytes(onnx.write(made.qdq))
+        output.write_bytes(data)
     except OSError as error:
         raise DataError(f"{output}: {error.strerror}") from None
     record = _record(made, options)
@@ -85,6 +91,13 @@ def main(options: argparse.Namespace) -> int:
     else:
         _print(record)
     return 0
+
+
+WRITERS: Mapping[str, Callable[[Quantized], bytes]] = {
+    ".onnx": lambda made: onnx.write(made.qdq),
+    ".tflite": lambda made: tflite.write(lite(made.graph)),
+}
+"""From a file's suffix to its bytes."""
 
 
 def _record(made: Quantized, options: argparse.Namespace) -> dict[str, Any]:
@@ -109,7 +122,11 @@ def _record(made: Quantized, options: argparse.Namespace) -> dict[str, Any]:
             for layer in made.layers
         ],
         "outputs": [{"name": name, **_noise(noise)} for name, noise in made.outputs.items()],
-        "on_floats": [{"name": node.name, "op": op_name(node.op)} for node in made.floats],
+        "on_floats": [
+            {"name": node.name, "op": op_name(node.op)}
+            for node in made.floats
+            if not options.output.endswith(".tflite")  # there is nothing on floats in these
+        ],
     }
 
 

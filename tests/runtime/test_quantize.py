@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from weft.__main__ import main
+from weft.compiler.graph import op_name
 from weft.isa import AcceleratorConfig
 from weft.isa.errors import DataError
 
 onnx = pytest.importorskip("onnx")
 
-from tests.compiler.quantize.networks import Maker, samples, small  # noqa: E402
+from tests.compiler.quantize.networks import Maker, run, samples, small  # noqa: E402
 from tests.shared import model_path, needs_shared  # noqa: E402
 from weft.compiler.quantize.match import key_of, pairs  # noqa: E402
 from weft.runtime.commands.arrays import read_arrays  # noqa: E402
@@ -121,10 +122,39 @@ def test_an_open_batch_is_one_sample(weft):
     assert load("o.onnx").graph.tensors["x"].shape == (1, 3, 8, 8)
 
 
+def test_a_tflite_file_has_bytes_at_its_ends_and_channels_last(weft):
+    argv = ("quantize", "net.onnx", "--calibrate", "x.npy", "-o", "int8.tflite", "--json")
+    code, out, _ = weft(*argv)
+    assert code == OK
+    assert json.loads(out)["on_floats"] == []
+    graph = load("int8.tflite").graph
+    ends = [graph.tensors[name] for name in (*graph.inputs, *graph.outputs)]
+    assert [(str(t.dtype), t.shape) for t in ends] == [("i8", (1, 8, 8, 3)), ("i8", (1, 5))]
+    assert [op_name(node.op) for node in graph.nodes] == [
+        "Conv2D", "Conv2D", "DepthwiseConv2D", "FullyConnected",
+    ]  # fmt: skip
+    # Its sums have no guard bits: integers may differ by one from layer to layer.
+    qdq = load("int8.onnx").graph
+    x = np.load("x.npy")[:1]
+    quant = ends[0].quant
+    integers = np.clip(np.rint(x / quant.scale[0]) + quant.zero_point[0], -128, 127)
+    lying = integers.astype(np.int8).transpose(0, 2, 3, 1)
+    got = run(graph, np.ascontiguousarray(lying))[graph.outputs[0]].astype(int)
+    assert np.abs(got - run(qdq, x)["logits_quantized"]).max() <= 1
+
+
+def test_what_tflite_cannot_say_is_refused_by_name(weft):
+    argv = ("quantize", "net.onnx", "--calibrate", "x.npy", "-o", "o.tflite", "--skip", "second")
+    code, _, err = weft(*argv)
+    assert (code, err.count("\n")) == (BAD_INPUT, 1)
+    assert "TFLite has no form of integers for node" in err
+    assert "'second' (Conv)" in err
+
+
 @pytest.mark.parametrize(
     ("words", "argv"),
     [
-        ("is written as .onnx", ("net.onnx", "-o", "int8.tflite")),
+        ("is written as .onnx or .tflite", ("net.onnx", "-o", "int8.weft")),
         ("there is no folder", ("net.onnx", "-o", "nowhere/int8.onnx")),
         ("--samples takes 1 or more", ("net.onnx", "-o", "o.onnx", "--samples", "0")),
         ("a percentile above 50", ("net.onnx", "-o", "o.onnx", "--percentile", "3")),
