@@ -13,7 +13,7 @@ but for the last bits of their sums.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -107,10 +107,11 @@ class _Folder:
         return wish
 
     def node(
-        self, like: Node, kind: str, inputs: Sequence[str], output: str, suffix: str = "",
-        **attributes: Attribute,
+        self, like: Node, kind: str, inputs: Sequence[str], output: str,
+        attributes: Mapping[str, Attribute] | None = None, suffix: str = "",
     ) -> Node:  # fmt: skip
         """A node of float tensors; ``output`` is made if it does not exist."""
+        attributes = attributes or {}
         made = Node(
             like.name + suffix, Call(kind, tuple(sorted(attributes.items()))), tuple(inputs),
             (output,),
@@ -130,9 +131,9 @@ class _Folder:
             return None
         if node.outputs[0] in self.graph.outputs:
             return None
-        if self.kind(node) == "Dropout" and len(node.inputs) > 2:
+        if self.kind(node) == "Dropout" and node.inputs[2:]:
             return None
-        (old,), new = node.outputs, node.inputs[0]
+        old, new = node.outputs[0], node.inputs[0]
         nodes = tuple(
             replace(n, inputs=tuple(new if name == old else name for name in n.inputs))
             for n in self.graph.nodes
@@ -159,7 +160,7 @@ class _Folder:
         shape = self.put(f"{node.name}/shape", np.array(self.tensors[out].shape, np.int64))
         return [
             self.node(node, "GlobalAveragePool", (x.name,), pooled),
-            self.node(node, "Reshape", (pooled, shape), out, "/flat"),
+            self.node(node, "Reshape", (pooled, shape), out, suffix="/flat"),
         ]
 
     def dense(self, node: Node) -> Sequence[Node] | None:
@@ -193,9 +194,9 @@ class _Folder:
         flat, made = self.fresh(f"{product.name}/rows"), self.fresh(f"{out.name}/rows")
         before = self.put(f"{product.name}/in", np.array([count, x.shape[-1]], np.int64))
         after = self.put(f"{product.name}/out", np.array(out.shape, np.int64))
-        yield self.node(product, "Reshape", (x.name, before), flat, "/rows")
+        yield self.node(product, "Reshape", (x.name, before), flat, suffix="/rows")
         yield self.node(product, "Gemm", (flat, weights, bias), made)
-        yield self.node(product, "Reshape", (made, after), out.name, "/shape")
+        yield self.node(product, "Reshape", (made, after), out.name, suffix="/shape")
 
     def border(self, node: Node) -> Sequence[Node] | None:
         """A convolution of an image with a border of zeros."""
@@ -209,13 +210,13 @@ class _Folder:
             return None
         around = self.attributes(pad)
         pads = around.get("pads")
-        if len(pad.inputs) > 1:
+        if pad.inputs[1:]:
             data = self.tensors[pad.inputs[1]].data
             pads = None if data is None else tuple(map(int, data.reshape(-1)))
         value = self.constant(pad, 2)
-        zero = not around.get("value", 0) and (len(pad.inputs) < 3 or not pad.inputs[2])
+        zero = not around.get("value", 0) and not any(pad.inputs[2:3])
         zero = zero or (value is not None and not value.any())
-        plain = around.get("mode", "constant") == "constant" and len(pad.inputs) < 4 and zero
+        plain = around.get("mode", "constant") == "constant" and not pad.inputs[3:] and zero
         if not plain or not isinstance(pads, tuple) or len(pads) != 8 or min(map(int, pads)) < 0:
             return None
         if any(pads[k] for k in (0, 1, 4, 5)):
@@ -227,7 +228,7 @@ class _Folder:
         assert isinstance(own, tuple)
         attributes["pads"] = tuple(int(a) + int(b) for a, b in zip(own, added, strict=True))
         inputs = (pad.inputs[0], *node.inputs[1:])
-        return [self.node(node, "Conv", inputs, node.outputs[0], **attributes)]
+        return [self.node(node, "Conv", inputs, node.outputs[0], attributes)]
 
     def affine(self, node: Node) -> Sequence[Node] | None:
         """A factor and a summand for each channel behind a filter, as part of that."""
@@ -242,8 +243,10 @@ class _Folder:
             factor, summand = pair
             attributes = self.attributes(source)
             bias = self.constant(source, 2)
-            absent = len(source.inputs) < 3 or not source.inputs[2]
+            absent = not any(source.inputs[2:])
             if bias is None and not absent:
+                continue
+            if bias is not None and bias.size not in (1, len(factor)):
                 continue
             if self.kind(source) == "Gemm" and (
                 attributes.get("alpha", 1) != 1 or attributes.get("beta", 1) != 1
@@ -252,13 +255,15 @@ class _Folder:
             axis = 1 if self.kind(source) == "Gemm" and not attributes.get("transB", 0) else 0
             shape = [1] * weights.ndim
             shape[axis] = -1
-            old = np.zeros(len(factor)) if bias is None else np.broadcast_to(bias, factor.shape)
+            old = np.zeros(len(factor))
+            if bias is not None:
+                old = np.broadcast_to(bias.reshape(-1), factor.shape)
             inputs = (
                 source.inputs[0],
                 self.put(f"{source.name}/scaled", weights * factor.reshape(shape)),
                 self.put(f"{source.name}/shifted", old * factor + summand),
             )
-            made = self.node(source, self.kind(source), inputs, node.outputs[0], **attributes)
+            made = self.node(source, self.kind(source), inputs, node.outputs[0], attributes)
             return [made]
         return None
 
@@ -308,4 +313,4 @@ class _Folder:
             self.put(f"{node.name}/summand", summand),
         )
         attributes: dict[str, Attribute] = {"group": len(factor), "kernel_shape": (1, 1)}
-        return [self.node(node, "Conv", inputs, node.outputs[0], **attributes)]
+        return [self.node(node, "Conv", inputs, node.outputs[0], attributes)]

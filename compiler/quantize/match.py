@@ -129,7 +129,7 @@ def _lying(
 
 def layouts_of(graph: Graph) -> dict[str, Layout]:
     """How those tensors of rank 4 lie that are known to be images."""
-    known: dict[str, Layout] = {}
+    known = dict[str, Layout]()
     last = (Conv2D, DepthwiseConv2D, AveragePool2D, MaxPool2D)
     for node in graph.nodes:
         for name in (*node.inputs[:1], *node.outputs):
@@ -138,8 +138,10 @@ def layouts_of(graph: Graph) -> dict[str, Layout]:
                     known[name] = "nhwc"
                 elif isinstance(node.op, Call) and node.op.kind in FIRST:
                     known[name] = "nchw"
-                elif name.endswith(("/nhwc", "/nchw")):
-                    known.setdefault(name, "nhwc" if name.endswith("/nhwc") else "nchw")
+                elif name.endswith("/nhwc"):
+                    known.setdefault(name, "nhwc")
+                elif name.endswith("/nchw"):
+                    known.setdefault(name, "nchw")
     changed = True
     while changed:
         changed = False
@@ -153,8 +155,9 @@ def layouts_of(graph: Graph) -> dict[str, Layout]:
                 if name and len(shape) == 4 and graph.tensors[name].shape == shape
             ]
             layout = next((known[name] for name in same if name in known), None)
+            if layout is None:
+                continue
             for name in same:
-                if layout is not None and name not in known:
-                    known[name] = layout
-                    changed = True
+                changed = changed or name not in known
+                known.setdefault(name, layout)
     return known
