@@ -154,7 +154,7 @@ def layouts_of(graph: Graph) -> dict[str, Layout]:
                 for name in (*node.inputs, *node.outputs)
                 if name and len(shape) == 4 and graph.tensors[name].shape == shape
             ]
-            layout = next((known[name] for name in same if name in known), None)
+            layout: Layout | None = next((known[n] for n in same if n in known), None)
             if layout is None:
                 continue
             for name in same:
