@@ -6,6 +6,7 @@ room derives from them. This room is plain Python and numpy and imports nothing 
 
 from .config import PRESETS, AcceleratorConfig
 from .errors import (
+    CompilerError,
     ConfigError,
     DataError,
     DeviceError,
@@ -26,6 +27,7 @@ from .memories import Engine, MemoryType
 from .spec import spec_hash
 
 __all__ = [
+    "CompilerError",
     "PRESETS",
     "AcceleratorConfig",
     "AluOpcode",
