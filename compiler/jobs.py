@@ -21,7 +21,7 @@ from .layout import blocks
 from .schedule import Bases, Rings, Stage
 from .tensorize import tensorize, tensorize_with
 from .tiling import Layer, Tile, choose, estimate, extents
-from .work import Contraction, Elementwise, Tensorized
+from .work import Contraction, Elementwise
 from .zones import Zone, zone_records, zones_of
 
 
@@ -49,8 +49,8 @@ class Job(ABC):
 
     Attributes
     ----------
-    work : Contraction or Elementwise
-        The instructions, with what they mean here.
+    kernel : Kernel
+        The form that the instructions match.
     decision : Decision
         What the job was made from, or what was found.
     inputs : tuple of str
@@ -65,7 +65,7 @@ class Job(ABC):
         The schedule's decisions, for people.
     """
 
-    work: Tensorized
+    kernel: Kernel
     decision: Decision
     inputs: tuple[str, ...]
     output: str
@@ -108,12 +108,10 @@ def job_of(kernel: Kernel, config: AcceleratorConfig, decided: Decision | None =
 class ContractionJob(Job):
     """A sum of products."""
 
-    work: Contraction
-
     def __init__(
         self, work: Contraction, config: AcceleratorConfig, decided: Decision | None = None
     ):
-        kernel = work.kernel
+        kernel = self.kernel = work.kernel
         packed = pack_weights(work, config)
         record = work.ending.record
         channel = work.channel if varies(record, work.channel) else None
@@ -171,9 +169,7 @@ WAYS = ((False, False), (True, False), (True, True))
 """Along which borders there may be zones."""
 
 
-def _best(
-    whole: Layer, config: AcceleratorConfig
-) -> tuple[Layer, Tile, int, tuple[bool, bool]]:
+def _best(whole: Layer, config: AcceleratorConfig) -> tuple[Layer, Tile, int, tuple[bool, bool]]:
     """The layer with as many zones as are worth while, its tile, the estimate of its cycles, and
     along which borders the zones are."""
     found = list[tuple[Layer, Tile, int, tuple[bool, bool]]]()
@@ -212,13 +208,11 @@ def _with_zones(whole: Layer, zones: tuple[Zone, ...]) -> Layer:
 class ElementwiseJob(Job):
     """Accumulators combined element by element."""
 
-    work: Elementwise
-
     def __init__(
         self, work: Elementwise, config: AcceleratorConfig, decided: Decision | None = None
     ):
-        kernel = work.kernel
-        self.work, self.config = work, config
+        kernel = self.kernel = work.kernel
+        self.config = config
         self.inputs = tuple(dict.fromkeys(image.tensor for image in work.images.values()))
         self.output = kernel.output
         by_tensor = {image.tensor: image.touched_bytes for image in work.images.values()}
@@ -229,9 +223,10 @@ class ElementwiseJob(Job):
         rows = [pack_records(kernel, record, None, config) for record in self.parameters]
         empty = np.zeros((0, config.qnt_element_bytes), np.uint8)
         self.records = np.concatenate([empty, *rows])
-        if decided is not None and isinstance(decided.tile, Tile):
+        own = None if decided is None else decided.tile
+        if isinstance(own, Tile):
             raise Refusal("an elementwise operator is cut along planes, rows and columns")
-        self.plan, cycles = plan(work, config, None if decided is None else decided.tile)
+        self.plan, cycles = plan(work, config, own)
         tile = self.plan.tile
         self.decision = Decision(work.operations, tile)
         self.choices = {

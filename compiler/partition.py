@@ -153,9 +153,7 @@ def fills_of(graph: Graph) -> dict[str, int]:
     }
 
 
-def _seen(
-    graph: Graph, node: Node, view: Node, nests: Mapping[str, Operator | Function]
-) -> Kernel:
+def _seen(graph: Graph, node: Node, view: Node, nests: Mapping[str, Operator | Function]) -> Kernel:
     """The normal form of a node that reads what ``view`` would copy."""
     operator = nests[node.name]
     assert isinstance(operator, Operator)

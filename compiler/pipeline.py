@@ -118,9 +118,7 @@ def lower(module: Module) -> Module:
 def partition(module: Module) -> Module:
     """Every node has a place; what runs on the accelerator is matched with instructions, cut."""
     assert module.nests is not None
-    placement = place(
-        module.graph, module.config, module.placement, module.on_host, module.nests
-    )
+    placement = place(module.graph, module.config, module.placement, module.on_host, module.nests)
     if not isinstance(module.nests, Lowered):
         for placed in placement:
             if placed.job is None and placed.reason != UNCHANGED:
@@ -156,6 +154,11 @@ def allocate(module: Module) -> Module:
 
 def emit(module: Module) -> Module:
     """Every step is there, with its constants and its program in DRAM."""
+    return emitted(module)
+
+
+def emitted(module: Module, as_written: bool = False) -> Module:
+    """See :func:`emit`, and :func:`.programs.accelerator_steps` for ``as_written``."""
     assert module.constants is not None
     constants = Constants(module.constants.at)
     steps: list[Step] = []
@@ -163,7 +166,7 @@ def emit(module: Module) -> Module:
         if run_[0][0].job is None:
             steps.append(host_step(module.graph, run_[0]))
         else:
-            steps += accelerator_steps(module, [group[0] for group in run_], constants)
+            steps += accelerator_steps(module, [group[0] for group in run_], constants, as_written)
     return replace(module, level="stream", steps=tuple(steps), constants=constants)
 
 

@@ -27,10 +27,10 @@ from .memories import Engine, MemoryType
 from .spec import spec_hash
 
 __all__ = [
-    "CompilerError",
     "PRESETS",
     "AcceleratorConfig",
     "AluOpcode",
+    "CompilerError",
     "ConfigError",
     "DataError",
     "DeviceError",

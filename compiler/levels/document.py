@@ -134,7 +134,9 @@ class Fields:
             self.fail(key, "an integer" + (f" from {least} on" if least != -LARGEST else ""))
         return int(self._take(key))
 
-    def integers(self, key: str, count: int | None = None, least: int = -LARGEST) -> tuple[int, ...]:
+    def integers(
+        self, key: str, count: int | None = None, least: int = -LARGEST
+    ) -> tuple[int, ...]:
         """A list of numbers."""
         value = self._found.get(key, (0, None))[1]
         if (
@@ -162,7 +164,9 @@ class Fields:
     def end(self, *known: str) -> None:
         """Refuse what has not been taken."""
         for key, (number, _) in self._found.items():
-            raise ModelError(f"line {number}: expected {', '.join(known) or 'nothing'}, not {key!r}")
+            raise ModelError(
+                f"line {number}: expected {', '.join(known) or 'nothing'}, not {key!r}"
+            )
 
 
 def _no_number(text: str) -> NoReturn:

@@ -109,7 +109,9 @@ def parse_stream(module: Module, sections: Sequence[Section]) -> Module:
     ModelError
         With the line.
     """
-    data = {owner: arrays[BYTES] for owner, arrays in arrays_of(sections).items() if BYTES in arrays}
+    data = {
+        owner: arrays[BYTES] for owner, arrays in arrays_of(sections).items() if BYTES in arrays
+    }
     layers: dict[str, list[str]] = {}
     tensors: dict[str, DramTensor] = {}
     segments: list[Segment] = []

@@ -20,6 +20,12 @@ FORMAT = 1
 MARK = "weft "
 """What they start with."""
 
+def _nothing_more(module: Module, rest: Sequence[Section]) -> Module:
+    for section in rest:
+        section.fail(f"expected hardware, graph or constants, not {section.kind!r}")
+    return module
+
+
 WRITERS: Mapping[Level, Callable[[Module], Iterator[str]]] = {
     "graph": lambda _: iter(()),
     "nests": nest_lines,
@@ -27,7 +33,7 @@ WRITERS: Mapping[Level, Callable[[Module], Iterator[str]]] = {
     "stream": stream_lines,
 }
 READERS: Mapping[Level, Callable[[Module, Sequence[Section]], Module]] = {
-    "graph": lambda module, rest: _nothing_more(module, rest),
+    "graph": _nothing_more,
     "nests": parse_nests,
     "schedule": parse_schedule,
     "stream": parse_stream,
@@ -131,9 +137,3 @@ def _hardware(section: Section) -> AcceleratorConfig:
         return AcceleratorConfig.from_mapping(values, where=where)
     except ConfigError as error:
         raise ModelError(str(error)) from None
-
-
-def _nothing_more(module: Module, rest: Sequence[Section]) -> Module:
-    for section in rest:
-        section.fail(f"expected hardware, graph or constants, not {section.kind!r}")
-    return module
