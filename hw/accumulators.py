@@ -35,9 +35,8 @@ class Accumulators(wiring.Component):
     shared : bool
         Whether loads write while steps do.
     form : Form
-        How it is built. ``synthesis``: registers behind the memory and in front of its write ports,
-        and what steps have written since then passes beside it. ``simulation``: the memory is read
-        a cycle later instead.
+        How it is built. ``synthesis``: with registers in front of the memory's write ports; what
+        they hold passes beside it.
 
     Members
     -------
@@ -49,8 +48,8 @@ class Accumulators(wiring.Component):
         Writes of loads, of as many elements as come with a beat; ``ready`` in a cycle in which no
         step writes to one of their banks. A part of them may be written before, too.
     read : :py:`In(read_signature(...)).array(2)`
-        For steps: an element. ``data`` comes two cycles after ``enable``, with what ``step`` writes
-        in this cycle and the next.
+        For steps: an element, as it is with what ``step`` writes in the same cycle. ``data`` are
+        there for a cycle.
     wide : :py:`In(read_signature(...))`
         For stores: the elements of a beat, from ``address`` on, each where the low bits of its
         index say, a cycle after ``enable``, as they are before the cycle before that; of what is
@@ -88,9 +87,9 @@ class Accumulators(wiring.Component):
         self._writes(m, banks)
         for number, port in enumerate(self.read):
             if self._form == "simulation":
-                self._read_late(m, banks, port, number)
+                self._read_kept(m, banks, port, number)
             else:
-                self._read_registered(m, banks, port, number)
+                self._read_around(m, banks, port, number)
         for slot in range(self._slots):
             index = self._index(m, self.wide.address, slot)
             found = self._read(m, banks[slot :: self._slots], self.wide.enable, index)
@@ -136,36 +135,41 @@ class Accumulators(wiring.Component):
             waits.append(by_step & meant)
         m.d.comb += [step.ready.eq(1), load.ready.eq(~Cat(waits).any())]
 
-    def _read_late(self, m: Module, banks, port, number: int) -> None:
-        """Reads when there is only one write that the memory does not show."""
-        enable, address = Signal(name=f"enable_{number}"), Signal.like(port.address)
+    def _read_kept(self, m: Module, banks, port, number: int) -> None:
+        """The memory, and what one step has written beside the read."""
         hit = Signal(name=f"hit{number}")
         passed = Signal(self._width, name=f"passed{number}")
-        m.d.sync += [enable.eq(port.enable), address.eq(port.address)]
-        with m.If(enable):
-            m.d.sync += hit.eq(self.step.valid & (self.step.address == address))
+        with m.If(port.enable):
+            m.d.sync += hit.eq(self.step.valid & (self.step.address == port.address))
             m.d.sync += passed.eq(self.step.data)
-        m.d.comb += port.data.eq(Mux(hit, passed, self._read(m, banks, enable, address)))
-
-    def _read_registered(self, m: Module, banks, port, number: int) -> None:
-        """Reads at once; of the three steps that may write after that, the last one counts."""
-        step = self.step
-        enable, address = Signal(name=f"enable_{number}"), Signal.like(port.address)
-        names = (f"{when}{number}" for when in ("before", "with", "since"))
-        before, beside, since = (Signal(name=name) for name in names)
-        valid, wrote = delayed(m, step.valid, 1), delayed(m, step.address, 1)
-        last, last_but_one = delayed(m, step.data, 1), delayed(m, step.data, 2)
-        m.d.sync += [
-            enable.eq(port.enable),
-            address.eq(port.address),
-            before.eq(valid & (wrote == port.address)),
-            beside.eq(step.valid & (step.address == port.address)),
-        ]
-        m.d.comb += since.eq(step.valid & (step.address == address))
         found = self._read(m, banks, port.enable, port.address)
-        earlier = Mux(beside, last, Mux(before, last_but_one, found))
-        with m.If(enable):
-            m.d.sync += port.data.eq(Mux(since, step.data, earlier))
+        m.d.comb += port.data.eq(Mux(hit, passed, found))
+
+    def _read_around(self, m: Module, banks, port, number: int) -> None:
+        """The memory, or what the last two steps have written, which it does not have yet.
+
+        One flag for each, from a register: behind the memory is no time for decisions.
+        """
+        step = self.step
+        beside, passed = Signal(name=f"beside{number}"), Signal(self._width, name=f"passed{number}")
+        hit, shown = Signal(name=f"hit{number}"), Signal(len(banks), name=f"shown{number}")
+        before = delayed(m, step.valid, 1) & (delayed(m, step.address, 1) == port.address)
+        m.d.comb += beside.eq(step.valid & (step.address == port.address))
+        m.d.sync += [
+            passed.eq(Mux(beside, step.data, delayed(m, step.data, 1))),
+            hit.eq(beside | before),
+        ]
+        found = hit.replicate(self._width) & passed
+        for at, cells in enumerate(banks):
+            read = cells.read_port(transparent_for=[])
+            chosen = port.address[: self._bits] == at
+            m.d.comb += [
+                read.addr.eq(port.address[self._bits :]),
+                read.en.eq(port.enable & chosen),
+            ]
+            m.d.sync += shown[at].eq(chosen & ~beside & ~before)
+            found = found | (shown[at].replicate(self._width) & read.data)
+        m.d.comb += port.data.eq(found)
 
     def _read(self, m: Module, banks, enable: Value, index: Value) -> Value:
         """An element from those of ``banks`` in which it may lie."""

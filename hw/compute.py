@@ -20,7 +20,7 @@ from .boxes import box_of
 from .execute import Execute
 from .form import Form
 from .interfaces import Activity, Fault, Issue, input_signature, read_signature
-from .scratchpad import Scratchpad, merge
+from .scratchpad import Scratchpad
 from .steps import Steps
 
 IN_FLIGHT = 63
@@ -36,8 +36,8 @@ class ComputeEngine(wiring.Component):
     :attr:`latency` cycles.
 
     What the load engine fills of the engine's scratchpads it writes beside all that, and no step
-    ever waits for it: tokens keep both apart, element by element. It waits itself in a cycle in
-    which a LOAD writes the same scratchpad, or a step the same bank of :class:`Accumulators`.
+    ever waits for it: tokens keep both apart, element by element. It waits itself while a LOAD is
+    under way, or in a cycle in which a step writes to the same bank of :class:`Accumulators`.
 
     Parameters
     ----------
@@ -153,9 +153,16 @@ class ComputeEngine(wiring.Component):
         return Scratchpad(depth, bits, parts, read_ports, banks)
 
     def _merge(self, m, name: str, port, reader: BoxReader):
-        """The engine's own loads write, and in between those of the load engine."""
-        filled = [getattr(self, f"load_{name}")] if name in self.filled else []
-        merge(m, port, [getattr(reader, name), *filled])
+        """The engine's own loads write, and while there are none, those of the load engine."""
+        own = getattr(reader, name)
+        passes = ("valid", "address", "mask", "data")
+        m.d.comb += [getattr(port, member).eq(getattr(own, member)) for member in passes]
+        m.d.comb += own.ready.eq(port.ready)
+        if name in self.filled:
+            load = getattr(self, f"load_{name}")
+            m.d.comb += load.ready.eq(port.ready & reader.idle)
+            with m.If(reader.idle):
+                m.d.comb += [getattr(port, member).eq(getattr(load, member)) for member in passes]
 
     def _admit(self, m, steps: Steps, reader: BoxReader) -> Signal:
         """Sends instructions to the steps or to the loads; returns which of them is at work.

@@ -99,20 +99,3 @@ class Scratchpad(wiring.Component):
             m.d.sync += shown.eq(chosen)
         with m.If(shown):
             m.d.comb += port.data.eq(read.data)
-
-
-def merge(m: Module, port, writers) -> None:
-    """Connects several writers to a write port; while one writes, those after it wait."""
-    free = port.ready
-    for writer in writers:
-        m.d.comb += writer.ready.eq(free)
-        free = free & ~writer.valid
-    *before, last = writers
-    m.d.comb += _passes(port, last)
-    for writer in reversed(before):
-        with m.If(writer.valid):
-            m.d.comb += _passes(port, writer)
-
-
-def _passes(port, writer):
-    return [getattr(port, n).eq(getattr(writer, n)) for n in ("valid", "address", "mask", "data")]

@@ -77,7 +77,8 @@ class StoreEngine(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, bus = self._config, self.bus
-        m.submodules.rows = rows = StoreRows(config)
+        m.submodules.store_rows = store_rows = StoreRows(config)
+        m.submodules.rows = rows = Queue(store_row(config), 2)
         m.submodules.to_read = to_read = Queue(store_row(config), ROWS_READ)
         m.submodules.to_pack = to_pack = Queue(packed_row(config), ROWS_PACKED)
         m.submodules.reader = reader = AccReader(config)
@@ -88,10 +89,11 @@ class StoreEngine(wiring.Component):
         m.submodules.completion = completion = Completion()
 
         m.d.comb += [
-            rows.i.payload.eq(self.i.payload),
-            rows.i.valid.eq(self.i.valid & ~self.fault.valid),
-            self.i.ready.eq(rows.i.ready & ~self.fault.valid),
+            store_rows.i.payload.eq(self.i.payload),
+            store_rows.i.valid.eq(self.i.valid & ~self.fault.valid),
+            self.i.ready.eq(store_rows.i.ready & ~self.fault.valid),
         ]
+        wiring.connect(m, store_rows.o, rows.i)
         entry = rows.o.p
         moves = ~(entry.empty | entry.beyond)
         with m.If(moves):
@@ -125,7 +127,7 @@ class StoreEngine(wiring.Component):
         wiring.connect(m, wiring.flipped(self.fault), completion.fault)
         m.d.comb += [
             self.done.eq(completion.done),
-            self.idle.eq(completion.idle & ~rows.o.valid),
+            self.idle.eq(completion.idle & ~rows.o.valid & ~store_rows.o.valid),
         ]
         with m.If(self.acc.enable | (bus.data.valid & bus.data.ready)):
             m.d.comb += self.activity.eq(Activity.BUSY)
