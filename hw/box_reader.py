@@ -29,7 +29,7 @@ class BoxReader(wiring.Component):
     Rows are requested one a cycle and each by itself, those of the next boxes while data of the
     earlier ones come. Writing takes a cycle for a beat, or for as much padding as a beat would
     hold, at least an element; between boxes there is no gap. An empty box, too, takes a cycle.
-    From ``i`` to ``bus.request`` it is two cycles, from ``bus.beat`` to a write none.
+    From ``i`` to ``bus.request`` it is three cycles, from ``bus.beat`` to a write none.
 
     An index beyond the scratchpad or an error of the bus is a fault, in the order of the boxes;
     until reset nothing goes on after it.
@@ -78,15 +78,16 @@ class BoxReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        m.submodules.taken = taken = Queue(BOX, 2, registered=True)
         m.submodules.rows = rows = Rows(self._config, self._memories)
         m.submodules.boxes = boxes = Queue(BOX, BOXES)
-        m.submodules.requests = requests = Queue(REQUEST, 2)
+        m.submodules.requests = requests = Queue(REQUEST, 2, registered=True)
         m.submodules.placer = placer = Placer(self._config, self._memories)
 
         m.d.comb += [
-            self.i.ready.eq(fork(m, self.i.valid & ~self.fault.valid, rows.i, boxes.i)),
-            rows.i.payload.eq(self.i.payload),
-            boxes.i.payload.eq(self.i.payload),
+            taken.o.ready.eq(fork(m, taken.o.valid & ~self.fault.valid, rows.i, boxes.i)),
+            rows.i.payload.eq(taken.o.payload),
+            boxes.i.payload.eq(taken.o.payload),
         ]
         beat_bits = exact_log2(self._config.bus_bytes)
         request = requests.i
@@ -96,6 +97,7 @@ class BoxReader(wiring.Component):
             request.p.beats.eq(rows.o.p.beats),
             rows.o.ready.eq(request.ready),
         ]
+        wiring.connect(m, wiring.flipped(self.i), taken.i)
         wiring.connect(m, requests.o, wiring.flipped(self.bus.request))
         wiring.connect(m, boxes.o, placer.i)
         wiring.connect(m, wiring.flipped(self.bus.beat), placer.beat)
@@ -106,6 +108,6 @@ class BoxReader(wiring.Component):
             self.done.eq(placer.done),
             self.writing.eq(placer.writing),
             self.waiting.eq(~self.idle & ~self.writing),
-            self.idle.eq(placer.idle & ~boxes.o.valid),
+            self.idle.eq(placer.idle & ~boxes.o.valid & ~taken.o.valid),
         ]
         return m

@@ -69,9 +69,9 @@ def token_queue(component: type[TokenQueue], depth: int) -> None:
     )
 
 
-def queue(component: type[Queue], depth: int) -> None:
+def queue(component: type[Queue], depth: int, registered: bool = False) -> None:
     """Any one value is followed: what it was, and how many are before it."""
-    m, dut = Module(), component(4, depth)
+    m, dut = Module(), component(4, depth, registered)
     opened = Opened(dut)
     m.submodules.dut = opened.fragment
     enters, leaves = passes(dut.i), passes(dut.o)
@@ -86,8 +86,12 @@ def queue(component: type[Queue], depth: int) -> None:
         m.d.sync += [ahead.eq(held - leaves), value.eq(dut.i.payload), followed.eq(1)]
 
     *_, produce, consume = opened.registers("fifo")
-    place = Signal(range(2 * depth))
-    m.d.comb += place.eq(consume + ahead - Mux(consume + ahead >= depth, depth, 0))
+    place, entries, size = Signal(range(2 * depth)), Signal.like(held), depth - registered
+    after = consume + ahead - registered
+    m.d.comb += [
+        place.eq(after - Mux(after >= size, size, 0)),
+        entries.eq(held - (dut.o.valid if registered else 0)),
+    ]
     prove(
         m,
         [dut, choose],
@@ -100,9 +104,10 @@ def queue(component: type[Queue], depth: int) -> None:
             "what has come in has not gone before its turn": ~followed | (ahead < held),
             "what comes out is what came in": ~(followed & (ahead == 0))
             | (dut.o.payload == value),
-            "positions": (consume < depth) & (produce < depth)
-            & ((consume + held == produce) | (consume + held == produce + depth)),
-            "contents": ~followed | (opened.entry("fifo", "storage", address=place) == value),
+            "positions": (consume < size) & (produce < size)
+            & ((consume + entries == produce) | (consume + entries == produce + size)),
+            "contents": ~followed | (registered & (ahead == 0))
+            | (opened.entry("fifo", "storage", address=place) == value),
         },
     )  # fmt: skip
 
@@ -318,7 +323,11 @@ def turns(component: type[Turns], count: int) -> None:
 
 PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int, ...]]]] = {
     "tokens are neither lost nor invented": (token_queue, TokenQueue, [(1,), (3,), (255,)]),
-    "a queue keeps values and their order": (queue, Queue, [(2,), (3,), (16,)]),
+    "a queue keeps values and their order": (
+        queue,
+        Queue,
+        [(2,), (3,), (16,), (3, True), (16, True)],
+    ),
     "bursts cover their request and stay in their pages": (bursts, Bursts, [()]),
     "merged requests ask for the same beats": (merge, Merge, [()]),
     "rows follow from their box": (rows, Rows, [()]),
@@ -334,6 +343,8 @@ MISTAKES = [
     (token_queue, TokenQueue, (2,), "m.Elif(pops & ~up)", "m.Elif(pops & ~up & (taken != 2))"),
     (queue, Queue, (2,), "w_en.eq(self.i.valid)", "w_en.eq(self.i.valid & ~self.o.ready)"),
     (queue, Queue, (2,), "r_en.eq(self.o.ready)", "r_en.eq(self.o.ready | ~self.i.ready)"),
+    (queue, Queue, (3, True), "(entries.r_rdy | ~moves)", "~moves"),
+    (queue, Queue, (3, True), "entries.r_rdy | self.i.valid", "entries.r_rdy"),
     (queue, Queue, (3,), ".eq(entries.r_data)", ".eq(entries.r_data | (self.level == 3))"),
     (bursts, Bursts, (), "BURST_BEATS - beat[: exact_log2(BURST_BEATS)]", "BURST_BEATS"),
     (bursts, Bursts, (), "] <= room", "] < room"),
