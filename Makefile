@@ -20,7 +20,7 @@ test: .venv/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 prove: .venv/.installed-dev
-	$(BIN)/python -m pytest --deep --durations=0 -rs tests/test_formal.py tests/hw/test_formal.py tests/hw/test_formal_buses.py tests/hw/test_fpga.py
+	$(BIN)/python -m pytest --deep --durations=0 -rs tests/test_formal.py tests/hw/test_formal.py tests/hw/test_formal_buses.py tests/hw/test_formal_steps.py tests/hw/test_fpga.py tests/cocotb/test_pins.py
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .
@@ -30,6 +30,7 @@ check: .venv/.installed-dev
 
 docs: .venv/.installed-dev
 	$(BIN)/python -m weft.isa.manual docs/isa.md
+	$(BIN)/python -m weft.compiler.onnx.manual docs/onnx.md
 
 bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/simulation_speed.py

@@ -26,6 +26,10 @@ class Unfold:
     the pixel in row ``y * steps[0] + j * dilations[0] + origin[0]`` and column
     ``x * steps[1] + i * dilations[1] + origin[1]``, and ``fill`` where that is outside. Lanes
     beyond a block are those of the next block of channels.
+
+    If ``flat``, the patches of a row follow one another without a gap instead: they are the lanes
+    of as many elements as hold them and ``block - 1`` lanes more, so that a step that begins at any
+    patch stays within the row.
     """
 
     origin: tuple[int, int]
@@ -33,6 +37,7 @@ class Unfold:
     patch: tuple[int, int]
     dilations: tuple[int, int]
     extents: tuple[int, int]
+    flat: bool = False
 
 
 @dataclass(frozen=True)
@@ -104,7 +109,8 @@ class Program:
 class AcceleratorStep:
     """A layer: the instructions of ``program`` that belong to ``layer`` do what ``nodes`` say.
 
-    ``macs`` is mathematical, without padding; ``compulsory_bytes`` is what any schedule must
+    ``macs`` is mathematical, without padding of channels; ``needed_macs`` are those of them that
+    multiply no padding of the image either. ``compulsory_bytes`` is what any schedule must
     move over the bus: every input, weight and parameter read once, every output written once.
     ``choices`` are the schedule's decisions, for the report.
     """
@@ -117,6 +123,7 @@ class AcceleratorStep:
     program: Program
     layer: int
     macs: int
+    needed_macs: int
     compulsory_bytes: int
     choices: Mapping[str, str | int]
 

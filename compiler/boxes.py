@@ -11,7 +11,7 @@ from ..isa.memories import MemoryType
 from .emit import Action, Span
 from .image import Image
 from .schedule import Range, part
-from .tiling import Extents, row_length
+from .tiling import Extents, box_rows, row_length
 
 
 class Mover:
@@ -21,6 +21,7 @@ class Mover:
         self.config = config
         self.instructions = InstructionSet(config)
         self.records = self.instructions.load_of(MemoryType.QNT).name if config.requantize else ""
+        self.starts = self.instructions.load_of(MemoryType.ACC).name
 
     def limit(self, operation: str, name: str) -> int:
         """The greatest value of a field."""
@@ -72,8 +73,10 @@ class Mover:
         taps: Range,
         need: Extents,
         slot: Span,
+        stripe: Range | None = None,
     ) -> list[Action]:
         """The input of a tile: for each channel block the box that its windows cover.
+
 
         Parameters
         ----------
@@ -89,15 +92,18 @@ class Mover:
             Of a full tile.
         slot : Span
             Where to.
+        stripe : Range or None
+            Of the output rows: only what these read, and none of the tile's before them.
         """
-        _, height, width, _ = image.shape
+        height, width = image.plane
         step = image.rows.stride if need.skips_rows else 1
-        count = (
-            rows.count
-            if need.skips_rows
-            else ((rows.count - 1) * image.rows.stride + (taps.count - 1) * image.rows.dilation + 1)
+        stripe = stripe or rows
+        done, end = (
+            box_rows(image.rows, n, taps.count, need.skips_rows) if n else 0
+            for n in (stripe.start - rows.start, stripe.stop - rows.start)
         )
-        first = rows.start * image.rows.stride + taps.start * image.rows.dilation
+        count = end - done
+        first = rows.start * image.rows.stride + taps.start * image.rows.dilation + done * step
         top, size_y, bottom, y = clip(first + image.rows.origin, count, step, height)
         span = row_length(image.columns, columns.count)
         start = columns.start * image.columns.stride + image.columns.origin
@@ -109,7 +115,7 @@ class Mover:
         together = whole and size_y * width == pitch and len(planes) > 1
         if (
             together
-            and _consecutive(planes)
+            and consecutive(planes)
             and height * width <= self.limit(image.load, "x_stride")
         ):
             source = plane + planes[0] * height * width + y * width
@@ -120,7 +126,7 @@ class Mover:
         actions: list[Action] = []
         for i, block in enumerate(planes):
             source = plane + block * height * width + y * width + x
-            target = part(slot, i * pitch, pitch)
+            target = part(slot, i * pitch + done * span, count * span)
             box = (size_y, size_x)
             actions += self.load(image.load, target, source, box, stride, pads, image.pad)
         return actions
@@ -199,5 +205,6 @@ def clip(first: int, count: int, step: int, extent: int) -> tuple[int, int, int,
     return before, inside, after, first + before * step if inside else 0
 
 
-def _consecutive(numbers: Sequence[int]) -> bool:
+def consecutive(numbers: Sequence[int]) -> bool:
+    """Whether each is the one before plus 1."""
     return all(b == a + 1 for a, b in pairwise(numbers))

@@ -21,7 +21,7 @@ from ..isa.formats import FLAG_BITS, UOP_BYTES, uop_layout
 from ..isa.golden import step_of
 from ..isa.instructions import Instruction, InstructionSet, Operation
 from ..isa.memories import MEMORIES, Engine, MemoryType
-from ..isa.nest import Expr, Load, walk
+from ..isa.nest import Binary, Const, Expr, Load, walk
 from ..isa.ordering import Ordering, Step
 from .affine import affine
 from .artifact import Segment
@@ -39,8 +39,8 @@ Touched = Mapping[str, np.ndarray]
 
 def check(
     program: Sequence[Instruction], config: AcceleratorConfig, segments: Sequence[Segment]
-) -> None:
-    """Return if ``program`` is sound on ``config``.
+) -> list[int]:
+    """The positions of a sound ``program``'s instructions, in an order that its tokens allow.
 
     Parameters
     ----------
@@ -58,7 +58,7 @@ def check(
         before its write is known to be complete or overwritten before its last read is, a token
         that nobody takes or sends, no FINISH at the end.
     """
-    _Checker(program, config, segments).run()
+    return _Checker(program, config, segments).run()
 
 
 class _Checker:
@@ -85,16 +85,18 @@ class _Checker:
             (a, b): deque() for a in range(3) for b in range(3) if abs(a - b) == 1
         }
 
-    def run(self) -> None:
-        """Look at everything in an order that the tokens allow."""
+    def run(self) -> list[int]:
+        """Look at everything in an order that the tokens allow, and return that."""
         if not self.program or self.program[-1].operation != "finish":
             raise ProgramError("the program does not end in FINISH")
         ordering = Ordering(
             [self._step(i, instruction) for i, instruction in enumerate(self.program)],
             self.config.token_depth,
         )
+        order: list[int] = []
         for step in ordering.run():
             self._execute(step.engine, step.index)
+            order.append(step.index)
         if not ordering.finished:
             stop = ordering.stopped(len(self.program))
             raise ProgramError(f"deadlock: instruction {stop.index} waits for ever")
@@ -103,6 +105,7 @@ class _Checker:
                 raise ProgramError(
                     f"{len(queue)} tokens from {ENGINES[a].value} to {ENGINES[b].value} are left"
                 )
+        return order
 
     def _step(self, position: int, instruction: Instruction) -> Step:
         flags = sum(getattr(instruction, flag) * bit for flag, bit in FLAG_BITS.items())
@@ -268,39 +271,52 @@ class _Reach:
         if not trips or end <= bgn:
             return {}, {}
         accesses = _accesses(operation.name, self.config)
-        for scratchpad, operand, offsets in accesses:
-            elements = np.unique(self._walk(words, operand, operands)[:, None] + offsets)
+        for scratchpad, operand, offsets, lanes in accesses:
+            places = self._walk(words, operand, operands, lanes)[:, None] + offsets
+            elements = np.unique(places // lanes)
             elements = self._bounded(scratchpad, elements, position)
             known = reads.get(scratchpad)
             reads[scratchpad] = elements if known is None else np.union1d(known, elements)
-        scratchpad, operand, _ = accesses[0]
+        scratchpad, operand, _, _ = accesses[0]
         return reads, {scratchpad: self._walk(words, operand, operands)}
 
-    def _walk(self, words: np.ndarray, operand: str, operands: Mapping[str, int]) -> np.ndarray:
-        """Indices that an operand takes over micro-ops and both loops, each once."""
+    def _walk(
+        self, words: np.ndarray, operand: str, operands: Mapping[str, int], lanes: int = 1
+    ) -> np.ndarray:
+        """Indices that an operand takes over micro-ops and both loops, each once.
+
+        In ``lanes`` of an element where the inner loop goes by these.
+        """
         slot = self.slots[operand]
-        found = np.unique((words.astype(np.int64) >> slot.lsb) & ((1 << slot.width) - 1))
-        for loop in ("in", "out"):
-            factor = operands.get(f"{operand}_factor_{loop}", 0)
+        found = np.unique((words.astype(np.int64) >> slot.lsb) & ((1 << slot.width) - 1)) * lanes
+        for loop, unit in (("in", 1), ("out", lanes)):
+            factor = operands.get(f"{operand}_factor_{loop}", 0) * unit
             trips = operands.get(f"iter_{loop}", 0) if factor else 1
             found = np.unique(found[:, None] + np.arange(trips) * factor)
         return found
 
 
 @lru_cache(maxsize=1024)
-def _accesses(name: str, config: AcceleratorConfig) -> tuple[tuple[str, str, np.ndarray], ...]:
-    """(scratchpad, operand, offsets from its index) of what a step reads, its target first."""
+def _accesses(name: str, config: AcceleratorConfig) -> tuple[tuple[str, str, np.ndarray, int], ...]:
+    """(scratchpad, operand, offsets from its index, lanes that these count in) of what a step
+    reads, its target first."""
     pattern = pattern_of(InstructionSet(config).operations[name], config)
     assert pattern is not None
-    found: dict[tuple[str, Expr], tuple[str, str, np.ndarray]] = {}
+    found: dict[tuple[str, Expr], tuple[str, str, np.ndarray, int]] = {}
     for load in (pattern.target, *(n for n in walk(pattern.value) if isinstance(n, Load))):
-        form = affine(load.indices[0])
+        index, lanes = load.indices[0], 1
+        match index:  # elements and lanes beyond them
+            case Binary("add", element, Binary("div", beyond, Const(value=int(lanes)))):
+                form, start = affine(beyond), affine(element)
+            case _:
+                form = start = affine(index)
         assert form is not None
-        (operand,) = form.indices - pattern.lanes.keys()
+        assert start is not None
+        (operand,) = start.indices - pattern.lanes.keys()
         offsets = np.zeros(1, np.int64)
         for lane in form.indices & pattern.lanes.keys():
             along = np.arange(pattern.lanes[lane]) * form.coefficient(lane)
             offsets = np.unique(offsets[:, None] + along)
         scratchpad = load.buffer.split(".")[0]
-        found.setdefault((scratchpad, load.indices[0]), (scratchpad, operand, offsets))
+        found.setdefault((scratchpad, index), (scratchpad, operand, offsets, lanes))
     return tuple(found.values())

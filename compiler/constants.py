@@ -132,6 +132,7 @@ def pack_weights(work: Contraction, config: AcceleratorConfig) -> Weights:
     for walk_, name in ((image.rows, "row_tap"), (image.columns, "column_tap")):
         if walk_.loop is not None:
             places.setdefault(walk_.loop, Index(name))
+    places.setdefault(work.depth, Index("block"))  # of one channel, and no lane axis
     taps = (("row_tap", image.rows.taps), ("column_tap", work.column_steps))
     limits = {name: extents[name] for name in (*image.tap_loops, work.channel, work.depth)}
     loops = (*sums.items(), *taps, *lanes)
@@ -201,6 +202,35 @@ def pack_records(
         width = field.dtype.bits // 8
         lanes[:, field.offset : field.offset + width] = column.reshape(-1, width)
     return lanes.reshape(count, -1)
+
+
+def with_starts(
+    records: np.ndarray, channels: int, config: AcceleratorConfig
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """``records`` as one element without biases, and accumulators that hold these.
+
+    An accumulator is a quarter of an element of parameters. None if anything but the biases
+    varies with the channel, or if nothing is gained.
+
+    Returns
+    -------
+    (ndarray, ndarray)
+        ``uint8`` [1, bytes of an element], and ``int32`` [elements, batch, block].
+    """
+    if len(records) * config.acc_element_bytes >= (len(records) - 1) * config.qnt_element_bytes:
+        return None
+    lanes = records.reshape(-1, QNT_LANE_BYTES)
+    bias = next(field for field in QNT_LANE if field.name == "bias")
+    of_bias = slice(bias.offset, bias.offset + bias.dtype.bits // 8)
+    starts = np.ascontiguousarray(lanes[:, of_bias]).view(numpy_dtype(bias.dtype))
+    one = lanes[:1].copy()
+    one[:, of_bias] = 0
+    others = np.delete(lanes[:channels], np.r_[of_bias], axis=1)
+    if (others != others[0]).any():
+        return None
+    each = starts.reshape(-1, 1, config.block)
+    repeated = np.repeat(each, config.batch, axis=1)
+    return np.repeat(one, config.block, axis=0).reshape(1, -1), repeated
 
 
 def varies(record: Mapping[str, Expr], loop: str) -> bool:

@@ -7,7 +7,7 @@ from math import prod
 
 from ..isa.nest import I8, Binary, Const, Expr, Index, Load, Select, Sum, walk
 from .affine import affine, indices_of, is_index
-from .image import Walk, Where, image_of
+from .image import Image, Walk, Where, image_of
 from .kernel import Refusal
 from .matcher import Matcher
 from .unify import Match, Pattern
@@ -58,9 +58,12 @@ def _placed(
     image = image_of(where, x, "inp", matcher.patterns)
     lanes = _Lanes(pattern)
     lanes.bind(pattern.target, kernel.element[0], kernel.element[3])
-    lanes.bind(x_hole, image.batch, image.channel)
-    taps = lanes.bind_taps(x_hole, image.columns)
-    reduced = {name for name, _ in total.axes}
+    if image.columns.lanes > 1:
+        taps = lanes.bind_run(x_hole, image)
+    else:
+        lanes.bind(x_hole, image.batch, image.channel)
+        taps = lanes.bind_taps(x_hole, image.columns)
+    reduced = {name for name, extent in total.axes if extent > 1 or image.columns.lanes == 1}
     for name, loop in lanes.bound.items():
         summed = any(name in dict(s.axes) for s, _ in match.sums)
         if (loop in reduced) != summed:
@@ -150,6 +153,31 @@ class _Lanes:
         if columns.loop is None or form.coefficient(along[0]) != columns.dilation:
             raise Refusal("a step reads neighbours at another distance than the taps'")
         self._bind(along[0], columns.loop)
+        return self.pattern.lanes[along[0]]
+
+    def bind_run(self, place: Load, image: Image) -> int:
+        """The lane along which a step reads a run of lanes, wherever it begins, to the taps of a
+        row whose positions are lanes.
+
+        Returns how many; they are those of an element.
+        """
+        element, batch, lane = place.indices
+        match lane:
+            case Binary("mod", run, Const(value=int(length))):
+                form = affine(run)
+            case _:
+                form, length = None, 0
+        along = [n for n in form.indices if n in self.pattern.lanes] if form else []
+        whole = any(node == Binary("div", lane.a, lane.b) for node in walk(element)) if along else 0
+        if not whole or len(along) > 1 or length != image.columns.lanes:
+            raise Refusal("a step reads no run of lanes")
+        if image.columns.loop is None or image.columns.dilation != 1:
+            raise Refusal("a step reads neighbouring lanes, and the taps are no neighbours")
+        loop = is_index(image.batch)
+        if loop is None:
+            raise Refusal("a batch that is no loop of its own")
+        self._bind(is_index(batch), loop)
+        self._bind(along[0], image.columns.loop)
         return self.pattern.lanes[along[0]]
 
     def of_weights(self, place: Load) -> tuple[tuple[str | None, int], ...]:

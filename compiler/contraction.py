@@ -1,58 +1,20 @@
-"""The schedule of a contraction: tiles of its output, chunks of its reduction."""
+"""The schedule of a contraction: what its chunks load and store, and where that lies."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Hashable, Iterator
-from dataclasses import dataclass
+from collections.abc import Hashable
 
 from ..isa.config import AcceleratorConfig
 from .boxes import Mover
-from .emit import Action, Span, Uops
+from .chunks import Chunk, chunks
+from .emit import Action, Span
 from .schedule import Bases, Range, Rings, Slots, Stage, part
-from .tiling import Layer, Tile, blocks_of, extents, row_length
+from .steps import Steps
+from .tiling import Layer, Tile, blocks_of, extents
 from .work import Contraction
 
 WEIGHTS_AT_ONCE = 8
 """Elements of one load, so that others need not wait long for it."""
-
-
-@dataclass(frozen=True)
-class _Chunk:
-    """One stage of a contraction: a tile of the output and a chunk of its reduction."""
-
-    batch: int
-    blocks: Range
-    rows: Range
-    columns: Range
-    depth: Range
-    taps: Range
-    first: bool
-    last: bool
-
-
-def _chunks(layer: Layer, tile: Tile) -> Iterator[_Chunk]:
-    channels = Range.cut(layer.outputs, tile.outputs)
-    images = [
-        (batch, rows, columns)
-        for batch in range(layer.batches)
-        for rows in Range.cut(layer.rows.positions, tile.rows)
-        for columns in Range.cut(layer.columns.positions, tile.columns)
-    ]
-    outer = (
-        [(c, i) for c in channels for i in images]
-        if tile.weights_outer
-        else [(c, i) for i in images for c in channels]
-    )
-    reductions = [
-        (depth, taps)
-        for depth in Range.cut(layer.depth, tile.depth)
-        for taps in Range.cut(layer.rows.taps, tile.taps)
-    ]
-    for blocks, (batch, rows, columns) in outer:
-        for i, (depth, taps) in enumerate(reductions):
-            last = i == len(reductions) - 1
-            yield _Chunk(batch, blocks, rows, columns, depth, taps, i == 0, last)
 
 
 class ContractionSchedule:
@@ -65,7 +27,7 @@ class ContractionSchedule:
     layer, tile : Layer, Tile
         Its extents and how it is cut.
     records : int
-        Elements of parameters; 1 if all channels share them.
+        Elements of parameters, zone by zone; one for each if all channels share them.
     bases : Bases
         Where everything lies.
     config : AcceleratorConfig
@@ -91,27 +53,33 @@ class ContractionSchedule:
     ):
         self.work, self.layer, self.tile, self.bases = work, layer, tile, bases
         self.records, self.config = records, config
+        self.per_block = records // layer.variants
         self.mover = Mover(config)
         self.need = extents(layer, tile)
-        chunks = list(_chunks(layer, tile))
-        self._channel_tiles = len({c.blocks for c in chunks})
-        self._image_tiles = len({(c.batch, c.rows, c.columns) for c in chunks})
+        self.steps = Steps(work, layer, self.need)
+        order = list(chunks(layer, tile))
+        self._channel_tiles = len({c.blocks for c in order})
+        self._image_tiles = len({(c.batch, c.rows, c.columns) for c in order})
         self.slots = {
             "inp": Slots("inp", config.inp_depth, self.need.inp,
-                         self._wanted("inp", {self._inp_key(c) for c in chunks}), rings),
+                         self._wanted("inp", {self._inp_key(c) for c in order}), rings),
             "wgt": Slots("wgt", config.wgt_depth, self.need.wgt,
-                         self._wanted("wgt", {self._wgt_key(c) for c in chunks}), rings),
+                         self._wanted("wgt", {self._wgt_key(c) for c in order}), rings),
             "acc": Slots("acc", config.acc_depth, self.need.acc, 2, rings),
         }  # fmt: skip
         self.resident = records if records <= config.qnt_depth else 0
         if records and not self.resident:
-            self.slots["qnt"] = Slots("qnt", config.qnt_depth, tile.outputs, 2, rings)
+            size = tile.outputs * layer.variants
+            self.slots["qnt"] = Slots("qnt", config.qnt_depth, size, 2, rings)
         self._first_record = rings.take("qnt", records) if self.resident else 0
         self._acc: Span | None = None
-        self.stages = [self._stage(chunk) for chunk in chunks]
+        self._loads_input = True
+        self.stages = [self._stage(chunk) for chunk in order]
         if self.resident:
             span = Span("qnt", self._first_record, self._first_record + records)
-            self.stages[0].loads[:0] = self._record_load(span, 0, records)
+            self.stages[0].loads[:0] = self.mover.load(
+                self.mover.records, span, bases.records, (1, records), 0
+            )
 
     def _wanted(self, memory: str, keys: set[Hashable]) -> int:
         """All that there are if they fit, else two: what is visited again stays or is reloaded."""
@@ -127,36 +95,27 @@ class ContractionSchedule:
         )
         return max(2, min(len(keys), reductions + 1))
 
-    def _blocks(self, chunk: _Chunk) -> tuple[int, ...]:
-        """The input blocks of a chunk."""
-        reach = slice(chunk.depth.start, chunk.depth.start + chunk.depth.count)
-        inputs = self.layer.weights.inputs
-        outputs = range(chunk.blocks.start, chunk.blocks.start + chunk.blocks.count)
-        return tuple(sorted({b for o in outputs for b in inputs[o][reach]}))
+    def _inp_key(self, chunk: Chunk) -> Hashable:
+        return chunk.batch, chunk.rows, chunk.columns, chunk.taps, self.steps.blocks(chunk)
 
-    def _inp_key(self, chunk: _Chunk) -> Hashable:
-        return chunk.batch, chunk.rows, chunk.columns, chunk.taps, self._blocks(chunk)
-
-    def _wgt_key(self, chunk: _Chunk) -> Hashable:
+    def _wgt_key(self, chunk: Chunk) -> Hashable:
         strides = self.layer.weights.strides
         ranges = (chunk.blocks, chunk.depth, chunk.taps)
         return tuple(r if s else None for r, s in zip(ranges, strides[:3], strict=True))
 
-    def _record_load(self, span: Span, first: int, count: int) -> list[Action]:
-        source = self.bases.records + first
-        return self.mover.load(self.mover.records, part(span, 0, count), source, (1, count), 0)
-
-    def _stage(self, chunk: _Chunk) -> Stage:
+    def _stage(self, chunk: Chunk) -> Stage:
         stage = Stage()
         inp, known = self.slots["inp"].take(self._inp_key(chunk))
         image = self.layer.image
-        _, height, width, channels = image.shape
-        if not known:
+        (height, width), channels = image.plane, image.shape[3]
+        if chunk.stripe.start == chunk.rows.start:
+            self._loads_input = not known
+        if self._loads_input:
             planes = blocks_of(channels, self.config.block)
             plane = self.bases.tensors[image.tensor] + chunk.batch * planes * height * width
             stage.loads += self.mover.image(
-                image, plane, self._blocks(chunk), chunk.rows, chunk.columns, chunk.taps,
-                self.need, inp,
+                image, plane, self.steps.blocks(chunk), chunk.rows, chunk.columns, chunk.taps,
+                self.need, inp, chunk.stripe,
             )  # fmt: skip
         wgt, known = self.slots["wgt"].take(self._wgt_key(chunk))
         if not known:
@@ -164,23 +123,23 @@ class ContractionSchedule:
         if chunk.first:
             key = chunk.batch, chunk.blocks, chunk.rows, chunk.columns
             self._acc, _ = self.slots["acc"].take(key)
+            if self.layer.starts:
+                at, count = self.bases.starts + chunk.blocks.start, chunk.blocks.count
+                target = part(self._acc, 0, count)
+                stage.loads += self.mover.load(self.mover.starts, target, at, (1, count), 0)
         assert self._acc is not None
-        stage.steps += self._steps(chunk, inp, wgt, self._acc)
+        row = chunk.blocks.count * chunk.columns.count
+        first = chunk.stripe.start - chunk.rows.start
+        acc = part(self._acc, first * row, chunk.stripe.count * row)
+        stage.steps += self.steps.of(chunk, inp, wgt, acc)
         if chunk.last:
-            self._end(chunk, stage, self._acc)
+            self._end(chunk, stage, acc)
         return stage
 
     # --- weights -------------------------------------------------------------------------------
 
-    def _extents(self, chunk: _Chunk) -> tuple[int, int, int, int]:
-        """Of the chunk's weights in the scratchpad, dense."""
-        shape = self.layer.weights.data.shape
-        counts = (chunk.blocks.count, chunk.depth.count, chunk.taps.count, shape[3])
-        kept = [min(c, extent) for c, extent in zip(counts, shape, strict=False)]
-        return kept[0], kept[1], kept[2], kept[3]
-
-    def _weight_loads(self, chunk: _Chunk, slot: Span) -> list[Action]:
-        outputs, depth, taps, columns = self._extents(chunk)
+    def _weight_loads(self, chunk: Chunk, slot: Span) -> list[Action]:
+        outputs, depth, taps, columns = self.steps.weights(chunk)
         strides, shape = self.layer.weights.strides, self.layer.weights.data.shape
         start = self.bases.weights + (
             chunk.blocks.start * strides[0]
@@ -221,85 +180,37 @@ class ContractionSchedule:
             )
         ]
 
-    # --- steps ---------------------------------------------------------------------------------
-
-    def _uops(self, chunk: _Chunk, inp: Span, wgt: Span, acc: Span) -> Uops:
-        """One micro-op for each tap, input block and output block; the first of each first.
-
-        Behind those, all of one output block stand together: as long as steps stay with an
-        accumulator, loads may write its neighbours.
-        """
-        layer, need = self.layer, self.need
-        planes = self._blocks(chunk)
-        extent = self._extents(chunk)
-        positions = chunk.rows.count * chunk.columns.count
-        apart = layer.tap_lanes * layer.columns.dilation
-        length = row_length(layer.columns, chunk.columns.count)
-        row = length * (1 if need.skips_rows else layer.rows.dilation)
-        uops: list[tuple[int, int, int]] = []
-        for d in range(chunk.depth.count):
-            for ky in range(chunk.taps.count):
-                for kx in range(layer.column_steps):
-                    for o in range(chunk.blocks.count):
-                        block = layer.weights.inputs[chunk.blocks.start + o][chunk.depth.start + d]
-                        plane = planes.index(block) * need.box_rows * need.box_columns
-                        tap = ky * row + kx * apart
-                        at = 0
-                        for i, n in zip((o, d, ky, kx), extent, strict=True):
-                            at = at * n + (i if n > 1 else 0)
-                        uops.append((acc.start + o * positions, inp.start + plane + tap,
-                                     wgt.start + at))  # fmt: skip
-        outputs = chunk.blocks.count
-        rest = [uop for o in range(outputs) for uop in uops[outputs + o :: outputs]]
-        return (*uops[:outputs], *rest)
-
-    def _steps(self, chunk: _Chunk, inp: Span, wgt: Span, acc: Span) -> list[Action]:
-        uops = self._uops(chunk, inp, wgt, acc)
-        rows, columns = chunk.rows.count, chunk.columns.count
-        stride = 1 if self.need.skips_rows else self.layer.rows.stride
-        loops = {"iter_out": rows, "iter_in": columns}
-        dst = {"dst_factor_out": columns if rows > 1 else 0,
-               "dst_factor_in": 1 if columns > 1 else 0}  # fmt: skip
-        src = {
-            "src_factor_out": stride * row_length(self.layer.columns, columns) if rows > 1 else 0,
-            "src_factor_in": self.layer.columns.stride if columns > 1 else 0,
-        }
-        outputs = chunk.blocks.count
-        target = part(acc, 0, outputs * rows * columns)
-        weights = part(wgt, 0, math.prod(self._extents(chunk)))
-        planes = len(self._blocks(chunk)) * self.need.box_rows * self.need.box_columns
-        inputs = part(inp, 0, planes + self.layer.overhang)
-
-        def step(operation: str, bgn: int, end: int) -> Action:
-            reads = () if operation == "gemm.reset" else (inputs, weights, target)
-            operands = loops | dst if operation == "gemm.reset" else loops | dst | src
-            return Action(operation, operands, reads, (target,), uops, (bgn, end))
-
-        if not chunk.first:
-            return [step(self.work.add, 0, len(uops))]
-        actions = [step(operation, 0, outputs) for operation in self.work.first]
-        if len(uops) > outputs:
-            actions.append(step(self.work.add, outputs, len(uops)))
-        return actions
-
-    def _end(self, chunk: _Chunk, stage: Stage, acc: Span) -> None:
-        """Stores the tile."""
-        record, record_step = None, 0
-        if self.resident:
-            record_step = 1 if self.records > 1 else 0
-            first = self._first_record + (chunk.blocks.start if record_step else 0)
-            record = Span("qnt", first, first + (chunk.blocks.count if record_step else 1))
-        elif self.records:
-            record, known = self.slots["qnt"].take(chunk.blocks)
-            record_step = 1
-            if not known:
-                count = chunk.blocks.count
-                stage.loads += self._record_load(record, chunk.blocks.start, count)
+    def _end(self, chunk: Chunk, stage: Stage, acc: Span) -> None:
+        """Stores the tile, zone by zone."""
+        records, each = self._records(chunk, stage)
+        step = 1 if self.per_block > 1 else 0
         kernel = self.work.kernel
         shape = kernel.shapes[kernel.output]
         planes = blocks_of(shape[3], self.config.block)
         plane = self.bases.tensors[kernel.output] + chunk.batch * planes * shape[1] * shape[2]
-        stage.stores += self.mover.tile(
-            self.work.ending.operation, acc, plane, shape[1:3], chunk.blocks, chunk.rows,
-            chunk.columns, record, record_step,
-        )  # fmt: skip
+        for zone, source in self.steps.zones(chunk, acc):
+            record = records
+            if records is not None:
+                record = part(records, zone.record * each, 1 + (chunk.blocks.count - 1) * step)
+            stage.stores += self.mover.tile(
+                self.work.ending.operation, source, plane, shape[1:3], chunk.blocks, zone.rows,
+                zone.columns, record, step,
+            )  # fmt: skip
+
+    def _records(self, chunk: Chunk, stage: Stage) -> tuple[Span | None, int]:
+        """Where the parameters of the chunk's first output block lie, and how far it is from those
+        of one zone to those of the next."""
+        if not self.records:
+            return None, 0
+        first = chunk.blocks.start if self.per_block > 1 else 0
+        if self.resident:
+            at = self._first_record + first
+            return Span("qnt", at, self._first_record + self.records), self.per_block
+        count = chunk.blocks.count
+        span, known = self.slots["qnt"].take(chunk.blocks)
+        if not known:
+            size = (self.layer.variants, count)
+            stage.loads += self.mover.load(
+                self.mover.records, span, self.bases.records + first, size, self.per_block
+            )
+        return span, count

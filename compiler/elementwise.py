@@ -20,7 +20,8 @@ from .emit import Action, Span
 from .image import Image, Walk
 from .kernel import Refusal
 from .schedule import Bases, Range, Rings, Slots, Stage, part
-from .tiling import LATENCY_CYCLES, START_CYCLES, Extents, blocks_of, parts, row_length
+from .tiling import Extents, blocks_of, parts, row_length
+from .timing import LOAD_LATENCY, START_CYCLES, STORE_LATENCY
 from .work import Act, Elementwise
 
 TRIPS = (1 << 14) - 1
@@ -80,6 +81,12 @@ class Plan:
         return starts
 
     @property
+    def uops(self) -> int:
+        """The most micro-ops of an instruction."""
+        acts = self.work.acts
+        return max([len(acts), *(self.tile[0] * _taps(self, act) for act in acts if act.taps)])
+
+    @property
     def total(self) -> int:
         """Elements of a slot."""
         return sum(self.size(region) for region in self.regions)
@@ -123,9 +130,16 @@ def plan(work: Elementwise, config: AcceleratorConfig) -> tuple[Plan, int]:
         for rows in (parts(height) if columns == width else [1])
         for count in (parts(planes) if columns == width else [1])
     ]
-    fitting = [p for p in options if p.total <= config.acc_depth and math.prod(p.tile) <= TRIPS]
+    fitting = [
+        p
+        for p in options
+        if p.total <= config.acc_depth and p.uops <= config.uop_depth and math.prod(p.tile) <= TRIPS
+    ]
     if not fitting:
         least = min(p.total for p in options)
+        if least <= config.acc_depth:
+            uops = min(p.uops for p in options)
+            raise Refusal(f"it needs {uops} micro-ops; this hardware has {config.uop_depth}")
         raise Refusal(
             f"its smallest tile needs {least} accumulators; this hardware has {config.acc_depth}"
         )
@@ -155,11 +169,11 @@ def _estimate(p: Plan, config: AcceleratorConfig) -> int:
     steps = sum(out * _taps(p, act) + START_CYCLES for act in p.work.acts) + START_CYCLES
     storing = out * beats + START_CYCLES
     if min(SLOTS, tiles) * p.total > config.acc_depth:
-        return tiles * (loading + steps + storing + 2 * LATENCY_CYCLES)
+        return tiles * (loading + steps + storing + LOAD_LATENCY + STORE_LATENCY)
     operations = InstructionSet(config).operations
     beside = all(operations[i.load].engine is Engine.LOAD for i in p.images.values())
     longest = max(loading, steps, storing) if beside else max(loading + steps, storing)
-    return tiles * longest + loading + storing + 2 * LATENCY_CYCLES
+    return tiles * longest + loading + storing + LOAD_LATENCY + STORE_LATENCY
 
 
 def _taps(p: Plan, act: Act) -> int:

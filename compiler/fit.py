@@ -66,6 +66,19 @@ def fitted(kernel: Kernel) -> Kernel | None:
     raise Refusal("no requantization equals its last step for every possible value")
 
 
+def changes_nothing(kernel: Kernel) -> bool:
+    """Whether every element of the output is that of the input, whichever of the 256 it is."""
+    elements = [Load(name, kernel.element) for name in kernel.shapes if name != kernel.output]
+    if len(elements) != 1 or kernel.reduction is not None:
+        return False
+    value = rewrite(kernel.value, lambda n: Index("core") if n == elements[0] else None)
+    assert isinstance(value, Expr)
+    if any(isinstance(n, Load | Sum) or (isinstance(n, Index) and n.name != "core")
+           for n in walk(value)):  # fmt: skip
+        return False
+    return np.array_equal(_tabulated(value, I8.min, I8.max), np.arange(I8.min, I8.max + 1))
+
+
 def _core(kernel: Kernel) -> tuple[Expr | None, int]:
     """The sum, or the running value, and how many elements it adds."""
     if kernel.reduction is not None:

@@ -7,24 +7,37 @@ Grammar
     graph  := Graph(name, tensors, nodes, inputs, outputs)
     tensor := Tensor(name, dtype, shape, quant, data)          data only for constants
     node   := Node(name, op, inputs, outputs)                  tensors by name, "" for absent
-    op     := Conv2D | DepthwiseConv2D | FullyConnected | Add | AveragePool2D | MaxPool2D
-            | Reshape | Softmax | Opaque
+    op     := Conv2D | DepthwiseConv2D | FullyConnected | Add | Sub | Mul | AveragePool2D
+            | MaxPool2D | Reshape | Softmax | Call | Opaque
 
 Layouts are those of TFLite: activations NHWC, convolution weights OHWI, depthwise weights 1HWC,
-fully connected weights OI. The real value of a quantized integer ``q`` is
-``scale * (q - zero_point)``. A graph is immutable; nodes stand in an order in which every tensor
-is written before it is read, and every tensor has one writer.
+fully connected weights OI. A :class:`Call` is any operator of :mod:`weft.compiler.catalog`, which
+says what it takes and computes; those have ONNX's names, layouts (NCHW) and meanings. The real
+value of a quantized integer ``q`` is ``scale * (q - zero_point)``. A graph is immutable; nodes
+stand in an order in which every tensor is written before it is read, and every tensor has one
+writer.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 
-from ..isa.nest import DType
+from ..isa.nest import BOOL, DType
+from ..isa.storage import numpy_dtype
+
+
+def element_dtype(dtype: DType) -> np.dtype[Any]:
+    """The numpy type of a tensor's elements; truth values are numpy's, a byte each."""
+    return np.dtype(bool) if dtype == BOOL else numpy_dtype(dtype)
+
+
+def op_name(op: Op) -> str:
+    """What an operator is called in reports and messages."""
+    return op.kind if isinstance(op, Call) else type(op).__name__
 
 
 @dataclass(frozen=True)
@@ -67,6 +80,9 @@ class Conv2D:
 
     window: Window
     activation: Activation = "none"
+    guard: int = 0
+    """Bits that the accumulator certainly has to spare, by which it is shifted left before it is
+    scaled: so much finer is the first of the two roundings. TFLite has none."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +95,7 @@ class DepthwiseConv2D:
     window: Window
     multiplier: int = 1
     activation: Activation = "none"
+    guard: int = 0
 
 
 @dataclass(frozen=True)
@@ -86,6 +103,7 @@ class FullyConnected:
     """Inputs x (flattened to [rows, I]), weights [O,I], bias [O] or absent."""
 
     activation: Activation = "none"
+    guard: int = 0
 
 
 @dataclass(frozen=True)
@@ -137,6 +155,18 @@ class Softmax:
     beta: float = 1.0
 
 
+Attribute = int | float | str | tuple[int, ...] | tuple[float, ...] | tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Call:
+    """An operator of the catalog, by its name there."""
+
+    kind: str
+    attributes: tuple[tuple[str, Attribute], ...] = ()
+    """By name, in the names' order."""
+
+
 @dataclass(frozen=True)
 class Opaque:
     """An operator of the model file that Weft does not know, kept by its name."""
@@ -146,7 +176,7 @@ class Opaque:
 
 Op = (
     Conv2D | DepthwiseConv2D | FullyConnected | Add | Sub | Mul | AveragePool2D
-    | MaxPool2D | Reshape | Softmax | Opaque
+    | MaxPool2D | Reshape | Softmax | Call | Opaque
 )  # fmt: skip
 
 

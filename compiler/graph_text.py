@@ -29,8 +29,8 @@ from typing import get_args
 import numpy as np
 
 from ..isa.errors import ModelError
-from ..isa.nest import DType
-from .graph import Activation, Graph, Node, Op, Quant, Tensor, Window
+from ..isa.nest import BOOL, DType
+from .graph import Activation, Attribute, Graph, Node, Op, Quant, Tensor, Window, element_dtype
 from .text_line import DECIMAL, PLAIN, Line
 from .verify import RANK_LIMIT, TENSOR_BYTES_LIMIT, verify
 
@@ -100,7 +100,16 @@ def _attributes(op: Op) -> Iterator[str]:
                 if getattr(value, f.name) != f.default
             )
         elif value != field.default:
-            yield f"{field.name}={_name(value) if field.name == 'kind' else value}"
+            yield f"{field.name}={_value(field.name, value)}"
+
+
+def _value(name: str, value: object) -> str:
+    match name:
+        case "kind":
+            return _name(str(value))
+        case "attributes":
+            return _name(json.dumps(dict(value)))  # type: ignore[call-overload]  # pairs
+    return str(value)
 
 
 def _numbers(values: tuple[int, ...]) -> str:
@@ -203,11 +212,14 @@ class _Parser:
         return Quant(scale, zeros, axis)
 
     def data(self, line: Line, dtype: DType, shape: tuple[int, ...]) -> np.ndarray:
-        if dtype.bits not in (8, 16, 32, 64) or (dtype.kind == "f" and dtype.bits == 8):
+        if (dtype.bits not in (8, 16, 32, 64) and dtype != BOOL) or (
+            dtype.kind == "f" and dtype.bits == 8
+        ):
             line.fail(f"a constant of type {dtype}")
-        if len(shape) > RANK_LIMIT or any(extent <= 0 for extent in shape):
+        if len(shape) > RANK_LIMIT or any(extent < 0 for extent in shape):
             line.fail(f"a constant of shape {list(shape)}")
-        expected = math.prod(shape) * dtype.bits // 8
+        kind = element_dtype(dtype)
+        expected = math.prod(shape) * kind.itemsize
         if expected > TENSOR_BYTES_LIMIT:
             line.fail(f"a constant of {expected} bytes")
         try:
@@ -216,7 +228,8 @@ class _Parser:
             line.fail("the data of this constant is not base64")
         if len(raw) != expected:
             line.fail(f"this constant needs {expected} bytes of data; {len(raw)} follow")
-        kind = np.dtype(f"{dtype.kind}{dtype.bits // 8}")
+        if dtype == BOOL:
+            return np.frombuffer(raw, np.uint8).astype(bool).reshape(shape)
         return np.frombuffer(raw, kind.newbyteorder("<")).astype(kind, copy=False).reshape(shape)
 
     def node(self, line: Line) -> Node:
@@ -285,7 +298,26 @@ def _parse_attribute(line: Line, name: str) -> object:
             return line.real()
         case "kind":
             return line.name()
+        case "attributes":
+            return _parse_attributes(line)
     return line.integer()
+
+
+def _parse_attributes(line: Line) -> tuple[tuple[str, Attribute], ...]:
+    """A call's attributes: a mapping in JSON, in which lists hold numbers or texts."""
+    try:
+        found = json.loads(line.name())
+    except (json.JSONDecodeError, RecursionError):
+        line.fail("the attributes are not JSON")
+    if not isinstance(found, dict):
+        line.fail("the attributes are no mapping")
+    result: list[tuple[str, Attribute]] = []
+    for name, value in sorted(found.items()):
+        items = value if isinstance(value, list) else [value]
+        if not all(isinstance(item, int | float | str) for item in items):
+            line.fail(f"attribute {name!r} is {value!r:.40}")
+        result.append((name, tuple(value) if isinstance(value, list) else value))
+    return tuple(result)
 
 
 def _require(line: Line, known: Iterable[Field], values: Mapping[str, object]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,16 +10,24 @@ import numpy as np
 
 from ..isa.errors import DataError
 from ..isa.native import NativeCode
+from ..isa.nest import Load, Nest, Stmt, Store, rewrite
+from ..isa.nest import Node as Term
 from ..isa.storage import numpy_dtype
-from .graph import Graph, Node
+from .graph import Graph, Node, element_dtype
 from .hoist import hoist
-from .operators import nest_of, reason_against
+from .operators import Kernel, Operator, lowered, reason_against
 
 __all__ = ["HostCode", "compile_nodes", "reason_against"]
 
 
+Run = Callable[[], None]
+"""One node, on memory that is already there."""
+
+
 class HostCode:
     """Nodes compiled into one module, with memory for everything that they write.
+
+    Nests of the same structure are compiled once.
 
     Parameters
     ----------
@@ -37,10 +45,7 @@ class HostCode:
     """
 
     def __init__(self, graph: Graph, nodes: Sequence[Node], cache: Path | None = None):
-        operators = [nest_of(graph, node) for node in nodes]
-        # A function's name is its position: a node's name may hold anything.
-        nests = [replace(hoist(o.nest), name=f"node{i}") for i, o in enumerate(operators)]
-        self.code = NativeCode(nests, cache=cache)
+        self.graph = graph
         written = [name for node in nodes for name in node.outputs]
         read = dict.fromkeys(name for node in nodes for name in node.inputs if name)
         self.inputs: tuple[str, ...] = tuple(
@@ -52,23 +57,55 @@ class HostCode:
         self._memory: dict[str, np.ndarray] = {}
         for name in (*self.inputs, *self.outputs):
             tensor = graph.tensors[name]
-            self._memory[name] = np.zeros(tensor.shape, numpy_dtype(tensor.dtype))
-        self._calls = []
-        for nest, operator in zip(nests, operators, strict=True):
-            arrays: dict[str, np.ndarray] = {}
-            for buffer in nest.buffers:
-                if buffer.name in operator.constants:
-                    array = operator.constants[buffer.name]
-                elif buffer.name in operator.scratch:
-                    array = np.zeros(buffer.shape, numpy_dtype(buffer.dtype))
-                elif buffer.name in self._memory:
-                    array = self._memory[buffer.name]
-                else:
-                    data = graph.tensors[buffer.name].data
-                    assert data is not None, buffer.name
-                    array = np.require(data, requirements=("C", "ALIGNED"))
-                arrays[buffer.name] = array.reshape(buffer.shape)
-            self._calls.append(self.code.prepare(nest.name, arrays))
+            self._memory[name] = np.zeros(tensor.shape, element_dtype(tensor.dtype))
+        made = [(node, lowered(graph, node)) for node in nodes if self._writes(node)]
+        shapes = [anonymous(hoist(o.nest)) for _, o in made if isinstance(o, Operator)]
+        names = {nest: f"nest{i}" for i, nest in enumerate(dict.fromkeys(shapes))}
+        nests = [replace(nest, name=name) for nest, name in names.items()]
+        self.code = NativeCode(nests, cache=cache) if nests else None
+        form = iter(shapes)
+        self._calls: list[Run] = [
+            self._native(o, names[next(form)]) if isinstance(o, Operator) else self._numpy(node, o)
+            for node, o in made
+        ]
+
+    def _writes(self, node: Node) -> bool:
+        """Whether a node has anything to do: its outputs may all be empty."""
+        return any(self._memory[name].size for name in node.outputs)
+
+    def _native(self, operator: Operator, name: str) -> Run:
+        assert self.code is not None
+        arrays: dict[str, np.ndarray] = {}
+        nest = self.code.nests[name]
+        for buffer, own in zip(nest.buffers, operator.nest.buffers, strict=True):
+            if own.name in operator.constants:
+                array = operator.constants[own.name]
+            elif own.name in operator.scratch:
+                array = np.zeros(buffer.shape, numpy_dtype(buffer.dtype))
+            else:
+                array = self._array(own.name)
+            if array.dtype == bool:
+                array = array.view(np.uint8)
+            arrays[buffer.name] = array.reshape(buffer.shape)
+        return self.code.prepare(name, arrays)
+
+    def _array(self, name: str) -> np.ndarray:
+        """Where a tensor lies."""
+        if name in self._memory:
+            return self._memory[name]
+        data = self.graph.tensors[name].data
+        assert data is not None, name
+        return np.require(data, requirements=("C", "ALIGNED"))
+
+    def _numpy(self, node: Node, kernel: Kernel) -> Run:
+        inputs = [self._array(name) if name else None for name in node.inputs]
+        outputs = [self._memory[name] for name in node.outputs]
+
+        def run() -> None:
+            for memory, value in zip(outputs, kernel(node.name, inputs), strict=True):
+                memory[...] = value
+
+        return run
 
     def run(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the nodes make of ``values``.
@@ -103,6 +140,24 @@ class HostCode:
         for call in self._calls:
             call()
         return {name: self._memory[name].copy() for name in self.outputs}
+
+
+def anonymous(nest: Nest) -> Nest:
+    """``nest`` without names of its own: a name may hold anything, and twins become equal."""
+    names = {buffer.name: f"b{i}" for i, buffer in enumerate(nest.buffers)}
+
+    def rule(term: Term) -> Term | None:
+        match term:
+            case Load(buffer, indices):
+                return Load(names[buffer], indices)
+            case Store(buffer, indices, value):
+                return Store(names[buffer], indices, value)
+        return None
+
+    body = rewrite(nest.body, rule)
+    assert isinstance(body, Stmt)
+    buffers = tuple(replace(buffer, name=names[buffer.name]) for buffer in nest.buffers)
+    return Nest("", nest.params, buffers, body)
 
 
 def compile_nodes(graph: Graph, nodes: Sequence[Node], cache: Path | None = None) -> HostCode:

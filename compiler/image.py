@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from fractions import Fraction
 
 from ..isa.memories import Engine
 from ..isa.nest import I8, Binary, Cast, Const, Expr, Index, Load, Select, walk
@@ -24,7 +25,8 @@ class Walk:
     """Along one spatial axis: output position ``p`` and tap ``t`` meet input position
     ``p * stride + t * dilation + origin``.
 
-    ``loop`` is the tap's loop, None where there is one tap. ``extent`` is the input's.
+    ``loop`` is the tap's loop, None where there is one tap. ``extent`` is the input's. ``lanes``
+    says that positions are the lanes of elements: as many as those have, else 1.
     """
 
     stride: int
@@ -34,6 +36,7 @@ class Walk:
     extent: int
     positions: int
     loop: str | None
+    lanes: int = 1
 
     @property
     def reach(self) -> int:
@@ -46,6 +49,13 @@ class Walk:
         starts = range(self.origin, self.origin + self.positions * self.stride, self.stride)
         offsets = range(0, self.reach, self.dilation)
         return len({s + o for s in starts for o in offsets} & set(range(self.extent)))
+
+    @property
+    def met(self) -> int:
+        """Pairs of an output position and a tap that meet an input position."""
+        starts = range(self.origin, self.origin + self.positions * self.stride, self.stride)
+        offsets = range(0, self.reach, self.dilation)
+        return sum(0 <= s + o < self.extent for s in starts for o in offsets)
 
     @property
     def before(self) -> int:
@@ -94,10 +104,21 @@ class Image:
         return tuple(w.loop for w in (self.rows, self.columns) if w.loop is not None)
 
     @property
+    def plane(self) -> tuple[int, int]:
+        """Elements of a channel block: rows and columns."""
+        return self.shape[1], self.shape[2] // self.columns.lanes
+
+    @property
     def touched_bytes(self) -> int:
         """What any schedule must read of it, ragged lanes left out."""
         n, _, _, c = self.shape
         return n * self.rows.touched * self.columns.touched * c
+
+    @property
+    def met(self) -> Fraction:
+        """The part of all products that are not with padding."""
+        pairs = [(w.met, w.positions * w.taps) for w in (self.rows, self.columns)]
+        return Fraction(pairs[0][0] * pairs[1][0], pairs[0][1] * pairs[1][1])
 
     @property
     def padded(self) -> bool:
@@ -129,6 +150,7 @@ def image_of(where: Where, e: Expr, scratchpad: str, patterns: tuple[Pattern, ..
     output = kernel.shapes[kernel.output]
     rows = _walk(where, row, kernel.element[1], shape[1], output[1])
     columns = _walk(where, column, kernel.element[2], shape[2], output[2])
+    columns = replace(columns, lanes=kernel.flat.get(load.buffer, 1))
     if rows.loop is not None and rows.loop == columns.loop:
         raise Refusal("a window whose taps run along a diagonal")
     _check_inside(guard, (row, rows), (column, columns))

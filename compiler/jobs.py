@@ -5,21 +5,24 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 
 from ..isa.config import AcceleratorConfig
 from .affine import is_index
 from .artifact import Unfold
-from .constants import pack_records, pack_weights, varies
+from .constants import pack_records, pack_weights, varies, with_starts
 from .contraction import ContractionSchedule
 from .elementwise import ElementwiseSchedule, plan, records_of
-from .kernel import Kernel
+from .kernel import Kernel, Refusal
 from .layout import blocks
 from .schedule import Bases, Rings, Stage
 from .tensorize import tensorize
-from .tiling import Layer, choose, extents
+from .tiling import Layer, Tile, choose, extents
 from .work import Contraction, Elementwise
+from .zones import zone_records, zones_of
 
 
 class Job(ABC):
@@ -31,8 +34,8 @@ class Job(ABC):
         The activations that it reads, each once.
     output : str
         The one that it writes.
-    weights, records : ndarray
-        Constant elements of WGT and QNT, by element; empty if it has none.
+    weights, records, starts : ndarray
+        Constant elements of WGT, QNT and ACC, by element; empty if it has none.
     weight_bytes : int
         Of an element of WGT in DRAM.
     choices : mapping
@@ -43,10 +46,13 @@ class Job(ABC):
     output: str
     weights: np.ndarray
     records: np.ndarray
+    starts: np.ndarray = np.zeros(0, np.int32)
     weight_bytes: int
     choices: Mapping[str, str | int]
     read_bytes: int
     """What any schedule must read of its inputs."""
+    met: Fraction = Fraction(1)
+    """The part of its multiplications that are not with padding."""
     unfold: Mapping[str, Unfold] = {}
     """How its inputs lie, those that do not lie as usual."""
 
@@ -79,19 +85,34 @@ class ContractionJob(Job):
         n, _, _, c = kernel.shapes[kernel.output]
         self.work, self.config = work, config
         self.inputs, self.output = (work.image.tensor,), kernel.output
-        self.read_bytes = work.image.touched_bytes
+        self.read_bytes, self.met = work.image.touched_bytes, work.image.met
         self.weights = packed.data
         self.records = pack_records(kernel, record, channel, config)
-        self.layer = Layer(
+        batches = blocks(n, config.batch)
+        if batches * work.image.rows.positions * work.image.columns.positions == 1:
+            split = with_starts(self.records, c, config)
+            if split is not None:
+                self.records, self.starts = split
+        whole = Layer(
             work.image,
             packed,
-            blocks(n, config.batch),
+            batches,
             blocks(c, config.block),
             len(self.records),
+            zones_of(work.image, work.tap_lanes, False, False),
             work.tap_lanes,
+            len(self.starts),
         )
+        self.layer, self.tile, cycles = _best(whole, config)
         self.weight_bytes = self.layer.weight_bytes
-        self.tile, cycles = choose(self.layer, config)
+        self.records = zone_records(
+            self.records,
+            self.layer.zones,
+            packed,
+            [loop for loop, _ in work.weight_lanes].index(work.channel),
+            work.image.pad,
+            (work.image.rows.taps, work.column_steps),
+        )
         tile, need = self.tile, extents(self.layer, self.tile)
         self.choices = {
             "tile": f"{tile.outputs}x{tile.rows}x{tile.columns}",
@@ -107,6 +128,25 @@ class ContractionJob(Job):
         return ContractionSchedule(
             self.work, self.layer, self.tile, len(self.records), bases, self.config, rings
         ).stages
+
+
+def _best(whole: Layer, config: AcceleratorConfig) -> tuple[Layer, Tile, int]:
+    """The layer with as many zones as are worth while, its tile, and the estimate of its cycles."""
+    image, found = whole.image, list[tuple[Layer, Tile, int]]()
+    ways = [(False, False), (True, False), (True, True)]
+    refused: Refusal | None = None
+    for zones in dict.fromkeys(zones_of(image, whole.tap_lanes, *way) for way in ways):
+        layer = replace(whole, zones=zones)
+        if image.pad and zones != whole.zones:
+            layer = replace(layer, records=whole.outputs * layer.variants)
+        try:
+            found.append((layer, *choose(layer, config)))
+        except Refusal as refusal:
+            refused = refused or refusal
+    if not found:
+        assert refused is not None
+        raise refused
+    return min(found, key=lambda way: way[2])
 
 
 class ElementwiseJob(Job):

@@ -8,7 +8,7 @@ nest sees an activation as a matrix, its loops are split until they count those 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -89,6 +89,9 @@ class Kernel:
     constants: Mapping[str, np.ndarray]
     lying: bool = False
     """Rows and columns are exchanged: images of one column are taken for images of one row."""
+    flat: Mapping[str, int] = field(default_factory=dict[str, int])
+    """Activations of one channel whose columns are the lanes of DRAM's elements: how many each
+    has."""
 
     def is_constant(self, e: Expr) -> bool:
         """Whether ``e`` is known when the network is compiled, but for indices."""

@@ -24,7 +24,14 @@ def packed_shape(tensor: DramTensor, config: AcceleratorConfig) -> tuple[int, ..
     n, h, w, c = tensor.shape
     if tensor.unfold is not None:
         (h, w), c = tensor.unfold.extents, math.prod(tensor.unfold.patch) * c
+        if tensor.unfold.flat:
+            w, c = run_length(w * c, config.block), config.block
     return blocks(n, config.batch), blocks(c, config.block), h, w, config.batch, config.block
+
+
+def run_length(lanes: int, block: int) -> int:
+    """Elements of a flat row of so many lanes; see :class:`.artifact.Unfold`."""
+    return blocks(lanes + block - 1, block)
 
 
 def packed_bytes(tensor: DramTensor, config: AcceleratorConfig) -> int:
@@ -63,6 +70,12 @@ def pack(tensor: DramTensor, config: AcceleratorConfig, array: np.ndarray) -> np
     if tensor.unfold is not None:
         elements = _patches(elements, tensor.unfold, tensor.fill & 0xFF)
     n, h, w, c = elements.shape
+    if tensor.unfold is not None and tensor.unfold.flat:
+        length, missing = run_length(w * c, config.block), -w * c % config.block
+        after = (length - blocks(w * c, config.block)) * config.block + missing
+        rows = np.pad(elements.reshape(n, h, w * c), ((0, 0), (0, 0), (0, after)))
+        w, c = length, config.block
+        elements = rows.reshape(n, h, w, c)
     outer_n, outer_c, *_, batch, block = packed_shape(tensor, config)
     full = np.full((outer_n * batch, h, w, outer_c * block), tensor.fill & 0xFF, np.uint8)
     full[:n, :, :, :c] = elements

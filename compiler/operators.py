@@ -39,9 +39,11 @@ from collections.abc import Callable, Mapping
 
 from ..isa.errors import UnsupportedError
 from ..isa.nest import F32, I8, I32
+from .catalog import CATALOG, Kernel, Site
 from .graph import (
     Add,
     AveragePool2D,
+    Call,
     Conv2D,
     DepthwiseConv2D,
     FullyConnected,
@@ -58,7 +60,7 @@ from .graph import (
 from .nests import elementwise, filters, pools, softmax
 from .nests.common import Operator, Use, buffer_of
 
-__all__ = ["Operator", "nest_of", "reason_against"]
+__all__ = ["Kernel", "Operator", "lowered", "nest_of", "reason_against"]
 
 
 def nest_of(graph: Graph, node: Node) -> Operator:
@@ -82,12 +84,28 @@ def nest_of(graph: Graph, node: Node) -> Operator:
     return LOWERINGS[type(node.op)](Use(graph, node))
 
 
+def lowered(graph: Graph, node: Node) -> Operator | Kernel:
+    """What runs on the host for ``node``: :func:`nest_of`, or a function on numpy's arrays.
+
+    Raises
+    ------
+    UnsupportedError
+        Where :func:`reason_against` gives a reason.
+    """
+    if not isinstance(node.op, Call):
+        return nest_of(graph, node)
+    made = CATALOG[node.op.kind].code(Site.of(graph, node))
+    return made if isinstance(made, Kernel) else Operator(made.nest, made.constants, made.scratch)
+
+
 def reason_against(graph: Graph, node: Node) -> str | None:
     """Why ``node`` has no loop nest; None if it has one."""
     use = Use(graph, node)
     match node.op:
         case Opaque(kind):
             return f"Weft has no operator {kind}"
+        case Call(kind):
+            return None if kind in CATALOG else f"Weft has no operator {kind}"
         case Reshape():
             return use.other_type((F32, I8, I32))
         case _:

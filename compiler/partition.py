@@ -4,25 +4,36 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import UnsupportedError
 from ..isa.nest import I8
-from .graph import Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape
+from .catalog import Site, products
+from .fit import changes_nothing
+from .graph import Call, Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape, op_name
 from .jobs import Job, job_of
-from .kernel import Kernel, Refusal, kernel_of
+from .kernel import DRAM_RANK, Kernel, Refusal, dram_shape, kernel_of
 from .operators import nest_of, reason_against
 from .unfold import unfoldings
+
+COPIES = "a copy; there is nothing to compute"
+UNCHANGED = "it changes nothing, whichever of the 256 values an element has; it becomes a copy"
+"""The reason of a node that the host passes on."""
 
 
 @dataclass(frozen=True)
 class Placement:
-    """Where a node runs: on the accelerator as ``job``, or on the host for ``reason``."""
+    """Where a node runs: on the accelerator as ``job``, or on the host for ``reason``.
+
+    ``node`` is the graph's, or a copy of its input that equals it. ``views`` are nodes before it
+    that need not run: it reads what they would copy.
+    """
 
     node: Node
     job: Job | None
     reason: str = ""
+    views: tuple[Node, ...] = ()
 
 
 def place(
@@ -48,35 +59,68 @@ def place(
     """
     placed: list[Placement] = []
     lost: list[str] = []
+    views: dict[str, Node] = {}
     for node in graph.nodes:
         against_host = reason_against(graph, node)
         if against_host is not None:
-            lost.append(f"node {node.name!r} ({type(node.op).__name__}): {against_host}")
+            lost.append(f"node {node.name!r} ({op_name(node.op)}): {against_host}")
             continue
         if placement == "cpu":
             placed.append(Placement(node, None, "everything was asked to run on the cpu"))
         elif node.name in on_host:
             placed.append(Placement(node, None, "it was asked to run on the cpu"))
+        elif _is_view(graph, node, on_host) and not _on_host(node.inputs[0], placed):
+            views[node.outputs[0]] = node
         else:
+            view = views.get(node.inputs[0]) if node.inputs else None
             try:
+                if view is not None:
+                    seen = replace(node, inputs=(view.inputs[0], *node.inputs[1:]))
+                    job = job_of(kernel_for(graph, seen), config)
+                    placed.append(Placement(seen, job, views=(view,)))
+                    continue
                 kernel = kernel_for(graph, node)
+                if changes_nothing(kernel) and _on_host(node.inputs[0], placed):
+                    copy = replace(node, op=Reshape(), inputs=node.inputs[:1])
+                    placed.append(Placement(copy, None, UNCHANGED))
+                    continue
                 job = job_of(kernel, config)
                 if _host_writes_for_it_alone(graph, node, placed):
                     job = unfolded(job, kernel, graph, config)
                 placed.append(Placement(node, job))
             except Refusal as refusal:
+                if view is not None:
+                    placed.append(Placement(view, None, COPIES))
                 placed.append(Placement(node, None, str(refusal)))
     if lost:
         raise UnsupportedError(f"{graph.name}: " + "; ".join(lost))
     return tuple(placed)
 
 
+def _is_view(graph: Graph, node: Node, on_host: frozenset[str]) -> bool:
+    """Whether a node copies what lies in DRAM as its only reader, a matrix product, expects it."""
+    readers = [other for other in graph.nodes if node.outputs[0] in other.inputs]
+    if not isinstance(node.op, Reshape) or node.outputs[0] in graph.outputs or len(readers) != 1:
+        return False
+    if not isinstance(readers[0].op, FullyConnected) or readers[0].name in on_host:
+        return False
+    x, out = graph.tensors[node.inputs[0]], graph.tensors[node.outputs[0]]
+    if x.data is not None or max(len(x.shape), len(out.shape)) > DRAM_RANK:
+        return False
+    same = x.quant == out.quant and x.dtype == out.dtype and bool(x.shape and out.shape)
+    return same and dram_shape(x.shape) == dram_shape(out.shape)
+
+
+def _on_host(name: str, placed: Sequence[Placement]) -> bool:
+    """Whether the host writes this activation."""
+    return all(p.job is None for p in placed if name in p.node.outputs)
+
+
 def _host_writes_for_it_alone(graph: Graph, node: Node, placed: Sequence[Placement]) -> bool:
     """Whether the host writes the node's first input, and nothing but this node reads it."""
     x = node.inputs[0]
-    writers = [p for p in placed if x in p.node.outputs]
     readers = [other for other in graph.nodes if x in other.inputs]
-    return readers == [node] and all(p.job is None for p in writers)
+    return readers == [node] and _on_host(x, placed)
 
 
 def unfolded(job: Job, kernel: Kernel, graph: Graph, config: AcceleratorConfig) -> Job:
@@ -87,7 +131,8 @@ def unfolded(job: Job, kernel: Kernel, graph: Graph, config: AcceleratorConfig) 
         except Refusal:
             continue
         if other.estimate < job.estimate:
-            other.unfold, other.read_bytes = {name: unfold}, job.read_bytes
+            other.unfold = {name: unfold}
+            other.read_bytes, other.met = job.read_bytes, job.met
             job = other
     return job
 
@@ -103,10 +148,15 @@ def fills_of(graph: Graph) -> dict[str, int]:
 def kernel_for(graph: Graph, node: Node) -> Kernel:
     """The normal form of a node's nest; :class:`.kernel.Refusal` if it has none."""
     if isinstance(node.op, Reshape):
-        raise Refusal("a copy; there is nothing to compute")
+        raise Refusal(COPIES)
+    if isinstance(node.op, Call):
+        x = graph.tensors[node.inputs[0]] if node.inputs and node.inputs[0] else None
+        if x is not None and x.dtype != I8:
+            raise Refusal(f"{x.name!r} is {x.dtype}, not i8")
+        raise Refusal(f"{node.op.kind} has no form in integers that instructions match")
     operator = nest_of(graph, node)
     if operator.scratch:
-        raise Refusal(f"{type(node.op).__name__} needs memory for intermediate values")
+        raise Refusal(f"{op_name(node.op)} needs memory for intermediate values")
     shapes: dict[str, tuple[int, ...]] = {}
     constants = dict(operator.constants)
     for buffer in operator.nest.buffers:
@@ -128,6 +178,8 @@ def macs(graph: Graph, node: Node) -> int:
         case Conv2D() | FullyConnected():
             weights = graph.tensors[node.inputs[1]].shape
             each = math.prod(weights[1:])
+        case Call():
+            return products.macs(Site.of(graph, node))
         case DepthwiseConv2D(window):
             each = math.prod(window.size)
         case _:

@@ -15,9 +15,10 @@ from .allocate import Constants, lives_of, share
 from .artifact import AcceleratorStep, CompiledModel, DramTensor, HostStep, Program, Step
 from .check import check
 from .emit import finish
-from .graph import Graph
+from .graph import Graph, op_name
 from .kernel import dram_shape
 from .layout import packed_bytes
+from .meaning import Meaning, check_meaning
 from .microops import place_uops
 from .order import in_order
 from .partition import Placement, compulsory_bytes, macs, place
@@ -100,12 +101,16 @@ def verify_graph(module: Module) -> Module:
 def partition(module: Module) -> Module:
     """Every node has a place; what runs on the accelerator is matched with instructions, cut."""
     groups: list[tuple[Placement, ...]] = []
-    for placed in place(module.graph, module.config, module.placement, module.on_host):
+    placement = place(module.graph, module.config, module.placement, module.on_host)
+    for placed in placement:
         if placed.job is None and groups and groups[-1][0].job is None:
             groups[-1] = (*groups[-1], placed)
         else:
             groups.append((placed,))
-    return replace(module, groups=tuple(groups))
+    chosen = {placed.node.name: placed.node for placed in placement}
+    nodes = tuple(chosen.get(node.name, node) for node in module.graph.nodes)
+    graph = replace(module.graph, nodes=nodes)
+    return replace(module, graph=graph, groups=tuple(groups))
 
 
 def allocate(module: Module) -> Module:
@@ -143,13 +148,24 @@ def emit(module: Module) -> Module:
 
 
 def check_programs(module: Module) -> Module:
-    """No program races, leaves a token behind or goes out of a scratchpad."""
+    """No program races, leaves a token behind or goes out of a scratchpad; each computes what its
+    layers mean."""
     assert module.constants is not None
+    assert module.tensors is not None
     segments = {segment.name: segment for segment in module.constants.segments}
+    jobs = {p.node.name: p.job for group in module.groups for p in group if p.job is not None}
+    runs: dict[str, list[AcceleratorStep]] = {}
     for step in module.steps:
-        if isinstance(step, AcceleratorStep) and step.layer == 0:
-            uops = segments.get(f"{step.program.name}.uop")
-            check(step.program.instructions, module.config, () if uops is None else (uops,))
+        if isinstance(step, AcceleratorStep):
+            runs.setdefault(step.program.name, []).append(step)
+    for name, steps in runs.items():
+        program = steps[0].program
+        uops = segments.get(f"{name}.uop")
+        order = check(program.instructions, module.config, () if uops is None else (uops,))
+        layers = [Meaning(step.name, jobs[step.name]) for step in steps]
+        check_meaning(
+            program, order, layers, module.tensors, module.constants.segments, module.config
+        )
     return module
 
 
@@ -187,7 +203,7 @@ def _host_step(graph: Graph, group: tuple[Placement, ...]) -> HostStep:
     reasons = [f"{placed.node.name}: {placed.reason}" for placed in group]
     return HostStep(
         name=nodes[0].name,
-        op="+".join(type(node.op).__name__ for node in nodes),
+        op="+".join(op_name(node.op) for node in nodes),
         nodes=tuple(node.name for node in nodes),
         inputs=reads,
         outputs=writes,
@@ -209,10 +225,12 @@ def _accelerator_steps(module: Module, run: Sequence[Placement]) -> list[Acceler
         element = config.inp_element_bytes
         weights = constants.add(f"{name}.wgt", job.weights, job.weight_bytes)
         records = constants.add(f"{name}.qnt", job.records, config.qnt_element_bytes)
+        starts = constants.add(f"{name}.acc", job.starts, config.acc_element_bytes)
         bases = Bases(
             {name: tensors[name].address // element for name in (*job.inputs, job.output)},
             records // config.qnt_element_bytes,
             weights // job.weight_bytes,
+            starts // config.acc_element_bytes,
         )
         for stage in job.stages(bases, rings):
             stage.layer = number
@@ -234,13 +252,14 @@ def _accelerator_steps(module: Module, run: Sequence[Placement]) -> list[Acceler
         steps.append(
             AcceleratorStep(
                 name=node.name,
-                op=type(node.op).__name__,
-                nodes=(node.name,),
+                op=op_name(node.op),
+                nodes=(*(view.name for view in placed.views), node.name),
                 inputs=job.inputs,
                 outputs=(job.output,),
                 program=program,
                 layer=number,
                 macs=macs(module.graph, node),
+                needed_macs=int(macs(module.graph, node) * job.met),
                 compulsory_bytes=compulsory_bytes(module.graph, node, job),
                 choices=job.choices,
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -12,6 +12,8 @@ from .graph import Activation, Quant
 
 LEFT_LIMIT = 30
 """The largest shift to the left that the reference kernels define."""
+SHIFT_LIMIT = 31
+"""The largest shift to the right of a requantization."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,11 @@ class Rescale:
         if exponent < -31:
             return cls(0, 0, 0)
         return cls(multiplier, max(exponent, 0), max(-exponent, 0))
+
+    def finer(self, guard: int) -> Rescale:
+        """The same factor with up to ``guard`` bits more before the first rounding."""
+        more = min(guard, SHIFT_LIMIT - self.right) if not self.left else 0
+        return replace(self, left=self.left + more, right=self.right + more)
 
 
 def filter_factors(x: Quant, weights: Quant, out: Quant, channels: int, joint: bool) -> list[float]:

@@ -18,12 +18,13 @@ from .emit import Action, Span
 class Bases:
     """Where a step's operands begin in DRAM, in elements of their memory.
 
-    ``tensors`` has every activation; ``weights`` and ``records`` the constants.
+    ``tensors`` has every activation; ``weights``, ``records`` and ``starts`` the constants.
     """
 
     tensors: Mapping[str, int]
     records: int
     weights: int = 0
+    starts: int = 0
 
 
 @dataclass
@@ -90,6 +91,16 @@ class Range:
 
     start: int
     count: int
+
+    @property
+    def stop(self) -> int:
+        """The first position after it."""
+        return self.start + self.count
+
+    def common(self, other: Range) -> Range | None:
+        """What both have; None if they share nothing."""
+        start, stop = max(self.start, other.start), min(self.stop, other.stop)
+        return Range(start, stop - start) if start < stop else None
 
     @staticmethod
     def cut(extent: int, size: int) -> list[Range]:

@@ -17,11 +17,8 @@ from ..isa.config import AcceleratorConfig
 from .constants import Weights
 from .image import Image, Walk
 from .kernel import Refusal
-
-START_CYCLES = 10
-"""What an instruction costs besides its steps or beats, roughly."""
-LATENCY_CYCLES = 60
-"""From an instruction's start to its first data, roughly."""
+from .timing import BRANCH_CYCLES, LOAD_LATENCY, START_CYCLES, STORE_LATENCY
+from .zones import Zone
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,9 +34,13 @@ class Layer:
     batches: int
     outputs: int
     records: int
-    """Elements of parameters: one an output block, or 1 for all."""
+    """Elements of parameters: for each zone that has its own one an output block, or 1 for all."""
+    zones: tuple[Zone, ...]
+    """Of the image, with the taps that are taken in each."""
     tap_lanes: int = 1
     """Taps of a row that one step covers."""
+    starts: int = 0
+    """Accumulators that are loaded before the first step: one an output block, or none."""
 
     @property
     def rows(self) -> Walk:
@@ -75,8 +76,15 @@ class Layer:
     @property
     def steps(self) -> int:
         """Steps of the array for the whole layer."""
-        positions = self.batches * self.outputs * self.rows.positions * self.columns.positions
-        return positions * self.depth * self.rows.taps * self.column_steps
+        each = sum(
+            z.rows.count * z.columns.count * z.taps.count * z.steps.count for z in self.zones
+        )
+        return self.batches * self.outputs * self.depth * each
+
+    @property
+    def variants(self) -> int:
+        """Elements of parameters for one output block."""
+        return max(zone.record for zone in self.zones) + 1
 
     @property
     def column_steps(self) -> int:
@@ -123,9 +131,7 @@ def extents(layer: Layer, tile: Tile) -> Extents:
     """Of a full tile."""
     rows, columns = layer.rows, layer.columns
     skips = tile.taps == 1 and rows.stride > 1
-    box_rows = (
-        tile.rows if skips else (tile.rows - 1) * rows.stride + (tile.taps - 1) * rows.dilation + 1
-    )
+    height = box_rows(rows, tile.rows, tile.taps, skips)
     box_columns = row_length(columns, tile.columns)
     blocks = tile.depth if layer.dense else layer.most_inputs(tile.outputs)
     shape = layer.weights.data.shape
@@ -136,15 +142,20 @@ def extents(layer: Layer, tile: Tile) -> Extents:
         * shape[3]
     )
     return Extents(
-        box_rows,
+        height,
         box_columns,
         skips,
         blocks,
-        blocks * box_rows * box_columns + layer.overhang,
+        blocks * height * box_columns + layer.overhang,
         wgt,
         tile.outputs * tile.rows * tile.columns,
         tile.outputs * tile.depth * tile.taps * layer.column_steps,
     )
+
+
+def box_rows(rows: Walk, count: int, taps: int, skips: bool) -> int:
+    """Rows of input under ``count`` rows of output; ``skips`` leaves out what one tap skips."""
+    return count if skips else (count - 1) * rows.stride + (taps - 1) * rows.dilation + 1
 
 
 def row_length(columns: Walk, count: int) -> int:
@@ -153,8 +164,8 @@ def row_length(columns: Walk, count: int) -> int:
     For all columns, without padding, it is the whole row: rows follow one another in DRAM.
     """
     if count == columns.positions and not columns.before and not columns.after:
-        return columns.extent
-    return (count - 1) * columns.stride + columns.reach
+        return columns.extent // columns.lanes
+    return blocks_of((count - 1) * columns.stride + columns.reach, columns.lanes)
 
 
 def parts(extent: int) -> list[int]:
@@ -181,7 +192,8 @@ def choose(layer: Layer, config: AcceleratorConfig) -> tuple[Tile, int]:
         If even the smallest tile does not fit, with the numbers.
     """
     _check_pads(layer)
-    for columns in _column_sizes(layer.columns.positions):
+    _check_lanes(layer.columns, config)
+    for columns in _column_sizes(layer.columns):
         found = [
             (cycles, tile)
             for tile in _tiles(layer, columns)
@@ -203,11 +215,17 @@ def _check_pads(layer: Layer) -> None:
             raise Refusal(f"padding of {max(walk.before, walk.after)} {what}; a load has up to 15")
 
 
-def _column_sizes(positions: int) -> Iterator[int]:
-    size = positions
+def _check_lanes(columns: Walk, config: AcceleratorConfig) -> None:
+    if columns.lanes > 1 and columns.stride >= config.inp_depth:
+        raise Refusal(f"a window every {columns.stride} lanes; {config.inp_depth - 1} can be told")
+
+
+def _column_sizes(columns: Walk) -> Iterator[int]:
+    """From all to one; only all where a part would begin within an element."""
+    size = columns.positions
     while True:
         yield size
-        if size == 1:
+        if size == 1 or columns.lanes > 1:
             return
         size = blocks_of(size, 2)
 
@@ -231,7 +249,7 @@ def _estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int | None
         or need.wgt > config.wgt_depth
         or need.acc > config.acc_depth
         or need.uops > config.uop_depth
-        or (layer.records > config.qnt_depth < tile.outputs)
+        or (layer.records > config.qnt_depth < tile.outputs * layer.variants)
         or max(tile.rows, tile.columns) >= trips
     ):
         return None
@@ -259,13 +277,19 @@ def _estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int | None
         inp_loads * inp_cycles
         + wgt_loads * wgt_cycles
         + variants * need.uops * 4 / config.bus_bytes
-        + layer.outputs * config.qnt_element_bytes / config.bus_bytes
+        + layer.records * config.qnt_element_bytes / config.bus_bytes
+        + layer.starts * config.acc_element_bytes / config.bus_bytes
     )
-    computing = layer.steps + tiles * (chunks + 1) * START_CYCLES
-    stores = tiles * tile.outputs * (1 if tile.columns == layer.columns.positions else tile.rows)
-    writing = tiles * need.acc * out_cycles + stores * START_CYCLES
-    first = inp_cycles + wgt_cycles + LATENCY_CYCLES
-    last = need.acc * out_cycles + LATENCY_CYCLES
+    down = blocks_of(layer.rows.positions, tile.rows) + len({z.rows for z in layer.zones}) - 1
+    across = blocks_of(layer.columns.positions, tile.columns)
+    across += len({z.columns for z in layer.zones}) - 1
+    parts = channel_tiles * layer.batches * down * across
+    computing = layer.steps + (parts * BRANCH_CYCLES + tiles * START_CYCLES) * (chunks + 1)
+    rows = layer.batches * layer.rows.positions * across if across > 1 else 0
+    stores = START_CYCLES * parts * tile.outputs + BRANCH_CYCLES * rows * layer.outputs
+    writing = tiles * need.acc * out_cycles + stores
+    first = inp_cycles + wgt_cycles + LOAD_LATENCY
+    last = need.acc * out_cycles + STORE_LATENCY
     overlapped = all(
         distinct == 1 or slots >= in_flight
         for distinct, slots in ((of_input, inp_slots), (of_weights, wgt_slots))
@@ -273,7 +297,7 @@ def _estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int | None
     if tiles > 1 and config.acc_depth < 2 * need.acc:
         computing += writing
     if overlapped:
-        middle = max(computing, reading - first + LATENCY_CYCLES, writing - last)
+        middle = max(computing, reading - first + LOAD_LATENCY, writing - last)
     else:
         middle = computing + reading
     return math.ceil(first + middle + last)

@@ -11,6 +11,10 @@ LOAD_LATENCY = 56
 """From a token to the first step that uses what a load brings, but for the load itself."""
 STORE_LATENCY = 44
 """From the last step of a tile to the response to its store, but for the store itself."""
+START_CYCLES = 10
+"""What an instruction costs besides its steps or beats where nothing hides it, roughly."""
+BRANCH_CYCLES = 2
+"""What a row of a store, or the steps of another zone, cost besides."""
 
 
 class Costs:

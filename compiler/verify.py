@@ -10,16 +10,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NoReturn
-
-import numpy as np
 
 from ..isa.errors import ModelError
 from ..isa.nest import F32, I8, I16, I32, I64, U8, DType
+from .catalog import CATALOG, Site, ValueNeeded
 from .graph import (
     Add,
     AveragePool2D,
+    Call,
     Conv2D,
     DepthwiseConv2D,
     FullyConnected,
@@ -34,6 +34,8 @@ from .graph import (
     Sub,
     Tensor,
     Window,
+    element_dtype,
+    op_name,
 )
 
 TENSOR_BYTES_LIMIT = 1 << 31
@@ -44,7 +46,7 @@ WINDOW_LIMIT = 1 << 16
 
 ELEMENT_BITS: Mapping[str, tuple[int, ...]] = {
     "i": (8, 16, 32, 64),
-    "u": (8, 16, 32, 64),
+    "u": (1, 8, 16, 32, 64),
     "f": (16, 32, 64),
 }
 QUANTIZED = (I8, U8, I16)
@@ -66,10 +68,16 @@ def verify(graph: Graph) -> None:
     ModelError
         One line: the node or tensor, what was expected, and what is there.
     """
+    plain = {
+        name
+        for node in graph.nodes
+        if not isinstance(node.op, Call)
+        for name in (*node.inputs, *node.outputs)
+    }
     for key, tensor in graph.tensors.items():
         if key != tensor.name:
             raise ModelError(f"{graph.name}: tensor {tensor.name!r} stands under the name {key!r}")
-        _check_tensor(graph, tensor)
+        _check_tensor(graph, tensor, 0 if graph.nodes and key not in plain else 1)
     available = _check_inputs(graph)
     names: set[str] = set()
     for node in graph.nodes:
@@ -116,7 +124,8 @@ def _check_inputs(graph: Graph) -> set[str]:
     return inputs | constants
 
 
-def _check_tensor(graph: Graph, tensor: Tensor) -> None:
+def _check_tensor(graph: Graph, tensor: Tensor, least: int) -> None:
+    """Refuse a tensor that nobody can hold, or with an extent less than ``least``."""
     _check_name(graph, "tensor", tensor.name)
 
     def fail(message: str) -> NoReturn:
@@ -125,12 +134,12 @@ def _check_tensor(graph: Graph, tensor: Tensor) -> None:
     dtype, shape = tensor.dtype, tensor.shape
     if dtype.bits not in ELEMENT_BITS.get(dtype.kind, ()):
         fail(f"elements of type {dtype}")
-    if len(shape) > RANK_LIMIT or any(extent <= 0 for extent in shape):
+    if len(shape) > RANK_LIMIT or any(extent < least for extent in shape):
         fail(f"shape {list(shape)}; at most {RANK_LIMIT} positive extents are expected")
     if math.prod(shape) * dtype.bits // 8 > TENSOR_BYTES_LIMIT:
         fail(f"shape {list(shape)} takes more than {TENSOR_BYTES_LIMIT >> 30} GiB")
     if tensor.data is not None:
-        expected = np.dtype(f"{dtype.kind}{dtype.bits // 8}")
+        expected = element_dtype(dtype)
         if tensor.data.dtype != expected or tensor.data.shape != shape:
             fail(
                 f"a constant of {tensor.data.dtype}{list(tensor.data.shape)}, "
@@ -167,7 +176,7 @@ class _Use:
 
     def fail(self, message: str) -> NoReturn:
         """Refuse the graph because of this node."""
-        op = type(self.node.op).__name__
+        op = op_name(self.node.op)
         raise ModelError(f"{self.graph.name}: node {self.node.name!r} ({op}): {message}")
 
     def tensors(self, least: int, most: int | None = None) -> tuple[list[Tensor | None], Tensor]:
@@ -219,6 +228,9 @@ class _Use:
                 self.fail(f"{weights.name!r} has no quantization")
             if weights.quant.axis not in (None, axis):
                 self.fail(f"{weights.name!r} is quantized along {weights.quant.axis}, not {axis}")
+        guard = getattr(self.node.op, "guard", 0)
+        if not 0 <= guard < I32.bits - 1:
+            self.fail(f"a guard of {guard} bits")
         if bias is not None and math.prod(bias.shape) != channels:
             self.fail(f"{bias.name!r} has shape {list(bias.shape)}, not [{channels}]")
 
@@ -334,6 +346,27 @@ def _softmax(use: _Use) -> None:
     use.expect_shape(out, x.shape)
 
 
+def _call(use: _Use) -> None:
+    op = use.node.op
+    assert isinstance(op, Call)
+    definition = CATALOG.get(op.kind)
+    if definition is None:
+        use.fail("the catalog has no such operator")
+    if not use.node.outputs:
+        use.fail("it has no outputs")
+    site = replace(Site.of(use.graph, use.node), outputs=())
+    try:
+        types = definition.types(site)
+    except ValueNeeded as needed:
+        use.fail(f"input {needed.position} is computed; a constant is expected")
+    if len(types) != len(use.node.outputs):
+        use.fail(f"it has {len(use.node.outputs)} outputs, not {len(types)}")
+    for name, (dtype, shape) in zip(use.node.outputs, types, strict=True):
+        tensor = use.graph.tensors[name]
+        if tensor.dtype != dtype or tensor.shape != tuple(shape):
+            use.fail(f"{name!r} is {tensor.dtype}{list(tensor.shape)}, not {dtype}{list(shape)}")
+
+
 def _opaque(use: _Use) -> None:
     op = use.node.op
     assert isinstance(op, Opaque)
@@ -352,6 +385,7 @@ CHECKS: Mapping[type[Op], Callable[[_Use], None]] = {
     MaxPool2D: _pool,
     Reshape: _reshape,
     Softmax: _softmax,
+    Call: _call,
     Opaque: _opaque,
 }
 """What each operator expects of its tensors."""

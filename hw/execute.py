@@ -42,7 +42,7 @@ class Execute(wiring.Component):
     i : :py:`In(stream.Signature(step_layout(config)))`
         Steps in program order.
     inp : :py:`Out(input_signature(config))`
-        Inputs, with those that follow for depthwise steps.
+        Inputs, with those that follow for depthwise and sliding steps.
     wgt, qnt, dst, src : :py:`Out(read_signature(...))`
         Operands; ``dst`` and ``src`` read the accumulators, with what ``write`` writes in the same
         cycle. ``qnt`` is there with ``requantize``.
@@ -143,8 +143,6 @@ class Execute(wiring.Component):
             elsewhere.eq(early & late),
             self.inp.enable.eq(multiplies),
             self.inp.address.eq(step.src),
-            self.wgt.enable.eq(multiplies),
-            self.wgt.address.eq(step.wgt),
             matrix.inp.eq(self.inp.data),
             matrix.wgt.eq(self.wgt.data),
             slow.operation.eq(stages[ACC_READ].operation),
@@ -164,10 +162,15 @@ class Execute(wiring.Component):
             self.done.eq(last.last & ~last.fault),
             self.fault.eq(last.fault),
         ]
+        weights = delayed(m, Cat(multiplies, step.wgt), matrix.ahead)
+        m.d.comb += Cat(self.wgt.enable, self.wgt.address).eq(weights)
         if config.taps:
-            m.d.comb += matrix.depthwise.eq(stages[1].operation.depthwise)
-        if config.taps > 1:
-            m.d.comb += self.inp.following.eq(does.depthwise)
+            m.d.comb += matrix.depthwise.eq(stages[1 + matrix.ahead].operation.depthwise)
+        within = step.lane.any() if config.sliding else 0
+        if config.neighbours > 1:
+            m.d.comb += self.inp.following.eq((does.depthwise if config.taps else 0) | within)
+        if config.sliding:
+            m.d.comb += matrix.slide.eq(delayed(m, step.lane, 1))
         if config.requantize:
             read, parameters = Cat(early & step.reads_qnt, step.src), self.qnt.data
             if self.form == "simulation":

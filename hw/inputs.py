@@ -14,7 +14,7 @@ from .interfaces import input_signature, write_signature
 
 
 class Inputs(wiring.Component):
-    """A scratchpad that gives ``config.taps`` consecutive elements a cycle, at any alignment.
+    """A scratchpad that gives ``config.neighbours`` consecutive elements a cycle, at any alignment.
 
     A read of one element leaves the others as they are. Nothing is forwarded: a read sees what
     was written before its cycle. Otherwise it is a :class:`weft.hw.scratchpad.Scratchpad`.
@@ -22,10 +22,10 @@ class Inputs(wiring.Component):
     Parameters
     ----------
     config : AcceleratorConfig
-        Depth, width and taps.
+        Depth, width and neighbours.
     form : Form
         How it is built. ``synthesis``: banks by the low bits of the address, each with one port
-        for reading. ``simulation``: one memory with as many ports as taps, which costs nothing
+        for reading. ``simulation``: one memory with as many ports, which costs nothing
         while a single element is read; where a beat holds several elements, banks as well.
 
     Members
@@ -39,7 +39,7 @@ class Inputs(wiring.Component):
     def __init__(self, config: AcceleratorConfig, form: Form = "synthesis"):
         self._form = form
         self._depth, self._width = config.inp_depth, 8 * config.inp_element_bytes
-        self._parts, self._taps = write_parts(config, "inp"), max(1, config.taps)
+        self._parts, self._count = write_parts(config, "inp"), config.neighbours
         self._written = bank_count(config, "inp")
         write = write_signature(
             config.inp_index_bits, self._written * self._width, self._written * self._parts
@@ -62,16 +62,16 @@ class Inputs(wiring.Component):
             write.data.eq(self.write.data),
             write.en.eq(self.write.mask & self.write.valid.replicate(self._parts)),
         ]
-        for tap in range(self._taps):
+        for place in range(self._count):
             read = cells.read_port()
             m.d.comb += [
-                read.addr.eq(self.read.address + tap),
-                read.en.eq(self.read.enable & (self._following() if tap else 1)),
-                self.read.data.word_select(tap, self._width).eq(read.data),
+                read.addr.eq(self.read.address + place),
+                read.en.eq(self.read.enable & (self._following() if place else 1)),
+                self.read.data.word_select(place, self._width).eq(read.data),
             ]
 
     def _banks(self, m: Module):
-        count = max(self._written, 1 << (self._taps - 1).bit_length())
+        count = max(self._written, 1 << (self._count - 1).bit_length())
         bits = exact_log2(count)
         low = self.read.address[:bits]
         first = Signal.like(low)
@@ -84,14 +84,14 @@ class Inputs(wiring.Component):
                 shape=self._width, depth=depth, init=[]
             )
             write = cells.write_port(granularity=self._width // self._parts)
-            place = number % self._written
+            word = number % self._written
             ahead = (number - self.write.address[:bits])[:bits]
             covered = ahead < self._written if self._written < count else C(1)
             m.d.comb += [
                 write.addr.eq(_row(self.write.address, bits, number)),
-                write.data.eq(self.write.data.word_select(place, self._width)),
+                write.data.eq(self.write.data.word_select(word, self._width)),
                 write.en.eq(
-                    self.write.mask.word_select(place, self._parts)
+                    self.write.mask.word_select(word, self._parts)
                     & (self.write.valid & covered).replicate(self._parts)
                 ),
             ]
@@ -101,15 +101,15 @@ class Inputs(wiring.Component):
                 read.en.eq(self.read.enable & ((low == number) | self._following())),
             ]
             banks.append(read.data)
-        for tap in range(self._taps):
-            turned = Cat(banks[(start + tap) % count] for start in range(count))
-            m.d.comb += self.read.data.word_select(tap, self._width).eq(
+        for place in range(self._count):
+            turned = Cat(banks[(start + place) % count] for start in range(count))
+            m.d.comb += self.read.data.word_select(place, self._width).eq(
                 turned.word_select(first, self._width)
             )
 
     def _following(self) -> Value:
         """Whether a read takes all elements."""
-        return self.read.following if self._taps > 1 else C(0)
+        return self.read.following if self._count > 1 else C(0)
 
 
 def _row(address: Value, bits: int, bank: int) -> Value:

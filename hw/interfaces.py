@@ -123,12 +123,12 @@ def read_signature(address_bits: int, data_bits: int) -> wiring.Signature:
 def input_signature(config: AcceleratorConfig) -> wiring.Signature:
     """Reads from the INP scratchpad, as the reader sees them.
 
-    As :func:`read_signature`; with ``following``, which is there with depthwise taps, ``data``
-    holds the ``taps`` elements from ``address`` on, the first in its lowest bits. Without, its
-    other elements are arbitrary.
+    As :func:`read_signature`; with ``following``, which is there with ``neighbours``, ``data``
+    holds as many elements from ``address`` on, the first in its lowest bits. Without, its other
+    elements are arbitrary.
     """
-    bits = 8 * config.inp_element_bytes * max(1, config.taps)
-    more = {"following": Out(1)} if config.taps > 1 else {}
+    bits = 8 * config.inp_element_bytes * config.neighbours
+    more = {"following": Out(1)} if config.neighbours > 1 else {}
     one = {"enable": Out(1), "address": Out(config.inp_index_bits), "data": In(bits)}
     return wiring.Signature(one | more)
 

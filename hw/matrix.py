@@ -5,6 +5,7 @@ from __future__ import annotations
 from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from ..isa import formats
 from ..isa.config import AcceleratorConfig
@@ -30,22 +31,30 @@ def depthwise_sum(config: AcceleratorConfig) -> Sum:
     return _sum_of(config, "depthwise.set")
 
 
+def sliding_sum(config: AcceleratorConfig) -> Sum:
+    """The sum of products in the meaning of the sliding modes."""
+    return _sum_of(config, "sliding.set")
+
+
 def _sum_of(config: AcceleratorConfig, operation: str) -> Sum:
     value = stored(InstructionSet(config).meaning(operation)).value
     return next(node for node in walk(value) if isinstance(node, Sum))
 
 
 def matmul_modes(config: AcceleratorConfig) -> dict[str, list[int]]:
-    """The modes of MATMUL whose steps add to what is there, and those that are depthwise."""
-    modes: dict[str, list[int]] = {"accumulate": [], "depthwise": []}
-    gemm = product_sum(config)
+    """The modes of MATMUL whose steps add to what is there, those that are depthwise, and those
+    that begin at any lane."""
+    modes: dict[str, list[int]] = {"accumulate": [], "depthwise": [], "sliding": []}
+    sums = {"depthwise": depthwise_sum(config)} if config.taps else {}
+    sums |= {"sliding": sliding_sum(config)} if config.sliding else {}
     for operation in InstructionSet(config).operations.values():
         if operation.format is formats.MATMUL:
             parts = list(walk(stored(operation.meaning(config)).value))
             if any(isinstance(part, Load) and part.buffer == "acc" for part in parts):
                 modes["accumulate"].append(operation.fixed["mode"])
-            if gemm not in parts:
-                modes["depthwise"].append(operation.fixed["mode"])
+            for kind, total in sums.items():
+                if total in parts:
+                    modes[kind].append(operation.fixed["mode"])
     return modes
 
 
@@ -62,6 +71,9 @@ class MatrixUnit(wiring.Component):
     With depthwise taps a lane's sum is that of GEMM or of the depthwise modes, cycle by cycle, by
     the same multipliers: those of the first taps take other lanes, the rest take zeros.
 
+    With sliding steps the inputs of a product begin at any lane of ``inp``, which comes a cycle
+    before the other operands; meanwhile its elements are turned.
+
     Parameters
     ----------
     config : AcceleratorConfig
@@ -73,7 +85,10 @@ class MatrixUnit(wiring.Component):
     Members
     -------
     inp, wgt : :py:`In`
-        Elements as their scratchpads hold them; ``inp`` has ``config.taps`` of them, at least 1.
+        Elements as their scratchpads hold them; ``inp`` has ``config.neighbours`` of them.
+    slide : :py:`In`
+        The lane of ``inp`` at which a product's inputs begin, 0 with ``depthwise``; there with
+        sliding steps.
     depthwise : :py:`In(1)`
         Which sum it is; there with taps.
     sum : :py:`Out`
@@ -82,7 +97,9 @@ class MatrixUnit(wiring.Component):
     Attributes
     ----------
     latency : int
-        Cycles from operands to sums.
+        Cycles from ``inp`` to sums.
+    ahead : int
+        Cycles by which ``inp`` and ``slide`` come before ``wgt`` and ``depthwise``.
     lane_bits : int
         Those of a sum, or a machine word's in a simulator, which then has no sign to extend.
     """
@@ -92,26 +109,33 @@ class MatrixUnit(wiring.Component):
         self.form = form
         self.lane_bits = MACHINE_WORD if form == "simulation" else sum_bits(config)
         ports = {
-            "inp": In(8 * config.inp_element_bytes * max(1, config.taps)),
+            "inp": In(8 * config.inp_element_bytes * config.neighbours),
             "wgt": In(8 * config.wgt_element_bytes),
             "sum": Out(config.batch * config.block * self.lane_bits),
         }
         if config.taps:
             ports["depthwise"] = In(1)
+        if config.sliding:
+            ports["slide"] = In(exact_log2(config.block))
         super().__init__(ports)
-        self.latency = OPERAND_STAGES + config.block.bit_length()
+        self.ahead = int(config.sliding)
+        self.latency = self.ahead + OPERAND_STAGES + config.block.bit_length()
+        self._elements: Value = self.inp
+        self._window: Value = self.inp
 
     def elaborate(self, platform):
         m = Module()
+        self._elements = delayed(m, self.inp, self.ahead)
+        self._window = self._turned(m)
         if self.form == "simulation":
-            sums = product_sums(m, self.config, self.inp, self.wgt)
+            sums = product_sums(m, self.config, self._window, self.wgt)
             if self.config.taps:
                 others = delayed(m, self._depthwise_sums(m), STAGES)
                 sums = Mux(delayed(m, self.depthwise, STAGES), others, sums)
-            m.d.comb += self.sum.eq(delayed(m, sums, self.latency - STAGES))
+            m.d.comb += self.sum.eq(delayed(m, sums, self.latency - self.ahead - STAGES))
         else:
             stages = pipeline.Pipelining(m, _Operands(m, self), stage_depth=1)
-            e, cycles = _by_place(product_sum(self.config)), self.latency - OPERAND_STAGES
+            e, cycles = _by_place(product_sum(self.config)), self.config.block.bit_length()
             lanes = (_of_lane(e, b, o) for b, o in self._lanes())
             m.d.comb += self.sum.eq(Cat(stages.at(lane, cycles) for lane in lanes))
         return m
@@ -123,13 +147,34 @@ class MatrixUnit(wiring.Component):
         """A lane of the elements at hand: ``inp[src + t, b, c]`` or ``wgt[wgt, o, c]``."""
         config = self.config
         first, row, column = e.indices
-        following = first.b.value if isinstance(first, Binary) else 0
+        neighbours = isinstance(first, Binary)  # all of them in order, else what a product takes
+        following = first.b.value if neighbours else 0
         elements, bits, rows = {
-            "inp": (self.inp, config.inp_width, config.batch),
+            "inp": (
+                self._elements if neighbours else self._window,
+                config.inp_width,
+                config.batch,
+            ),
             "wgt": (self.wgt, config.wgt_width, config.block),
         }[e.buffer]
         number = (following * rows + row.value) * config.block + column.value
         return elements.word_select(number, bits).as_signed()
+
+    def _turned(self, m: Module) -> Value:
+        """What a product takes: a block of lanes of each image, from ``slide`` on."""
+        config = self.config
+        if not config.sliding:
+            return self._elements
+        lane = delayed(m, self.slide, self.ahead)
+        width = config.block * config.inp_width
+        window = Signal(config.batch * width)
+        for b in range(config.batch):
+            here, after = (
+                self._elements.word_select(n * config.batch + b, width) for n in range(2)
+            )
+            lanes = Cat(here, after) >> (lane * config.inp_width)
+            m.d.comb += window.word_select(b, width).eq(lanes[:width])
+        return window
 
     def _depthwise_sums(self, m: Module) -> Value:
         """Of every lane, in cycles with ``depthwise``."""

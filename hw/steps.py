@@ -5,6 +5,7 @@ from __future__ import annotations
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from ..isa import formats
 from ..isa.config import AcceleratorConfig
@@ -24,6 +25,7 @@ def step_layout(config: AcceleratorConfig) -> data.StructLayout:
     ``step`` is 0 for the mere end of an instruction without steps, ``last`` is 1 for the last of
     its instruction, ``fault`` says that an index is out of range: then nothing may be done.
     ``slow`` says that it multiplies on the ALU, ``reads_qnt`` that its source is in QNT.
+    ``lane`` is where in ``src`` the inputs of a sliding step begin, 0 for any other.
     """
     return data.StructLayout(
         {
@@ -34,8 +36,14 @@ def step_layout(config: AcceleratorConfig) -> data.StructLayout:
             "reads_qnt": 1,
             "operation": OPERATION,
             **_index_bits(config),
+            **({"lane": lane_bits(config)} if config.sliding else {}),
         }
     )
+
+
+def lane_bits(config: AcceleratorConfig) -> int:
+    """Bits that a source has behind its index: sliding steps begin at any lane."""
+    return exact_log2(config.block) if config.sliding else 0
 
 
 def _index_bits(config: AcceleratorConfig) -> dict[str, int]:
@@ -54,14 +62,18 @@ def _offset_layout(config: AcceleratorConfig) -> dict[str, int]:
     first offset that is too large is still less than twice a depth. (What wraps after that, or
     in an operand that is not accessed, is never looked at.)
     """
-    return {name: bits + 1 for name, bits in _index_bits(config).items()}
+    more = {"src": 1 + lane_bits(config)}
+    return {name: bits + more.get(name, 1) for name, bits in _index_bits(config).items()}
 
 
 def nest_layout(config: AcceleratorConfig) -> data.StructLayout:
-    """An instruction's two loops, whatever its format; counts are one less than the trips."""
+    """An instruction's two loops, whatever its format; counts are one less than the trips.
+
+    The factors of ``src`` count lanes where there are sliding steps.
+    """
     factors = {
-        f"{name}_factor_{loop}": bits
-        for name, bits in _index_bits(config).items()
+        f"{name}_factor_{loop}": bits - 1
+        for name, bits in _offset_layout(config).items()
         for loop in ("out", "in")
     }
     return data.StructLayout(
@@ -135,7 +147,12 @@ class Decode(wiring.Component):
         fields = {field.name for field in format.fields}
         for name in (f"{operand}_factor_{loop}" for operand in OPERANDS for loop in ("out", "in")):
             if name in fields:
-                yield o[name].eq(word[name])
+                lanes = lane_bits(self.config) if name.startswith("src") else 0
+                factor = word[name] << lanes
+                if lanes and format is formats.MATMUL and name.endswith("in"):
+                    modes = matmul_modes(self.config)["sliding"]
+                    factor = Mux(_among(word.mode, modes), word[name], factor)
+                yield o[name].eq(factor)
         does = o.operation
         if format is formats.ALU:
             yield does.alu.eq(1)
@@ -145,8 +162,12 @@ class Decode(wiring.Component):
         else:
             yield does.multiply.eq(1)
             for flag, modes in matmul_modes(self.config).items():
-                if modes:
-                    yield does[flag].eq(Cat(word.mode == mode for mode in modes).any())
+                if modes and flag in OPERATION.members:
+                    yield does[flag].eq(_among(word.mode, modes))
+
+
+def _among(mode: Value, modes: list[int]) -> Value:
+    return Cat(mode == each for each in modes).any()
 
 
 class Steps(wiring.Component):
@@ -285,7 +306,8 @@ class _Indices(wiring.Component):
             self.uop.address.eq(self.i.payload.uop),
         ]
         uop = data.View(uop_struct(self.config), self.uop.data)
-        sums = {name: uop[name] + read[name] for name in OPERANDS}
+        lanes = {"src": lane_bits(self.config)}
+        sums = {name: (uop[name] << lanes.get(name, 0)) + read[name] for name in OPERANDS}
         index = {name: Signal.like(value, name=f"{name}_index") for name, value in sums.items()}
         with m.If(advance):
             m.d.sync += [held.eq(self.i.valid), read.eq(self.i.payload)]
@@ -303,8 +325,10 @@ class _Indices(wiring.Component):
                 reads_qnt(self.config, place.operation.alu_opcode) if self.config.requantize else 0
             ),
             step.operation.eq(place.operation),
-            *(step[name].eq(index[name]) for name in OPERANDS),
+            *(step[name].eq(index[name][lanes.get(name, 0) :]) for name in OPERANDS),
         ]
+        if self.config.sliding:
+            m.d.comb += step.lane.eq(index["src"])
         with m.If(steps.i.valid & steps.i.ready & step.fault):
             m.d.sync += [stopped.eq(1), self.fault_index.eq(place.index)]
         return m
@@ -313,10 +337,14 @@ class _Indices(wiring.Component):
         """Whether an index that the operation accesses is out of range."""
         config, does = self.config, place.operation
         depths = {"acc": config.acc_depth, "inp": config.inp_depth, "wgt": config.wgt_depth}
+        lane = index["src"][: lane_bits(config)]
+        index = index | {"src": index["src"][lane_bits(config) :]}
         outside = lambda name, memory: index[name][_bits(depths[memory]) :].any()  # noqa: E731
-        # A depthwise step reads elements after its source, too.
-        nearby = index["src"][: config.inp_index_bits] > config.inp_depth - config.taps
-        source = outside("src", "inp") | (does.depthwise & nearby if config.taps else 0)
+        # A depthwise step reads elements after its source, too, and so does one that begins
+        # within it.
+        first = index["src"][: config.inp_index_bits]
+        nearby = does.depthwise & (first > config.inp_depth - config.taps) if config.taps else 0
+        source = outside("src", "inp") | nearby | (lane.any() & first.all())
         second = outside("src", "acc")
         if config.requantize:
             depths["qnt"] = config.qnt_depth

@@ -62,6 +62,9 @@ class AcceleratorConfig:
     depthwise_taps: int = 3
     """Extension ``taps``: MATMUL's depthwise modes with so many a step, LOAD TAPS; 0 is without."""
 
+    sliding_steps: bool = True
+    """Extension ``sliding``: MATMUL's modes whose inputs begin at any lane of an element."""
+
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
@@ -201,15 +204,15 @@ class AcceleratorConfig:
         return max(1, (self.qnt_depth - 1).bit_length())
 
     @property
+    def deepest(self) -> str:
+        """The scratchpad with the most elements."""
+        names = ("uop", "inp", "wgt", "acc", "qnt")
+        return max(names, key=lambda name: getattr(self, f"{name}_depth"))
+
+    @property
     def greatest_index_bits(self) -> int:
         """Bits that the deepest scratchpad's index needs."""
-        return max(
-            self.uop_index_bits,
-            self.inp_index_bits,
-            self.wgt_index_bits,
-            self.acc_index_bits,
-            self.qnt_index_bits,
-        )
+        return getattr(self, f"{self.deepest}_index_bits")
 
     @property
     def depths_text(self) -> str:
@@ -227,6 +230,16 @@ class AcceleratorConfig:
         which comes with ``overwrite``.
         """
         return min(self.depthwise_taps, self.block) if self.overwrite else 0
+
+    @property
+    def sliding(self) -> bool:
+        """Whether there are steps whose inputs begin at any lane; their encoding is MATMUL's."""
+        return self.sliding_steps and self.overwrite
+
+    @property
+    def neighbours(self) -> int:
+        """Consecutive INP elements that a step may read, at least 1."""
+        return max(1, self.taps, 2 if self.sliding else 1)
 
     @property
     def peak_macs(self) -> int:

@@ -134,7 +134,8 @@ def _pack(name: str, fields: tuple[Field, ...], config: AcceleratorConfig, bits:
         if at + width > bits:
             raise ConfigError(
                 f"{name}.{field.name} needs {width} bits from bit {at} on, but the encoding ends "
-                f"at bit {bits}; make the scratchpads shallower ({config.depths_text})"
+                f"at bit {bits}; smaller uop_bytes, inp_bytes, wgt_bytes or acc_bytes make the "
+                f"fields shorter ({config.depths_text})"
             )
         slots.append(Slot(field.name, at, width, field.signed))
         at += width
@@ -225,7 +226,7 @@ ALU = Format("ALU", 4, (
 
 # Weft's own. A field `reserved` must be 0; it is room for what comes later.
 MATMUL = Format("MATMUL", 5, (
-    Field("mode", 3, "what a step does: 0 a product; 2, 3 a depthwise one, 3 adds"),
+    Field("mode", 3, "what a step does: 0 a product; 2 depthwise, 4 sliding; 3, 5 add"),
     *_nest(LOOP_BITS - 1), *_GEMM_FACTORS,
 ), "a GEMM whose steps follow a mode", "overwrite")
 LOADX = Format("LOADX", 6, (
@@ -273,5 +274,6 @@ def check(config: AcceleratorConfig) -> None:
         if base is not None and base.width < config.greatest_index_bits:
             raise ConfigError(
                 f"{format.name}.sram_base has {base.width} bits, but a scratchpad needs "
-                f"{config.greatest_index_bits} ({config.depths_text})"
+                f"{config.greatest_index_bits}; make {config.deepest}_bytes smaller "
+                f"({config.depths_text})"
             )

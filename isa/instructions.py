@@ -189,18 +189,23 @@ def _steps(
     operands: tuple[str, ...],
     buffers: Callable[[AcceleratorConfig], tuple[Buffer, ...]],
     step: Callable[[AcceleratorConfig], Stmt],
+    slides: bool = False,
 ) -> Meaning:
-    """``step`` for every micro-op of two nested loops, with ``dst``, ``src``, ``wgt`` bound."""
+    """``step`` for every micro-op of two nested loops, with ``dst``, ``src``, ``wgt`` bound.
+
+    If it ``slides``, the inner loop moves the source by lanes: ``src`` goes with the outer loop
+    alone, and ``slide`` is bound to the lanes from there.
+    """
 
     def meaning(config: AcceleratorConfig) -> Nest:
         body = step(config)
         for operand in reversed(operands):
-            index = (
-                _uop_field(operand, config)
-                + Index("i") * Index(f"{operand}_factor_out")
-                + Index("j") * Index(f"{operand}_factor_in")
-            )
-            body = Let(operand, index, body)
+            index = _uop_field(operand, config) + Index("i") * Index(f"{operand}_factor_out")
+            inner = Index("j") * Index(f"{operand}_factor_in")
+            if slides and operand == "src":
+                body = Let("src", index, Let("slide", inner, body))
+            else:
+                body = Let(operand, index + inner, body)
         body = For("u", Index("uop_bgn"), Index("uop_end"), body)
         body = For("j", expr(0), Index("iter_in"), body)
         body = For("i", expr(0), Index("iter_out"), body)
@@ -251,6 +256,15 @@ def _taps(config: AcceleratorConfig, lanes: tuple[Expr, ...]) -> Expr:
     return Sum((("t", config.taps),), body)
 
 
+def _window(config: AcceleratorConfig, lanes: tuple[Expr, ...]) -> Expr:
+    """A product with as many lanes as an element has, from lane ``slide`` on."""
+    b, o = lanes
+    c = Index("c")
+    lane = Index("slide") + c
+    place = (Index("src") + lane // config.block, b, lane % config.block)
+    return Sum((("c", config.block),), Load("inp", place) * Load("wgt", (Index("wgt"), o, c)))
+
+
 LaneValue = Callable[["AcceleratorConfig", tuple[Expr, ...]], Expr]
 
 
@@ -262,10 +276,12 @@ def _writes_acc(value: LaneValue) -> Callable[[AcceleratorConfig], Stmt]:
     )
 
 
-def _gemm(format: Format, name: str, value: LaneValue, reads: bool = True) -> Meaning:
+def _gemm(
+    format: Format, name: str, value: LaneValue, reads: bool = True, slides: bool = False
+) -> Meaning:
     operands = ("dst", "src", "wgt") if reads else ("dst",)
     types = (MemoryType.ACC, MemoryType.INP, MemoryType.WGT) if reads else (MemoryType.ACC,)
-    return _steps(format, name, operands, _sram(*types), _writes_acc(value))
+    return _steps(format, name, operands, _sram(*types), _writes_acc(value), slides)
 
 
 # --- ALU -----------------------------------------------------------------------------------------
@@ -404,6 +420,15 @@ OPERATIONS: tuple[Operation, ...] = (
                     lambda c, lanes: _acc("dst", lanes) + _taps(c, lanes)),
               "acc[dst] += rows of wgt[wgt] times inp[src] and its neighbours, lane by lane",
               "taps"),
+    Operation("sliding.set", formats.MATMUL, {"mode": 4}, Engine.COMPUTE,
+              _gemm(formats.MATMUL, "sliding.set", _window, slides=True),
+              "acc[dst] = a block of lanes . wgt[wgt] transposed; it begins in inp[src], j times "
+              "src_factor_in lanes on", "sliding"),
+    Operation("sliding.add", formats.MATMUL, {"mode": 5}, Engine.COMPUTE,
+              _gemm(formats.MATMUL, "sliding.add",
+                    lambda c, lanes: _acc("dst", lanes) + _window(c, lanes), slides=True),
+              "acc[dst] += a block of lanes . wgt[wgt] transposed; it begins in inp[src], j times "
+              "src_factor_in lanes on", "sliding"),
     *_load_operations(formats.LOADX),
     Operation("storex.out", formats.STOREX, {"memory_type": MemoryType.OUT}, Engine.STORE,
               _store(formats.STOREX), "accumulators, requantized, to DRAM", "requantize"),

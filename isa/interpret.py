@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from .nest import (
     Index,
     Let,
     Load,
+    Math,
     Nest,
     Select,
     Stmt,
@@ -328,6 +330,8 @@ class _Planner:
                 return self._sum(e)
             case Binary():
                 return self._binary(e)
+            case Math():
+                return self._math(e)
         raise TypeError(f"not an expression: {e!r}")
 
     def to(self, e: Expr, dtype: DType) -> Evaluate:
@@ -361,6 +365,21 @@ class _Planner:
             if isinstance(x, arrays) or isinstance(y, arrays):
                 return vector(x, y)
             return _wrap(scalar(x, y), bits, kind)
+
+        return evaluate, dtype
+
+    def _math(self, e: Math) -> tuple[Evaluate, DType]:
+        dtype = reduce(promote, (self.expr(a)[1] for a in e.arguments))
+        plans = [self.to(a, dtype) for a in e.arguments]
+        function, kind = _MATH[e.function], numpy_dtype(dtype)
+
+        def evaluate(s: _State) -> Value:
+            value = function(*(plan(s) for plan in plans))
+            return (
+                value.astype(kind, copy=False)
+                if isinstance(value, np.ndarray)
+                else kind.type(value)
+            )
 
         return evaluate, dtype
 
@@ -535,6 +554,13 @@ _VECTOR: Mapping[str, Callable[[Value, Value], Value]] = {
 _FLOAT: Mapping[str, Callable[[Value, Value], Value]] = {
     "add": np.add, "sub": np.subtract, "mul": np.multiply, "div": np.divide,
     "min": np.minimum, "max": np.maximum,
+}
+_MATH: Mapping[str, Callable[..., Value]] = {
+    "abs": np.abs, "floor": np.floor, "ceil": np.ceil, "rint": np.rint, "sqrt": np.sqrt,
+    "exp": np.exp, "log": np.log, "sin": np.sin, "cos": np.cos, "tan": np.tan,
+    "asin": np.arcsin, "acos": np.arccos, "atan": np.arctan, "sinh": np.sinh, "cosh": np.cosh,
+    "tanh": np.tanh, "asinh": np.arcsinh, "acosh": np.arccosh, "atanh": np.arctanh,
+    "erf": np.vectorize(math.erf, otypes=[np.float64]), "pow": np.power, "fmod": np.fmod,
 }
 _COMPARE: Mapping[str, Callable[[Value, Value], Value]] = {
     "eq": lambda a, b: a == b, "ne": lambda a, b: a != b,

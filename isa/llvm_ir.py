@@ -8,6 +8,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import reduce
 
 from .nest import BOOL, COMPARISONS, DType, promote
 
@@ -34,9 +35,12 @@ class Value:
         )
 
 
+FLOATS = {16: "half", 32: "float", 64: "double"}
+
+
 def type_text(dtype: DType, lanes: int = 0) -> str:
     """A type as LLVM writes it."""
-    scalar = {32: "float", 64: "double"}[dtype.bits] if dtype.kind == "f" else f"i{dtype.bits}"
+    scalar = FLOATS[dtype.bits] if dtype.kind == "f" else f"i{dtype.bits}"
     return f"<{lanes} x {scalar}>" if lanes else scalar
 
 
@@ -102,6 +106,9 @@ class Builder:
     def constant(self, value: float, dtype: DType) -> Value:
         """A literal; integers wrap, and are written as signed ones."""
         if dtype.kind == "f":
+            if dtype.bits == 16:
+                bits = struct.unpack("<H", struct.pack("<e", value))[0]
+                return Value(f"0xH{bits:04X}", dtype)
             if dtype.bits == 32:
                 (value,) = struct.unpack("<f", struct.pack("<f", value))
             return Value(f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}", dtype)
@@ -199,6 +206,29 @@ class Builder:
             return self.divide(op, a, b, divisor)
         word = _INTEGER[op].format(a="a" if dtype.kind == "i" else "l")
         return self.op(f"{word}{flags} {kind} {a.text}, {b.text}", dtype, lanes)
+
+    def math(self, function: str, arguments: list[Value]) -> Value:
+        """A function of :data:`weft.isa.nest.MATH`: an instruction, or the C library a lane each.
+
+        The C library's functions may be assumed to touch no memory.
+        """
+        dtype = reduce(promote, (a.dtype for a in arguments))
+        arguments = [self.cast(a, dtype) for a in arguments]
+        lanes = max(a.lanes for a in arguments)
+        if lanes:
+            arguments = [self.splat(a, lanes) for a in arguments]
+        if function in _INTRINSICS:
+            name = f"llvm.{_INTRINSICS[function]}.{type_suffix(dtype, lanes)}"
+            return self.call(name, (dtype, lanes), *arguments)
+        name = f"{function}f" if dtype.bits == 32 else function
+        if not lanes:
+            return self.call(name, (dtype, 0), *arguments)
+        kind, scalar, text = type_text(dtype, lanes), type_text(dtype), "poison"
+        for i in range(lanes):
+            one = [self.op(f"extractelement {kind} {a.text}, i64 {i}", dtype) for a in arguments]
+            value = self.call(name, (dtype, 0), *one)
+            text = self.emit(f"insertelement {kind} {text}, {scalar} {value.text}, i64 {i}")
+        return Value(text, dtype, lanes)
 
     def folded(self, op: str, a: Value, b: Value, dtype: DType) -> Value | None:
         """What arithmetic of addresses comes to when it is trivial."""
@@ -300,6 +330,9 @@ class Builder:
 _INTEGER = {
     "add": "add", "sub": "sub", "mul": "mul", "and": "and", "or": "or", "xor": "xor",
     "shl": "shl", "shr": "{a}shr",
+}
+_INTRINSICS = {
+    "abs": "fabs", "floor": "floor", "ceil": "ceil", "rint": "roundeven", "sqrt": "sqrt",
 }
 _FLOAT = {"add": "fadd", "sub": "fsub", "mul": "fmul", "div": "fdiv"}
 _COMPARE = {"eq": "icmp eq", "ne": "icmp ne", "lt": "icmp {s}lt", "le": "icmp {s}le"}

@@ -31,6 +31,7 @@ from .nest import (
     Index,
     Let,
     Load,
+    Math,
     Nest,
     Select,
     Stmt,
@@ -116,6 +117,8 @@ class _Function(Sums):
                 return self.remembered(e, lambda: self.select(e))
             case Sum():
                 return self.remembered(e, lambda: self.sum(e))
+            case Math(function, arguments):
+                return self.math(function, [self.expr(a) for a in arguments])
             case Binary(op, a, b):
                 return self.binary(op, self.expr(a), self.expr(b))
         raise TypeError(f"not an expression: {e!r}")

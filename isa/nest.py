@@ -12,7 +12,7 @@ Grammar
     stmt := For(index, start, stop, body, parallel) | Let(name, value, body) | Block(stmts)
           | Store(buffer, indices, value) | If(cond, body)
     expr := Const(value, dtype) | Index(name) | Load(buffer, indices) | Binary(op, a, b)
-          | Cast(dtype, a) | Select(cond, a, b) | Sum(axes, body)
+          | Cast(dtype, a) | Select(cond, a, b) | Sum(axes, body) | Math(function, arguments)
 
 Arithmetic is two's complement as C++20 has it: operands narrower than 32 bits are promoted to
 ``i32``, an ``i64`` operand makes the operation ``i64``, results wrap. An :class:`Index` is
@@ -21,7 +21,8 @@ on signed types and logical on unsigned ones. Conditions hold where they are not
 must lie in ``[0, width)``. Comparisons give ``bool`` (u1). A ``Store`` keeps the low bits of its
 value. ``Select`` evaluates only the branch that it takes. Floating point follows IEEE 754 with
 the operands' type, where a ``Sum`` may add in any order and fuse a multiplication into an
-addition; ``Cast`` from float to integer truncates and saturates. A loop's index, a ``Let`` name
+addition; ``Cast`` from float to integer truncates and saturates. :class:`Math` is a function of
+floating point, to within the last few bits. A loop's index, a ``Let`` name
 and the axes of a ``Sum`` hide outer names.
 """
 
@@ -29,6 +30,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache, reduce
 from typing import Literal
 
 
@@ -67,7 +69,7 @@ class DType:
 BOOL = DType("u", 1)
 I4, I8, I16, I32, I64 = (DType("i", bits) for bits in (4, 8, 16, 32, 64))
 U8, U16, U32 = (DType("u", bits) for bits in (8, 16, 32))
-F32, F64 = DType("f", 32), DType("f", 64)
+F16, F32, F64 = (DType("f", bits) for bits in (16, 32, 64))
 
 
 @dataclass(frozen=True)
@@ -213,6 +215,24 @@ class Sum(Expr):
     body: Expr
 
 
+MATH: Mapping[str, int] = {
+    **dict.fromkeys(("abs", "floor", "ceil", "rint", "sqrt"), 1),
+    **dict.fromkeys(("exp", "log", "sin", "cos", "tan", "asin", "acos", "atan"), 1),
+    **dict.fromkeys(("sinh", "cosh", "tanh", "asinh", "acosh", "atanh", "erf"), 1),
+    **dict.fromkeys(("pow", "fmod"), 2),
+}
+"""How many arguments each function of floating point takes. ``rint`` rounds ties to even; those
+before ``exp`` are exact, the others as good as the C library's."""
+
+
+@dataclass(frozen=True)
+class Math(Expr):
+    """A function of :data:`MATH`, of floats of 32 or 64 bits, which are promoted."""
+
+    function: str
+    arguments: tuple[Expr, ...]
+
+
 Operand = Expr | int
 
 
@@ -350,6 +370,8 @@ def dtype_of(e: Expr, buffers: Mapping[str, Buffer]) -> DType:
             return promote(dtype_of(a, buffers), dtype_of(b, buffers))
         case Sum(_, body):
             return promote(dtype_of(body, buffers), I32)
+        case Math(_, arguments):
+            return reduce(promote, (dtype_of(a, buffers) for a in arguments))
     raise TypeError(f"not an expression: {e!r}")
 
 
@@ -358,34 +380,44 @@ Node = Expr | Stmt
 
 def children(node: Node) -> Iterator[Node]:
     """The nodes directly below ``node``, in the order of evaluation."""
-    for field in fields(node):  # type: ignore[arg-type]  # every node is a dataclass
-        value = getattr(node, field.name)
-        if isinstance(value, Expr | Stmt):
+    for name in _field_names(type(node)):
+        value = getattr(node, name)
+        if isinstance(value, _NODES):
             yield value
         elif isinstance(value, tuple):
-            yield from (item for item in value if isinstance(item, Expr | Stmt))
+            yield from (item for item in value if isinstance(item, _NODES))
+
+
+_NODES = (Expr, Stmt)
+
+
+@lru_cache(maxsize=64)
+def _field_names(kind: type) -> tuple[str, ...]:
+    return tuple(field.name for field in fields(kind))  # every node is a dataclass
 
 
 def walk(node: Node) -> Iterator[Node]:
     """``node`` and everything below it, parents first."""
-    yield node
-    for child in children(node):
-        yield from walk(child)
+    below = [node]
+    while below:
+        node = below.pop()
+        yield node
+        below += [*children(node)][::-1]
 
 
 def rewrite(node: Node, rule: Callable[[Node], Node | None]) -> Node:
     """``node`` rebuilt from the leaves up; ``rule`` returns a replacement or None to keep."""
     changes: dict[str, object] = {}
-    for field in fields(node):  # type: ignore[arg-type]
-        value = getattr(node, field.name)
-        if isinstance(value, Expr | Stmt):
-            new: object = rewrite(value, rule)
-        elif isinstance(value, tuple) and any(isinstance(i, Expr | Stmt) for i in value):
-            new = tuple(rewrite(i, rule) if isinstance(i, Expr | Stmt) else i for i in value)
-        else:
-            continue
-        if new != value:
-            changes[field.name] = new
+    for name in _field_names(type(node)):
+        value = getattr(node, name)
+        if isinstance(value, _NODES):
+            new: Node = rewrite(value, rule)
+            if new is not value:
+                changes[name] = new
+        elif isinstance(value, tuple):
+            items = tuple(rewrite(i, rule) if isinstance(i, _NODES) else i for i in value)
+            if any(a is not b for a, b in zip(items, value, strict=True)):
+                changes[name] = items
     rebuilt: Node = replace(node, **changes) if changes else node  # type: ignore[type-var]
     result = rule(rebuilt)
     return rebuilt if result is None else result

@@ -16,7 +16,8 @@ Text
           pass
 
 A literal is ``i32`` unless a type follows it (``5:i64``, ``0.5:f32``); ``i8(x)`` is a cast;
-``//`` and ``%`` round down; ``min``, ``max`` and ``select(cond, a, b)`` look like calls. A ``let``
+``//`` and ``%`` round down; ``min``, ``max``, ``select(cond, a, b)`` and the functions of
+:data:`~weft.isa.nest.MATH`, as ``math.exp(a)``, look like calls. A ``let``
 holds to the end of its block, ``let x = e:`` for an indented one. Names other than dotted
 identifiers stand in double quotes. Within brackets a line may end anywhere.
 """
@@ -31,6 +32,7 @@ from textwrap import wrap
 from .errors import ProgramError
 from .nest import (
     I32,
+    MATH,
     Binary,
     Block,
     Buffer,
@@ -43,6 +45,7 @@ from .nest import (
     Index,
     Let,
     Load,
+    Math,
     Nest,
     Select,
     Stmt,
@@ -63,6 +66,7 @@ _INFIX = {
 # fmt: on
 _OPERATORS = {text: (op, level) for op, (text, level) in _INFIX.items()}
 _COMPARISON = 1
+_MATH = "math."
 _PREFIX = ("min", "max")
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z0-9_]+)*")
 _TYPE = re.compile(r"[iuf][0-9]+")
@@ -99,6 +103,8 @@ def format_expr(e: Expr) -> str:
 
 def _name(name: str) -> str:
     plain = _NAME.fullmatch(name) and not _TYPE.fullmatch(name) and name not in _WORDS
+    if name.startswith(_MATH) and name.removeprefix(_MATH) in MATH:
+        plain = None
     return name if plain else json.dumps(name)
 
 
@@ -189,6 +195,9 @@ def _split(e: Expr) -> tuple[str, list[_Part], str]:
             return "select(", [_Part("", cond, ","), _Part("", a, ","), _Part("", b)], ")"
         case Cast(dtype, a):
             return f"{dtype}(", [_Part("", a)], ")"
+        case Math(function, (*first, last)):
+            parts = [*(_Part("", a, ",") for a in first), _Part("", last)]
+            return f"{_MATH}{function}(", parts, ")"
         case Sum(axes, body):
             return f"sum[{_axes(axes)}](", [_Part("", body)], ")"
     return "", [], ""
@@ -223,6 +232,8 @@ def _flat(e: Expr, least: int) -> str:
             return _element(buffer, indices)
         case Cast(dtype, a):
             return f"{dtype}({_flat(a, 0)})"
+        case Math(function, arguments):
+            return f"{_MATH}{function}({', '.join(_flat(a, 0) for a in arguments)})"
         case Select(cond, a, b):
             return f"select({_flat(cond, 0)}, {_flat(a, 0)}, {_flat(b, 0)})"
         case Sum(axes, body):
@@ -509,6 +520,10 @@ class _Parser:
             return Select(cond, a, b)
         if self.accept("sum"):
             return self.sum()
+        function = text.removeprefix(_MATH)
+        if function != text and function in MATH:
+            self.at += 1
+            return Math(function, tuple(self.arguments(MATH[function])))
         name = self.name()
         return Load(name, self.indices()) if self.peek() == "[" else Index(name)
 

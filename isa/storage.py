@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:
     """The numpy type that holds a value of ``dtype``; widths below 8 take a byte."""
-    if dtype.kind == "f" and dtype.bits not in (32, 64):
-        raise TypeError(f"floating point has 32 or 64 bits, not {dtype.bits}")
+    if dtype.kind == "f" and dtype.bits not in (16, 32, 64):
+        raise TypeError(f"floating point has 16, 32 or 64 bits, not {dtype.bits}")
     return _NUMPY[dtype.kind, max(8, dtype.bits)]
 
 
@@ -24,7 +24,7 @@ _NUMPY = {
     (kind, bits): np.dtype(f"{'u' if kind == 'u' else ''}int{bits}")
     for kind in "iu"
     for bits in (8, 16, 32, 64)
-} | {("f", bits): np.dtype(f"float{bits}") for bits in (32, 64)}
+} | {("f", bits): np.dtype(f"float{bits}") for bits in (16, 32, 64)}
 
 
 def unit_strides(buffer: Buffer) -> tuple[int, ...]:

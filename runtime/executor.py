@@ -9,9 +9,9 @@ import numpy as np
 
 from ..compiler import layout
 from ..compiler.artifact import AcceleratorStep, CompiledModel, HostStep
+from ..compiler.graph import element_dtype
 from ..compiler.host import HostCode, compile_nodes
 from ..isa.errors import DataError
-from ..isa.storage import numpy_dtype
 from ..sim.device import Device
 from ..sim.paths import cache_directory
 from .launch import Launch, StepProfile
@@ -97,9 +97,9 @@ def check_sample(model: CompiledModel, name: str, value: np.ndarray) -> np.ndarr
         If shape or type differ; nothing is converted silently.
     """
     tensor = model.graph.tensors[name]
-    expected = numpy_dtype(tensor.dtype)
+    expected = element_dtype(tensor.dtype)
     if value.dtype != expected:
         raise DataError(f"input {name!r} takes {expected}, not {value.dtype}")
     if value.shape != tensor.shape:
         raise DataError(f"input {name!r} takes shape {tensor.shape}, not {value.shape}")
-    return np.ascontiguousarray(value)
+    return np.require(value, requirements="C").reshape(tensor.shape)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import hashlib
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,6 +23,10 @@ from .network import Network
 
 TARGETS = ("rtl", "functional", "cpu")
 """Where a network can run."""
+
+
+BOUND_LIMIT = 8
+"""Sizes of inputs for which an open network is kept compiled."""
 
 
 class Run:
@@ -49,6 +54,9 @@ class Run:
         self._executor: Executor | None = None
         self._profiles: list[StepProfile] = []
         self._samples = 0
+        self._bound: dict[Hashable, Run] = {}
+        self._by_value: frozenset[str] = frozenset()
+        self._last: Run = self
 
     def __call__(
         self, *inputs: np.ndarray, progress: Callable[[int, int], None] | None = None
@@ -78,24 +86,24 @@ class Run:
         graph = self.network.graph
         if len(inputs) != len(graph.inputs):
             raise DataError(f"expected {len(graph.inputs)} inputs, got {len(inputs)}")
+        if self.network.open:
+            self._last = self._for(inputs)
+            return self._last(*inputs, progress=progress)
+        if all(
+            x.shape == graph.tensors[n].shape for n, x in zip(graph.inputs, inputs, strict=True)
+        ):
+            outputs = self._run(inputs)
+            if progress is not None:
+                progress(1, 1)
+            results = tuple(outputs[name] for name in graph.outputs)
+            return results[0] if len(results) == 1 else results
         samples = {self._sample_count(n, x) for n, x in zip(graph.inputs, inputs, strict=True)}
         if len(samples) != 1:
             raise DataError(f"the inputs hold different numbers of samples: {sorted(samples)}")
         count = samples.pop()
-        executor = self._ready()
         collected: list[dict[str, np.ndarray]] = []
         for i in range(count):
-            values = {
-                name: check_sample(executor.model, name, _sample(x, i, count))
-                for name, x in zip(graph.inputs, inputs, strict=True)
-            }
-            try:
-                outputs, self._profiles = executor(values)
-            except DeviceError:
-                self.close()  # a device that stopped is of no further use; the next call connects
-                raise
-            collected.append(outputs)
-            self._samples += 1
+            collected.append(self._run([_sample(x, i, count) for x in inputs]))
             if progress is not None:
                 progress(i + 1, count)
         results = tuple(
@@ -103,6 +111,57 @@ class Run:
             for name in graph.outputs
         )
         return results[0] if len(results) == 1 else results
+
+    def _run(self, inputs: Sequence[np.ndarray]) -> dict[str, np.ndarray]:
+        """The outputs for one sample."""
+        executor = self._ready()
+        values = {
+            name: check_sample(executor.model, name, x)
+            for name, x in zip(self.network.graph.inputs, inputs, strict=True)
+        }
+        try:
+            outputs, self._profiles = executor(values)
+        except DeviceError:
+            self.close()  # a device that stopped is of no further use; the next call connects
+            raise
+        self._samples += 1
+        return outputs
+
+    def _for(self, inputs: Sequence[np.ndarray]) -> Run:
+        """This network for inputs of these sizes, and values where shapes depend on them.
+
+        The latest are kept: another call with the same sizes compiles nothing.
+        """
+        from ..compiler.onnx import Unbound
+
+        model = self.network.model
+        assert model is not None
+        named = {one.name: x for one, x in zip(model.inputs, inputs, strict=True)}
+        shapes = {name: x.shape for name, x in named.items()}
+        model.fit(shapes)
+        while True:
+            values = {name: named[name] for name in named if name in self._by_value}
+            key = (tuple(shapes.items()), tuple((n, v.tobytes()) for n, v in values.items()))
+            if key in self._bound:
+                self._bound[key] = self._bound.pop(key)
+                return self._bound[key]
+            try:
+                graph = model.graph(shapes, values)
+                break
+            except Unbound as unbound:
+                if unbound.inputs <= self._by_value:
+                    raise
+                self._by_value |= unbound.inputs
+        sha256 = hashlib.sha256(repr((self.network.sha256, key)).encode()).hexdigest()
+        network = Network(self.network.name, graph, sha256)
+        run = Run(
+            network, self.config, self.on, on_host=self._on_host, progress=self._progress,
+            device_options=self._device_options,
+        )  # fmt: skip
+        while len(self._bound) >= BOUND_LIMIT:
+            self._bound.pop(next(iter(self._bound))).close()
+        self._bound[key] = run
+        return run
 
     @property
     def input_shape(self) -> tuple[int, ...]:
@@ -112,6 +171,8 @@ class Run:
 
     def report(self) -> dict[str, Any]:
         """The record of the last inference; see DESIGN's report. ``print`` it through ``str``."""
+        if self._last is not self:
+            return self._last.report()
         if not self._profiles:
             raise DataError("there is nothing to report before the first inference")
         model = self.compile()
@@ -130,6 +191,8 @@ class Run:
 
     def close(self) -> None:
         """Give the device back; another call connects again."""
+        for run in self._bound.values():
+            run.close()
         if self._executor is not None and self._executor.device is not None:
             self._executor.device.close()
         self._executor = None
@@ -180,6 +243,8 @@ class Run:
         ConfigError
             If ``on_host`` names a node that the network does not have.
         """
+        if self.network.unbound is not None:
+            raise self.network.unbound
         if self._model is None:
             self._model = self._compile()
         return self._model

@@ -78,7 +78,7 @@ class Launch:
             int(completed[(owners <= step.layer) & on_compute].max(initial=0))
             for step in steps[:-1]
         )  # fmt: skip
-        self._moved = [_moved(step, instructions) for step in steps]
+        self._moved = [moved_bytes(step, instructions) for step in steps]
 
     def run(self, values: dict[str, np.ndarray], in_dram: set[str]) -> list[StepProfile]:
         """Run it on ``values`` and what is ``in_dram`` already; both learn of what it makes.
@@ -128,7 +128,7 @@ class Launch:
         return profiles
 
 
-def _moved(step: AcceleratorStep, instructions: InstructionSet) -> dict[str, int]:
+def moved_bytes(step: AcceleratorStep, instructions: InstructionSet) -> dict[str, int]:
     """Bytes over the bus for a layer's instructions, those themselves included."""
     own = step.instructions
     words = b"".join(instructions.encode(i).to_bytes(INSTRUCTION_BYTES, "little") for i in own)

@@ -113,6 +113,7 @@ def _step_record(step: Step, program: int) -> dict[str, Any]:
     return record | {
         "program": program,
         "layer": step.layer,
+        "needed_macs": step.needed_macs,
         "compulsory_bytes": step.compulsory_bytes,
         "choices": dict(step.choices),
     }
@@ -196,6 +197,7 @@ def _step(record: Any, position: int, programs: Sequence[Program]) -> Step:
         programs[program],
         _integer(record, "layer", where),
         macs,
+        _integer(record, "needed_macs", where, most=MACS_LIMIT),
         _integer(record, "compulsory_bytes", where, most=MACS_LIMIT),
         choices,
     )
@@ -253,23 +255,27 @@ def _tensors(
 
 
 def _unfold_record(unfold: Unfold | None) -> list[int] | None:
-    return None if unfold is None else [n for pair in astuple(unfold) for n in pair]
+    if unfold is None:
+        return None
+    *pairs, flat = astuple(unfold)
+    return [*(n for pair in pairs for n in pair), int(flat)]
 
 
 def _unfold(row: Mapping[str, Any], where: str) -> Unfold | None:
-    """Ten integers: origin, steps, patch, dilations, extents, two each."""
+    """Eleven integers: origin, steps, patch, dilations, extents, two each, and 1 if it is flat."""
     numbers = row["unfold"]
     if numbers is None:
         return None
     if (
         not isinstance(numbers, list)
-        or len(numbers) != 2 * len(fields(Unfold))
+        or len(numbers) != 2 * (len(fields(Unfold)) - 1) + 1
         or not all(isinstance(n, int) and abs(n) < UNFOLD_LIMIT for n in numbers)
-        or not all(n > 0 for n in numbers[2:])
+        or not all(n > 0 for n in numbers[2:-1])
+        or numbers[-1] not in (0, 1)
     ):
         raise PackageError(f"{where}: unfold {numbers!r:.60} is no origin, steps and extents")
-    pairs = zip(numbers[::2], numbers[1::2], strict=True)
-    return Unfold(*pairs)
+    pairs = zip(numbers[:-1:2], numbers[1::2], strict=True)
+    return Unfold(*pairs, flat=bool(numbers[-1]))
 
 
 def _check_flow(model: CompiledModel) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..compiler.artifact import CompiledModel
-from ..compiler.graph import Graph
+from ..compiler.graph import Graph, Tensor
 from ..isa.errors import ModelError
+
+if TYPE_CHECKING:
+    from ..compiler.onnx import Model as OnnxModel
+    from ..compiler.onnx import Unbound
 
 MODEL_BYTES_LIMIT = 1 << 31
 """A model file larger than this is refused before it is read."""
@@ -33,6 +38,16 @@ class Network:
     sha256: str
     compiled: CompiledModel | None = None
     """For a package: what it holds. Such a network runs on the hardware of its configuration."""
+    model: OnnxModel | None = None
+    """For an ONNX file: what graphs are made of. ``graph`` is that with 1 for every symbol."""
+    unbound: Unbound | None = None
+    """Why there is no such graph before a call, as shapes depend on the values of inputs; then
+    ``graph`` has inputs alone."""
+
+    @property
+    def open(self) -> bool:
+        """Whether a graph is made for every new size of the inputs."""
+        return self.model is not None and (bool(self.model.symbols) or self.unbound is not None)
 
 
 def load(path: str | Path) -> Network:
@@ -41,12 +56,17 @@ def load(path: str | Path) -> Network:
     Parameters
     ----------
     path : path
-        A TFLite file (``.tflite``) or a package of ``weft compile`` (``.weft``).
+        A TFLite file (``.tflite``), an ONNX file (whose name ends in ``.onnx``) or a package of
+        ``weft compile`` (``.weft``).
 
     Raises
     ------
     ModelError
         If the file cannot be read, is not of a known format, or is malformed.
+    UnsupportedError
+        If an ONNX model holds operators that Weft does not run; it lists them all.
+    MissingToolError
+        If the package that reads ONNX files is not installed.
     PackageError
         If a package is damaged or was made by another instruction set.
     """
@@ -63,11 +83,34 @@ def load(path: str | Path) -> Network:
         return Network(
             str(extra.get("name", path.stem)), model.graph, str(extra.get("sha256", "")), model
         )
+    elif path.suffix == ".onnx":
+        return _from_onnx(data, path)
     else:
         raise ModelError(
-            f"{path}: neither a TFLite file (identifier TFL3) nor a package of weft compile"
+            f"{path}: neither a TFLite file (identifier TFL3) nor an .onnx file nor a package of "
+            "weft compile"
         )
     return Network(path.stem, graph, hashlib.sha256(data).hexdigest())
+
+
+def _from_onnx(data: bytes, path: Path) -> Network:
+    from ..compiler import onnx
+
+    model = onnx.read(data, path.stem, path.parent)
+    return of_model(model, hashlib.sha256(data).hexdigest())
+
+
+def of_model(model: OnnxModel, sha256: str) -> Network:
+    """The network of an ONNX model; see :func:`load`."""
+    from ..compiler.onnx import Unbound
+
+    shapes = model.shapes({})
+    try:
+        return Network(model.name, model.graph(shapes), sha256, model=model)
+    except Unbound as unbound:
+        tensors = {i.name: Tensor(i.name, i.dtype, shapes[i.name]) for i in model.inputs}
+        graph = Graph(model.name, tensors, (), tuple(tensors), ())
+        return Network(model.name, graph, sha256, model=model, unbound=unbound)
 
 
 def read_file(path: Path) -> bytes:

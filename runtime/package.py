@@ -26,7 +26,7 @@ from ..isa.errors import PackageError, WeftError
 from ..isa.spec import spec_hash
 from . import manifest
 
-FORMAT = 2
+FORMAT = 3
 """Of the package's layout."""
 MANIFEST, GRAPH, SEGMENTS = "manifest.json", "graph.txt", "segments.bin"
 ENCRYPTED = 1

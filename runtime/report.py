@@ -49,8 +49,8 @@ def build(model: CompiledModel, profiles: Sequence[StepProfile], info: RunInfo) 
     """The report of the last sample's profile, as plain data for JSON.
 
     Cycles are those of the device; ``bound_cycles`` are the least that the array or the bus allow
-    for the layer. ``stalls`` divide a layer's cycles among what its array did, ``busy`` included;
-    a simulator without time has none.
+    for the layer, ``dram_compulsory_bytes`` the least that any schedule moves. ``stalls`` divide a
+    layer's cycles among what its array did, ``busy`` included; a simulator without time has none.
     """
     config = model.config
     layers = [
@@ -95,14 +95,16 @@ def _layer(model: CompiledModel, step: Any, profile: StepProfile) -> dict[str, A
     if not isinstance(step, AcceleratorStep):
         return record | {
             "reason": step.reason,
+            "dram_compulsory_bytes": 0,
             "bound_cycles": 0,
             "bound_by": "cpu",
             "utilization": 0.0,
             "stalls": {},
         }
-    array = step.macs / config.peak_macs
+    array = step.needed_macs / config.peak_macs
     bus = step.compulsory_bytes / config.bus_bytes
     return record | {
+        "dram_compulsory_bytes": step.compulsory_bytes,
         "bound_cycles": max(array, bus),
         "bound_by": "array" if array >= bus else "bus",
         "utilization": step.macs / (profile.cycles * config.peak_macs) if profile.cycles else 0.0,
@@ -137,7 +139,11 @@ def table(report: Mapping[str, Any]) -> Any:
 
     layers, totals = report["layers"], report["totals"]
     timed = any(layer["cycles"] for layer in layers)
-    numbers = ("cycles", "MAC/cycle", "util", "bound", "read", "written") if timed else ("ms",)
+    numbers = (
+        ("cycles", "MAC/cycle", "util", "bound", "read", "written", "of least")
+        if timed
+        else ("ms",)
+    )
     grid = Table(box=None, pad_edge=False, header_style="bold")
     for title in ("layer", "op", "where"):
         grid.add_column(title, no_wrap=True)
@@ -154,6 +160,7 @@ def table(report: Mapping[str, Any]) -> Any:
     sums = (
         *(f"{totals['cycles']:,}", f"{totals['macs_per_cycle']:.1f}", "", ""),
         *(_bytes(count) for count in traffic),
+        _times(sum(traffic), sum(layer["dram_compulsory_bytes"] for layer in layers)),
     )
     milliseconds = f"{1000 * sum(layer['seconds'] for layer in layers):.3f}"
     grid.add_row(
@@ -167,7 +174,7 @@ def table(report: Mapping[str, Any]) -> Any:
 def _cycle_cells(layer: Mapping[str, Any]) -> tuple[str, ...]:
     cycles = layer["cycles"]
     if not cycles:
-        return ("-",) * 6
+        return ("-",) * 7
     return (
         f"{cycles:,}",
         f"{layer['macs'] / cycles:.1f}",
@@ -175,7 +182,15 @@ def _cycle_cells(layer: Mapping[str, Any]) -> tuple[str, ...]:
         f"{layer['bound_cycles']:,.0f} {layer['bound_by']}",
         _bytes(layer["dram_read_bytes"]),
         _bytes(layer["dram_write_bytes"]),
+        _times(
+            layer["dram_read_bytes"] + layer["dram_write_bytes"], layer["dram_compulsory_bytes"]
+        ),
     )
+
+
+def _times(moved: int, least: int) -> str:
+    """How many times the least: 1.00 where nothing was moved twice or for nothing."""
+    return f"{moved / least:.2f}x" if least else "-"
 
 
 def _bytes(count: int) -> str:

@@ -37,7 +37,7 @@ def library(
     :func:`weft.sim.verilate.build` raises.
     """
     key = verilate.toolchain_key(trace=trace, coverage=coverage)
-    parts = (spec_hash(config), _sources_hash(), FORM, key)
+    parts = (spec_hash(config), sources_hash(), FORM, key)
     index = folder() / f"{key_of(*parts)}.built"
     if index.exists():
         built = folder() / index.read_text()
@@ -64,7 +64,7 @@ def library(
 
 
 @cache
-def _sources_hash() -> str:
+def sources_hash() -> str:
     """Of everything that decides the Verilog but the configuration."""
     digest = hashlib.sha256(metadata.version("amaranth").encode())
     rooms = Path(__file__).resolve().parent.parent

@@ -61,8 +61,8 @@ GENERATED, VERILATED = 0.3, 0.35
 COMPILE_SECONDS = 15.0
 """What progress is shown by while the compiler says nothing."""
 
-NOTING = ("-fprofile-update=single",)
-"""For a library in training: one thread runs it."""
+NOTING_FLAGS = ("-O1", "-fprofile-update=single")
+"""For a library in training, which one thread runs for a moment only."""
 TRAINED = ("-fprofile-partial-training", "-Wno-missing-profile")
 """What has not run in training is compiled for speed nevertheless."""
 COVERAGE_FLAGS = ("--coverage-line", "--coverage-toggle", "-Wno-UNOPTFLAT")
@@ -76,7 +76,7 @@ def toolchain_key(*, trace: bool, coverage: bool = False) -> str:
         verilator.identity,
         compiler.identity,
         repr((VERILATOR_FLAGS, COMMON_FLAGS, MODEL_FLAGS, ONCE_FLAGS, RUNTIME_FLAGS, trace)),
-        repr((COVERAGE_FLAGS, COVERAGE_MODEL_FLAGS)) if coverage else repr((NOTING, TRAINED)),
+        repr((COVERAGE_FLAGS, COVERAGE_MODEL_FLAGS)) if coverage else repr((NOTING_FLAGS, TRAINED)),
         *(path.read_text() for path in (*DRIVER, *PACKING)),
     )
 
@@ -135,14 +135,14 @@ def build(
             with tempfile.TemporaryDirectory(prefix=".build-", dir=folder()) as name:
                 work = Path(name)
                 report("verilate", GENERATED)
-                kind = _Kind(trace, coverage)
+                kind = _Kind(trace, coverage, COVERAGE_MODEL_FLAGS if coverage else MODEL_FLAGS)
                 _verilate(verilator, text, bus_bytes, counters, work, kind)
                 tick = _ticker(report)
                 if train is not None and compiler.is_gcc:
-                    noting = replace(kind, extra=(f"-fprofile-generate={work}", *NOTING))
+                    noting = replace(kind, level=(f"-fprofile-generate={work}", *NOTING_FLAGS))
                     _compile(verilator, compiler, work, runtime, tick, noting)
                     train(work / "weft.so")
-                    kind = replace(kind, extra=(f"-fprofile-use={work}", *TRAINED))
+                    kind = replace(kind, level=(*kind.level, f"-fprofile-use={work}", *TRAINED))
                 _compile(verilator, compiler, work, runtime, tick, kind)
                 os.replace(work / "weft.so", path)
     report("compile", 1.0)
@@ -155,19 +155,14 @@ class _Kind:
 
     trace: bool
     coverage: bool
-    extra: tuple[str, ...] = ()
-    """More of the compiler's options for what runs in every cycle."""
+    level: tuple[str, ...]
+    """The compiler's options for what runs in every cycle, and the linker's."""
 
     @property
     def options(self) -> tuple[str, ...]:
         """Verilator's."""
         waves = ("--trace-fst",) if self.trace else ()
         return (*waves, *(COVERAGE_FLAGS if self.coverage else ()))
-
-    @property
-    def level(self) -> tuple[str, ...]:
-        """The compiler's for what runs in every cycle."""
-        return (*(COVERAGE_MODEL_FLAGS if self.coverage else MODEL_FLAGS), *self.extra)
 
     @property
     def defines(self) -> tuple[str, ...]:
@@ -241,7 +236,7 @@ def _compile(
     done = subprocess.run(
         [
             *compiler.command,
-            *("-shared", "-Wl,-z,defs", "-pthread", "-o", str(work / "weft.so"), *kind.extra),
+            *("-shared", "-Wl,-z,defs", "-pthread", "-o", str(work / "weft.so"), *kind.level),
             *map(str, objects),
             *runtime.libraries,
         ],

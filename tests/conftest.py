@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
-from weft.sim import library
+from weft.sim import library, verilate
 
 # How long something takes on a busy machine is not what these tests are about.
 settings.register_profile("weft", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("weft")
-# Tests build many machines and simulate little on each: a second compilation does not pay.
+# Tests build many machines and simulate little on each: optimizing takes longer than it saves.
+verilate.MODEL_FLAGS = ("-O1",)
 library.TRAINED_LANES = 1 << 30
 
 

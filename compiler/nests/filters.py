@@ -44,7 +44,9 @@ def _scales(use: Use) -> list[Rescale]:
     x, weights, out = (use.quant(tensor) for tensor in (use.x, use.w, use.out))
     joint = isinstance(use.node.op, FullyConnected)
     factors = filter_factors(x, weights, out, use.out.shape[-1], joint)
-    return [Rescale.of(factor) for factor in factors]
+    scales = [Rescale.of(factor) for factor in factors]
+    guard: int = getattr(use.node.op, "guard", 0)
+    return [scale.finer(guard) for scale in scales] if guard else scales
 
 
 def _constants(use: Use) -> dict[str, np.ndarray]:

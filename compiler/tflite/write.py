@@ -108,6 +108,8 @@ def _operator(
     options, kind, make = _OPTIONS.get(type(node.op), ("", "", None))
     if make is None:
         raise ModelError(f"node {node.name!r}: TFLite's writer knows no {type(node.op).__name__}")
+    if getattr(node.op, "guard", 0):
+        raise ModelError(f"node {node.name!r}: TFLite has no guard bits")
     fields = make(node, tensors)
     if "NewShape" in fields:
         fields["NewShape"] = _vector(b, fields["NewShape"], np.int32)

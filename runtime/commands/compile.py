@@ -12,7 +12,7 @@ from .options import add_hardware, chosen_hardware, print_json
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
-    parser.add_argument("model", metavar="MODEL", help="a .tflite file")
+    parser.add_argument("model", metavar="MODEL", help="a .tflite or .onnx file")
     parser.add_argument("-o", "--output", metavar="FILE.weft", required=True)
     add_hardware(parser)
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Iterator, Mapping
+from typing import Any
 
-from ...compiler.artifact import AcceleratorStep
+from ..explanation import explain
 from ..jit import jit
 from ..network import load
 from .options import add_hardware, chosen_hardware, print_json
@@ -12,31 +14,33 @@ from .options import add_hardware, chosen_hardware, print_json
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
-    parser.add_argument("model", metavar="MODEL", help="a .tflite file or a .weft package")
+    parser.add_argument("model", metavar="MODEL", help="a .tflite or .onnx file or a .weft package")
     add_hardware(parser)
 
 
 def main(options: argparse.Namespace) -> int:
     """Compile, and say what was decided."""
     model = jit(load(options.model), chosen_hardware(options), "functional").compile()
-    rows = [
-        {
-            "step": step.name,
-            "nodes": list(step.nodes),
-            "op": step.op,
-            "where": "accelerator" if isinstance(step, AcceleratorStep) else "cpu",
-            "why": _choices(step) if isinstance(step, AcceleratorStep) else step.reason,
-        }
-        for step in model.steps
-    ]
+    rows = explain(model)
     if options.json:
         print_json(rows)
         return 0
     width = max(len(row["step"]) for row in rows)
     for row in rows:
         print(f"{row['step']:{width}}  {row['op']:18} {row['where']:12} {row['why']}")
+        for line in _details(row):
+            print(f"{'':{width}}    {line}")
     return 0
 
 
-def _choices(step: AcceleratorStep) -> str:
-    return ", ".join(f"{key} {value}" for key, value in step.choices.items())
+def _details(row: Mapping[str, Any]) -> Iterator[str]:
+    if row["where"] == "cpu":
+        for node, change in row["remedy"].items():
+            yield f"{node}: to run on the accelerator: {change}"
+        return
+    yield ", ".join(f"{count} {name}" for name, count in row["instructions"].items())
+    yield (
+        f"bound by {row['bound_by']}: array {row['array_cycles']:,} cycles, bus "
+        f"{row['bus_cycles']:,}; {row['dram_bytes']:,} bytes moved, "
+        f"{row['dram_compulsory_bytes']:,} compulsory"
+    )

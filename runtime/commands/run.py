@@ -14,8 +14,8 @@ from typing import Any
 
 import numpy as np
 
+from ...compiler.graph import element_dtype
 from ...isa.errors import ConfigError, DataError, MismatchError
-from ...isa.storage import numpy_dtype
 from .. import report
 from ..jit import TARGETS, jit
 from ..network import Network, load
@@ -34,7 +34,7 @@ DAMAGED = (
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
-    parser.add_argument("model", metavar="MODEL", help="a .tflite file or a .weft package")
+    parser.add_argument("model", metavar="MODEL", help="a .tflite or .onnx file or a .weft package")
     parser.add_argument("--on", choices=TARGETS, default="rtl", help="where to run (default rtl)")
     add_hardware(parser)
     parser.add_argument("--input", metavar="FILE", help="samples on the first axis, .npy or .npz")
@@ -124,7 +124,7 @@ def _inputs(network: Network, options: argparse.Namespace) -> tuple[list[np.ndar
 
 def _random(generator: np.random.Generator, tensor: Any, limit: int | None) -> np.ndarray:
     shape = ((limit or 1) * tensor.shape[0], *tensor.shape[1:]) if tensor.shape else ()
-    dtype = numpy_dtype(tensor.dtype)
+    dtype = element_dtype(tensor.dtype)
     if dtype.kind == "f":
         return generator.standard_normal(shape).astype(dtype)
     return generator.integers(tensor.dtype.min, tensor.dtype.max + 1, shape).astype(dtype)

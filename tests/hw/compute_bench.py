@@ -22,7 +22,9 @@ SMALL = replace(
 """Block 4; 64 micro-ops, 16 inputs, 8 weights, 16 accumulators, 4 elements of parameters."""
 
 
-MULTIPLIES = {"gemm", "matmul.set", "depthwise.set", "depthwise.add"}
+MULTIPLIES = {
+    "gemm", "matmul.set", "depthwise.set", "depthwise.add", "sliding.set", "sliding.add",
+}  # fmt: skip
 """The operations whose steps are steps of GEMM to the counters."""
 
 
@@ -60,16 +62,16 @@ class State:
                 lane["multiplier"] = abs(lane["multiplier"]) % 2**31
                 lane["low"], lane["high"] = sorted((lane["low"], lane["high"]))
 
-    def indices(self, operands):
-        """(dst, src, wgt) of every step, in order."""
+    def indices(self, operands, slides: bool = False):
+        """(dst, src, wgt) of every step, in order; ``src`` in lanes if it ``slides``."""
+        lanes = {"src": self.config.block if slides else 1}
         layout = uop_layout(self.config)
         for i in range(operands.get("iter_out", 0)):
             for j in range(operands.get("iter_in", 0)):
                 for u in range(operands.get("uop_bgn", 0), operands.get("uop_end", 0)):
                     fields = layout.decode(int(self.uop[u]))
                     yield tuple(
-                        fields[n]
-                        + i * operands.get(f"{n}_factor_out", 0)
+                        (fields[n] + i * operands.get(f"{n}_factor_out", 0)) * lanes.get(n, 1)
                         + j * operands.get(f"{n}_factor_in", 0)
                         for n in ("dst", "src", "wgt")
                     )
@@ -77,7 +79,9 @@ class State:
     def run(self, instruction: Instruction) -> int:
         """Carries it out; returns how many steps it has. IndexError beyond a scratchpad."""
         steps = 0
-        for dst, src, wgt in self.indices(instruction.operands):
+        for dst, src, wgt in self.indices(
+            instruction.operands, instruction.operation.startswith("sliding")
+        ):
             steps += 1
             self.acc[dst] = self.step(instruction, dst, src, wgt)
         return steps
@@ -89,6 +93,12 @@ class State:
                 return wrap32(acc + self.inp[src] @ self.wgt[wgt].T)
             case ["matmul", "set"]:
                 return wrap32(self.inp[src] @ self.wgt[wgt].T)
+            case ["sliding", name]:
+                run = self.inp.swapaxes(0, 1).reshape(self.config.batch, -1)
+                if src + self.config.block > run.shape[1]:
+                    raise IndexError(src)
+                product = run[:, src : src + self.config.block] @ self.wgt[wgt].T
+                return wrap32(product + (acc if name == "add" else 0))
             case ["depthwise", name]:
                 taps = range(self.config.taps)
                 if src + len(taps) > len(self.inp):

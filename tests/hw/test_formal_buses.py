@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from amaranth.hdl import Const, Module, Mux, Signal, Value
@@ -18,11 +19,14 @@ from tests.formal import (
     prove,
     solver,
 )
+from weft.hw.acc_reader import AccReader
 from weft.hw.axi import BURST_BEATS, BURST_INCR, Response
 from weft.hw.bursts import BURST
 from weft.hw.fetch import Fetch
 from weft.hw.read_port import BUFFER_BEATS, OUTSTANDING, ReadPort
 from weft.hw.registers import RegisterBlock
+from weft.hw.write_port import OUTSTANDING as WRITES_OUTSTANDING
+from weft.hw.write_port import WritePort
 from weft.isa import PRESETS
 from weft.isa.config import PAGE_BYTES
 from weft.isa.formats import INSTRUCTION_BYTES
@@ -114,6 +118,50 @@ def _entries(opened: Opened, name: str) -> tuple[Value, list[tuple[Value, Value]
     return kept, places
 
 
+def write_port(component: type[WritePort]) -> None:
+    """What is asked for and not answered; beats and their last ones in the queue to the pins."""
+    m, dut = Module(), component(TINY)
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    axi, client = dut.axi, dut.client
+    asked, answered = axi.awvalid & axi.awready, axi.bvalid & axi.bready
+    bursts = Signal(range(4 * WRITES_OUTSTANDING))
+    m.d.sync += bursts.eq(bursts + asked - answered)
+    held = Signal(range(8))
+    m.d.sync += held.eq(held + passes(client.data) - (axi.wvalid & axi.wready))
+    levels: dict[str, Value] = {}
+    properties: dict[str, Value] = {}
+    depths = {"addresses": 2, "responses": 2, "beats": 2}
+    for name in (*depths, "under_way", "lengths"):
+        depth = depths.get(name, WRITES_OUTSTANDING)
+        level, produce, consume = opened.registers(name, "fifo")
+        end = (consume + level)[: len(produce)]
+        properties[f"places, {name}"] = (level <= depth) & (end == produce)
+        levels[name] = level
+    valid, _, left = opened.registers("bursts")
+    properties |= {
+        "no more bursts are under way than there may be": bursts <= WRITES_OUTSTANDING,
+        "an address stays": keeps(
+            m, axi.awvalid, axi.awready, axi.awaddr, axi.awlen, axi.awsize, axi.awburst
+        ),
+        "a beat stays": keeps(m, axi.wvalid, axi.wready, axi.wdata, axi.wstrb, axi.wlast),
+        "an answer stays": keeps(
+            m, client.response.valid, client.response.ready, client.response.payload
+        ),
+        "data are taken only for what has been asked for": ~passes(client.data)
+        | (levels["lengths"] != 0),
+        "each of them goes out once": levels["beats"] == held,
+        "bursts": levels["under_way"] == bursts + levels["addresses"] + levels["responses"],
+        "a request has beats": ~valid | (left != 0),
+    }
+    request = client.request
+    given = [
+        ~axi.bvalid | (bursts != 0),
+        ~request.valid | ((request.p.beats != 0) & (request.p.address % TINY.bus_bytes == 0)),
+    ]
+    prove(m, [dut], properties, given)
+
+
 def fetch(component: type[Fetch]) -> None:
     """The program's beats that are not requested, and its instructions that have not come."""
     m, dut, bus = Module(), component(TINY), TINY.bus_bytes
@@ -167,6 +215,52 @@ def fetch(component: type[Fetch]) -> None:
             ~passes(dut.start) | ~second,
             ~dut.start.valid | (beats == 0),
         ],
+    )  # fmt: skip
+
+
+def acc_reader(component: type[AccReader], bus_bytes: int) -> None:
+    """What is left of a row, where its next beat begins, and whether a group waits."""
+    m, dut = Module(), component(replace(TINY, bus_bytes=bus_bytes))
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    row, acc, qnt = dut.i.p, dut.acc, dut.qnt
+    slots = 1 << len(row.slot)
+    left, address, slot = Signal.like(row.count), Signal.like(row.acc), Signal.like(row.slot)
+    parameters, wanted, first = Signal.like(row.qnt), Signal(), Signal()
+    offered, of_group = Signal(), Signal()
+    count = Mux(left < slots - slot, left, slots - slot)
+    m.d.sync += offered.eq(acc.enable | (offered & ~dut.o.ready))
+    with m.If(acc.enable):
+        m.d.sync += [left.eq(left - count), address.eq(address + count), slot.eq(0)]
+        m.d.sync += [first.eq(0), of_group.eq(wanted)]
+    with m.If(passes(dut.i)):
+        m.d.sync += [left.eq(row.count), address.eq(row.acc), slot.eq(row.slot), first.eq(1)]
+        m.d.sync += [parameters.eq(row.qnt), wanted.eq(row.requantize)]
+    *_, dut_left, dut_slot, dut_first, dut_wanted = opened.registers()
+    prove(
+        m,
+        [dut],
+        {
+            "what is left of a row is read as soon as there is a place for it": acc.enable
+            == ((left != 0) & (~offered | dut.o.ready)),
+            "a beat's elements are read, and then the next's": ~acc.enable
+            | (acc.address == address),
+            "parameters are read with a row's first group, if it has some": qnt.enable
+            == (acc.enable & first & wanted),
+            "they are the row's": ~qnt.enable | (qnt.address == parameters),
+            "no row is taken before the one before is read": ~passes(dut.i)
+            | (left == Mux(acc.enable, count, 0)),
+            "a row is taken with the last read of the one before": ~acc.enable
+            | (left != count) | dut.i.ready,
+            "what was read is offered until it is taken": dut.o.valid == offered,
+            "it is requantized as its row says": ~offered | (dut.o.p.requantize == of_group),
+            "nothing is read before what was read is taken": ~acc.enable | ~offered | dut.o.ready,
+            "an offer stays": keeps(m, dut.o.valid, dut.o.ready, dut.o.p.requantize),
+            "registers": (dut_left == left)
+            & ((left == 0) | ((acc.address == address) & (dut_slot == slot)
+            & (dut_first == first) & (dut_wanted == wanted) & (qnt.address == parameters))),
+        },
+        given=[~dut.i.valid | (row.count != 0)],
     )  # fmt: skip
 
 
@@ -229,7 +323,10 @@ def _bytes(strobe: Value) -> Value:
 Proof = Callable[..., None]
 PROOFS: dict[str, tuple[Proof, type, tuple[int, ...]]] = {
     "fetch requests its program and delivers it": (fetch, Fetch, ()),
+    "rows of accumulators are read in order, beat by beat": (acc_reader, AccReader, (8,)),
+    "so are they where a beat holds eight": (acc_reader, AccReader, (32,)),
     "registers answer every access once": (registers, RegisterBlock, ()),
+    "a write port asks for no more than may be under way": (write_port, WritePort, ()),
     "a read port asks for what it has places for": (read_port, ReadPort, (1,)),
 }
 """A proof, what it is of, and the size for which it is made."""
@@ -239,18 +336,34 @@ MISTAKES: list[tuple[Proof, type, tuple[int, ...], str, str]] = [
     (fetch, Fetch, (), "valid & ~error & ~self.fault.valid", "valid & ~self.fault.valid"),
     (fetch, Fetch, (), "failed | beat.p.error\n", "beat.p.error\n"),
     (fetch, Fetch, (), "held[len(beat.p.data) :]", "held[: len(beat.p.data)]"),
+    (acc_reader, AccReader, (8,), "(ends & self.acc.enable)", "ends"),
+    (acc_reader, AccReader, (8,), "self.acc.enable | self.o.ready", "self.acc.enable"),
+    (acc_reader, AccReader, (8,), "(~self.o.valid | self.o.ready)", "C(1)"),
+    (acc_reader, AccReader, (8,), "first.eq(0), ", ""),
+    (acc_reader, AccReader, (8,), "left <= room", "left < room"),
+    (acc_reader, AccReader, (32,), "slot.eq(0)", "slot.eq(count)"),
     (registers, RegisterBlock, (), "has_data & ~bus.bvalid", "has_data"),
     (registers, RegisterBlock, (), "bus.arready.eq(~bus.rvalid)", "bus.arready.eq(1)"),
     (registers, RegisterBlock, (), "(data & mask) | (value & ~mask)", "data"),
     (registers, RegisterBlock, (), "bus.awready.eq(~has_address)", "bus.awready.eq(~bus.bvalid)"),
+    (write_port, WritePort, (), "beat.valid & lengths.o.valid", "beat.valid"),
+    (write_port, WritePort, (), "lengths.i, under_way.i)", "lengths.i)"),
     (read_port, ReadPort, (1,), "client.beat.valid & client.beat.ready", "client.beat.ready"),
     (read_port, ReadPort, (1,), "- (axi.rvalid & axi.rlast)", "- axi.rvalid"),
 ]
 """A proof, its unit, its size, and text of the unit's source with what to write for it."""
 
 
+LATER = {("C(1)",), ("self.acc.enable",), ("",)}
+"""Mistakes in AccReader of the kind of which make test plants another."""
+
+
 def _marked(proof: Proof, *rest, id: str):
-    deep = proof is read_port or (proof is fetch and len(rest) == 2)
+    deep = (
+        proof in (read_port, write_port)
+        or (proof is fetch and len(rest) == 2)
+        or (proof is acc_reader and (rest[1] == (32,) or rest[3:] in LATER))
+    )
     return pytest.param(proof, *rest, id=id, marks=[pytest.mark.deep] * deep)
 
 

@@ -23,8 +23,8 @@ CONFIGS = {
 @pytest.mark.parametrize("taps", [0, 1, 2, 3, 4])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_reads_give_an_element_and_those_after_it_at_any_alignment(name, taps, form):
-    config = replace(CONFIGS[name], depthwise_taps=taps)
-    count, depth, width = max(1, taps), config.inp_depth, 8 * config.inp_element_bytes
+    config = replace(CONFIGS[name], depthwise_taps=taps, sliding_steps=taps == 0)
+    count, depth, width = config.neighbours, config.inp_depth, 8 * config.inp_element_bytes
     written = max(1, config.bus_bytes // config.inp_element_bytes)
     dut = Inputs(config, form)
     parts = len(dut.write.mask) // written

@@ -17,12 +17,16 @@ CONFIGS = {
     "int4 weights": replace(SMALL, wgt_width=4, wgt_bytes=64),
     "one tap": replace(SMALL, depthwise_taps=1),
     "no taps": replace(SMALL, depthwise_taps=0),
+    "not sliding": replace(SMALL, sliding_steps=False),
+    "neither": replace(SMALL, depthwise_taps=0, sliding_steps=False),
     "block 16": AcceleratorConfig.preset("base"),
 }
 
 
-def products(config: AcceleratorConfig, form: str, inp, wgt, depthwise=()) -> list[np.ndarray]:
-    """What comes out for one pair of operands a cycle; ``inp`` has one or ``taps`` elements."""
+def products(
+    config: AcceleratorConfig, form: str, inp, wgt, depthwise=(), slides=()
+) -> list[np.ndarray]:
+    """What comes out for one pair of operands a cycle; ``inp`` has one element or more."""
     dut = MatrixUnit(config, form)
     results, width = [], dut.lane_bits
 
@@ -30,6 +34,9 @@ def products(config: AcceleratorConfig, form: str, inp, wgt, depthwise=()) -> li
         for n in range(len(inp) + dut.latency):
             now = min(n, len(inp) - 1)
             ctx.set(dut.inp, bits(inp[now], config.inp_width))
+            if config.sliding:
+                ctx.set(dut.slide, slides[now] if slides else 0)
+            now = min(max(0, n - dut.ahead), len(inp) - 1)
             ctx.set(dut.wgt, bits(wgt[now], config.wgt_width))
             if config.taps:
                 ctx.set(dut.depthwise, depthwise[now] if depthwise else 0)
@@ -84,6 +91,22 @@ def test_depthwise_sums_are_exact_between_others(name, form):
     for x, w, taps, out in zip(inp, wgt, depthwise, got, strict=True):
         expected = np.einsum("tbo,to->bo", x, w[: config.taps]) if taps else x[0] @ w.T
         np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("form", ["simulation", "synthesis"])
+@pytest.mark.parametrize("name", [n for n, config in CONFIGS.items() if config.sliding])
+def test_a_product_takes_a_block_of_lanes_from_any_lane_on(name, form):
+    config = CONFIGS[name]
+    random = np.random.default_rng(5)
+    limit, block = 1 << (config.inp_width - 1), config.block
+    slides = [*range(block), *random.integers(0, block, 4).tolist()]
+    shape = (config.neighbours, config.batch, block)
+    inp = [random.integers(-limit, limit, shape) for _ in slides]
+    wgt = [random.integers(-(1 << config.wgt_width - 1), 0, (block, block)) for _ in slides]
+    got = products(config, form, inp, wgt, slides=slides)
+    for x, w, first, out in zip(inp, wgt, slides, got, strict=True):
+        run = np.concatenate([x[0], x[1]], axis=1)[:, first : first + block]
+        np.testing.assert_array_equal(out, run @ w.T)
 
 
 @pytest.mark.parametrize("form", ["simulation", "synthesis"])

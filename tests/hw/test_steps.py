@@ -128,6 +128,8 @@ BEYOND = {
     "dst of an alu step": ("alu.max.imm", (15, 0, 0), {"dst_factor_in": 1, "iter_in": 9}, 1),
     "inp": ("gemm", (0, 15, 0), {"src_factor_in": 1, "iter_in": 2}, 1),
     "a tap's inp": ("depthwise.set", (0, 13, 0), {"src_factor_in": 1, "iter_in": 2}, 1),
+    "a run's inp": ("sliding.set", (0, 15, 0), {"src_factor_in": 1, "iter_in": 2}, 1),
+    "a run's inp by elements": ("sliding.add", (0, 13, 0), {"src_factor_out": 3, "iter_out": 2}, 1),
     "inp at once": ("depthwise.add", (0, 15, 0), {}, 0),
     "wgt": ("matmul.set", (0, 0, 7), {"wgt_factor_out": 7, "iter_out": 2}, 1),
     "acc source": ("alu.add", (0, 15, 0), {"src_factor_out": 15, "iter_out": 2}, 1),

@@ -168,8 +168,8 @@ def test_a_missing_vta_key_is_refused():
         ({"wgt_bytes": 256}, r"wgt_bytes is 256, which holds fewer than two elements of 256"),
         ({"qnt_bytes": 256}, r"qnt_bytes is 256, which holds fewer than two"),
         ({"qnt_bytes": 256, "requantize": False}, None),
-        ({"acc_bytes": 1 << 20}, r"UOP.\w+ needs \d+ bits from bit \d+ on, but the encoding ends"),
-        ({"uop_bytes": 1 << 20}, r"LOAD.sram_base has 16 bits, but a scratchpad needs 18"),
+        ({"acc_bytes": 1 << 20}, r"UOP.\w+ needs \d+ bits from bit \d+ on.*smaller uop_bytes"),
+        ({"uop_bytes": 1 << 20}, r"LOAD.sram_base has 16 bits, .* 18; make uop_bytes smaller"),
         ({"inp_bytes": 1 << 24}, r"(UOP|GEMM)\.\w+ needs"),
     ],
 )  # fmt: skip

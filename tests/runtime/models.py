@@ -44,6 +44,7 @@ def hand_made() -> CompiledModel:
                 Program("program", PROGRAM_AT, program, (0,)),
                 0,
                 60,
+                60,
                 100,
                 {"tile": 2, "by": "x"},
             ),

@@ -404,8 +404,10 @@ def test_explain_says_where_every_node_runs(weft):
     assert row["nodes"] == ["conv_0"]
     assert row["where"] in ("accelerator", "cpu")
     assert row["why"]
+    assert row["bound_by"] in ("array", "bus", "padding", "dependence")
     code, out, _ = weft("explain", "model.tflite")
     assert out.startswith("conv_0 ")
+    assert "bound by " in out
 
 
 def test_disasm_prints_every_program(weft):

@@ -153,7 +153,7 @@ HOSTILE: dict[str, tuple[Callable[[dict[str, Any]], None], str]] = {
     "same name": (change_host_step(name="conv_0"), "another step has the same name"),
     "outputs": (change_host_step(outputs=["input_0"]), "its nodes do not make its outputs"),
     "nothing made": (lambda m: m["steps"].pop(), "no step makes the outputs"),
-    "format": (lambda m: m.update(format=1), "package format 1; this Weft reads 2"),
+    "format": (lambda m: m.update(format=1), "package format 1; this Weft reads 3"),
     "key": (lambda m: m["config"].update(blok=4), "unknown key 'blok', did you mean 'block'"),
 }
 

@@ -19,6 +19,7 @@ FIELDS = {
 }  # fmt: skip
 LAYER_FIELDS = {
     "name", "op", "where", "macs", "cycles", "dram_read_bytes", "dram_write_bytes",
+    "dram_compulsory_bytes",
     "bound_cycles", "bound_by", "utilization", "stalls", "seconds",
 }  # fmt: skip
 TOTALS = {
@@ -82,6 +83,9 @@ def test_the_bound_is_the_array_or_the_bus_whichever_takes_longer():
     assert (layer["bound_cycles"], layer["bound_by"]) == (12.5, "bus")
     assert layer["utilization"] == 60 / (640 * 16)
     assert (layer["dram_read_bytes"], layer["dram_write_bytes"]) == (96, 32)
+    assert layer["dram_compulsory_bytes"] == 100
+    (line,) = [line for line in str(report.Report(record())).splitlines() if "conv_0" in line]
+    assert line.split()[-1] == "1.28x"
 
 
 def test_a_simulator_without_time_reports_no_rate():

@@ -12,6 +12,7 @@ from weft.isa.ordering import DISPATCHED
 TINY = PRESETS["tiny"]
 PLAIN = replace(TINY, requantize=False, pad_value=False, overwrite=False)
 NO_TAPS = replace(TINY, depthwise_taps=0)
+NOT_SLIDING = replace(TINY, sliding_steps=False)
 SHORT = replace(TINY, token_depth=2)
 
 
@@ -70,7 +71,8 @@ STATIC = [
     Case("alu-7", word(TINY, 4, alu_opcode=7), (RESERVED, "fetch", 0)),
     Case("alu-scale-imm", word(TINY, 4, alu_opcode=5, use_imm=1), (RESERVED, "fetch", 0)),
     Case("alu-5", word(PLAIN, 4, alu_opcode=5), (RESERVED, "fetch", 0), config=PLAIN),
-    *(Case(f"matmul-{m}", word(TINY, 5, mode=m), (RESERVED, "fetch", 0)) for m in (1, 4, 7)),
+    *(Case(f"matmul-{m}", word(TINY, 5, mode=m), (RESERVED, "fetch", 0)) for m in (1, 6, 7)),
+    Case("sliding", word(NOT_SLIDING, 5, mode=4), (RESERVED, "fetch", 0), config=NOT_SLIDING),
     Case("depthwise", word(NO_TAPS, 5, mode=2), (RESERVED, "fetch", 0), config=NO_TAPS),
     *(Case(f"loadx-{t}", word(TINY, 6, memory_type=t), (RESERVED, "fetch", 0)) for t in (4, 7)),
     Case("loadx-reserved", word(TINY, 6, memory_type=2, reserved=8), (RESERVED, "fetch", 0)),
@@ -167,6 +169,8 @@ RANGES = [
             ("depthwise.set", "src", TINY.inp_depth - 2),  # the last step's taps end beyond
             ("depthwise.add", "src", TINY.inp_depth - 1),
             ("depthwise.add", "wgt", TINY.wgt_depth),
+            ("sliding.set", "src", TINY.inp_depth + 1),  # a lane of the last element
+            ("sliding.add", "wgt", TINY.wgt_depth),
             ("alu.add", "dst", TINY.acc_depth),
             ("alu.add", "src", TINY.acc_depth),
             ("alu.max.imm", "dst", TINY.acc_depth),
@@ -178,6 +182,10 @@ RANGES = [
     Case(
         "depthwise-last", f"depthwise.set uop_end=1 iter_out=2 iter_in=1 "
         f"src_factor_out={TINY.inp_depth - TINY.taps}\nfinish", None,
+    ),
+    Case(
+        "sliding-last", f"sliding.set uop_end=1 iter_out=2 iter_in=2 "
+        f"src_factor_out={TINY.inp_depth - 2} src_factor_in={TINY.block}\nfinish", None,
     ),
     *(
         Case(f"{name}-unused-{role}", f"{name} uop_end=1 iter_out=2 iter_in=1 {role}_factor_out={n}"

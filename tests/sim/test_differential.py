@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -10,6 +11,10 @@ from hypothesis import strategies as st
 
 from tests.programs import DRAM_BYTES, programs, token_programs
 from weft.isa import PRESETS, AcceleratorConfig, Instruction, InstructionSet
+from weft.sim import connect
+from weft.sim.fuzz.choices import RandomChoices
+from weft.sim.fuzz.illegal import token_program
+from weft.sim.fuzz.legal import legal_program
 from weft.sim.fuzz.outcome import assert_same, golden, on_device
 from weft.sim.fuzz.program import program_of
 
@@ -23,6 +28,58 @@ CONFIGS = {
     "narrow": replace(TINY, block=2, inp_width=4, bus_bytes=8, acc_bytes=4096),
     "wide": AcceleratorConfig(block=64, wgt_bytes=1 << 18, bus_bytes=8),
 }
+
+
+def shape(block: int, batch: int, width: int, bus_bytes: int) -> AcceleratorConfig:
+    """A machine of that shape, with small scratchpads, so that programs meet their ends."""
+    vector = block * batch * width // 8
+    return AcceleratorConfig(
+        block=block,
+        batch=batch,
+        inp_width=width,
+        wgt_width=width,
+        bus_bytes=bus_bytes,
+        uop_bytes=1024,
+        inp_bytes=128 * vector,
+        wgt_bytes=32 * block * block * width // 8,
+        acc_bytes=128 * 4 * block * batch,
+        qnt_bytes=32 * 16 * block,
+    )
+
+
+SHAPES = {
+    f"block {block}, batch {batch}, int{width}, {8 * bus_bytes} bits": shape(
+        block, batch, width, bus_bytes
+    )
+    for block, buses in {4: (8, 16), 8: (16, 32), 16: (32, 64), 32: (64, 8)}.items()
+    for batch, bus_bytes in zip((1, 2), buses, strict=True)
+    for width in (8, 4)
+}
+"""Every block, batch and width of operands, and every width of the bus."""
+TIMINGS = ({"dram_latency": 1}, {"dram_latency": 40, "stall_seed": 3})
+
+
+@pytest.mark.deep
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SHAPES)
+def test_every_shape_passes_the_same_suite(name: str):
+    config = SHAPES[name]
+    with ExitStack() as stack:
+        devices = [
+            stack.enter_context(connect(kind, config, dram_bytes=DRAM_BYTES, **options))
+            for kind, options in (("functional", {}), *(("rtl", timing) for timing in TIMINGS))
+        ]
+        for seed in range(30):
+            program = legal_program(config, RandomChoices(f"{name} {seed}"), 16, long=seed % 2)
+            wanted = golden(program)
+            assert wanted.fault is None
+            for device in devices:
+                assert_same(on_device(program, device), wanted)
+        for seed in range(10):
+            program = token_program(config, RandomChoices(f"{name} {seed}"))
+            wanted = golden(program)
+            for device in devices:
+                assert_same(on_device(program, device), wanted)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

@@ -1,0 +1,235 @@
+"""Whether a program computes what its layers mean, without running it.
+
+Every layer's marks (:mod:`.marks`) are computed twice: by the program's instructions, one after
+another, and from the layer as a whole, which knows no tiles, scratchpads or micro-ops. Each element
+that the program stores must have the mark that the layer gives it, and every one must be stored,
+once. What stands for a step is the same in both; that steps do what an operator asks is proven
+where they are chosen (:mod:`.tensorize`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..isa.config import AcceleratorConfig
+from ..isa.errors import ProgramError
+from .artifact import DramTensor, Program, Segment
+from .image import Image, Walk
+from .jobs import ContractionJob, ElementwiseJob, Job
+from .layout import packed_shape
+from .marks import (
+    CONSTANT,
+    GRANULE,
+    PAD,
+    STEP,
+    STORED,
+    Machine,
+    Marks,
+    addend,
+    alu,
+    combined,
+    mark,
+    run_marks,
+    weight_marks,
+)
+from .schedule import Range
+
+
+@dataclass(frozen=True)
+class Meaning:
+    """A layer: its name, and its job."""
+
+    name: str
+    job: Job
+
+
+def check_meaning(
+    program: Program,
+    order: Sequence[int],
+    layers: Sequence[Meaning],
+    tensors: Mapping[str, DramTensor],
+    segments: Sequence[Segment],
+    config: AcceleratorConfig,
+) -> None:
+    """Return if ``program`` computes ``layers``.
+
+    Parameters
+    ----------
+    program : Program
+        Its instructions, and the layer of each.
+    order : sequence of int
+        Positions in an order in which the instructions may run; any will do if there are no races
+        (:func:`.check.check` returns one).
+    layers : sequence of Meaning
+        What it shall compute, in order.
+    tensors : mapping
+        Where activations lie.
+    segments : sequence of Segment
+        Constant DRAM.
+    config : AcceleratorConfig
+        The hardware.
+
+    Raises
+    ------
+    ProgramError
+        With the instruction that stores something else than its layer's value, or elsewhere, or
+        the layer that lacks a value.
+    """
+    expected = _References(layers, tensors, segments, config).all()
+    end = max(base + len(values) * config.out_element_bytes for base, values in expected)
+    machine = Machine(config, segments, end)
+    seen = [np.zeros(len(values), np.int64) for _, values in expected]
+    size = config.out_element_bytes
+    for position in order:
+        instruction = program.instructions[position]
+        made = machine.run(instruction)
+        if made is None or not made[0].size:
+            continue
+        layer = program.owners[position]
+        base, values = expected[layer]
+        index = (made[0] - base) // size
+        where = f"instruction {position} ({instruction.operation}) of {layers[layer].name!r}"
+        if index.min() < 0 or index.max() >= len(values):
+            raise ProgramError(f"{where} stores outside of the layer's output")
+        wrong = np.flatnonzero(values[index] != made[1])
+        if wrong.size:
+            raise ProgramError(
+                f"{where} stores another value than the layer's to {wrong.size} elements, first "
+                f"to DRAM {int(made[0][wrong[0]]):#x}"
+            )
+        np.add.at(seen[layer], index, 1)
+    for layer, counts in zip(layers, seen, strict=True):
+        if (counts != 1).any():
+            raise ProgramError(
+                f"{layer.name!r}: {int((counts == 0).sum())} elements of its output are never "
+                f"stored, {int((counts > 1).sum())} more than once"
+            )
+
+
+class _References:
+    """The marks of every layer's output, from the layers alone."""
+
+    def __init__(
+        self,
+        layers: Sequence[Meaning],
+        tensors: Mapping[str, DramTensor],
+        segments: Sequence[Segment],
+        config: AcceleratorConfig,
+    ):
+        self.layers, self.tensors, self.config = layers, tensors, config
+        self.addresses = {segment.name: segment.address for segment in segments}
+        self.values: dict[str, Marks] = {}
+
+    def all(self) -> list[tuple[int, Marks]]:
+        """For each layer the address of its output, and its marks in the order of addresses."""
+        found: list[tuple[int, Marks]] = []
+        for layer in self.layers:
+            made = self._of(layer).reshape(-1)
+            self.values[layer.job.output] = made
+            found.append((self.tensors[layer.job.output].address, made))
+        return found
+
+    def _of(self, layer: Meaning) -> Marks:
+        if isinstance(layer.job, ContractionJob):
+            return self._contraction(layer.name, layer.job)
+        assert isinstance(layer.job, ElementwiseJob)
+        return self._elementwise(layer.name, layer.job)
+
+    def _tensor(self, name: str) -> Marks:
+        """Marks of an activation, in the order of addresses."""
+        if name in self.values:
+            return self.values[name]
+        tensor = self.tensors[name]
+        count = int(np.prod(packed_shape(tensor, self.config)[:4]))
+        return mark(GRANULE, tensor.address + np.arange(count) * self.config.inp_element_bytes)
+
+    def _records(self, name: str, index: np.ndarray) -> Marks:
+        base = self.addresses.get(f"{name}.qnt", 0)
+        return mark(CONSTANT, base + index * self.config.qnt_element_bytes)
+
+    def _contraction(self, name: str, job: ContractionJob) -> Marks:
+        layer, image, depthwise = job.layer, job.layer.image, "depthwise" in job.work.add
+        x = self._tensor(image.tensor).reshape(layer.batches, -1, *image.plane)
+        if layer.columns.lanes > 1:
+            x = run_marks(x, np.arange(layer.columns.extent), layer.columns.lanes)
+        rows = weight_marks(layer.weights.data, self.addresses[f"{name}.wgt"])
+        weights = rows if depthwise else combined(rows)[..., None]
+        shape = (layer.outputs, layer.depth, layer.rows.taps, layer.column_steps)
+        weights = np.broadcast_to(weights, (*shape, weights.shape[-1]))
+        y = np.zeros(
+            (layer.batches, layer.outputs, layer.rows.positions, layer.columns.positions), np.uint64
+        )
+        if layer.starts:
+            at = self.addresses[f"{name}.acc"]
+            each = np.arange(layer.outputs) * self.config.acc_element_bytes
+            y += mark(CONSTANT, at + each)[None, :, None, None]
+        blocks, outputs = np.array(layer.weights.inputs), np.arange(layer.outputs)
+        per_block = len(job.records) // layer.variants
+        taps = min(layer.tap_lanes, weights.shape[-1])
+        for zone in layer.zones:
+            target = (..., _slice(zone.rows), _slice(zone.columns))
+            counts = zone.taps.count, zone.steps.count
+            for d, row, column, t in np.ndindex(layer.depth, *counts, taps):
+                ky, s = row + zone.taps.start, column + zone.steps.start
+                weight = weights[:, d, ky, s, t]
+                if not weight.any():
+                    continue
+                kx = s * layer.tap_lanes + t
+                seen = _under(x, image, (zone.rows, zone.columns), (ky, kx))[:, blocks[:, d]]
+                y[target] += seen * weight[None, :, None, None]
+            record = zone.record * per_block + (outputs if per_block > 1 else 0 * outputs)
+            of_qnt = self._records(name, record)[None, :, None, None] if len(job.records) else 0
+            y[target] = mark(STORED, y[target], of_qnt)
+        return y
+
+    def _elementwise(self, name: str, job: ElementwiseJob) -> Marks:
+        plan, work = job.plan, job.plan.work
+        whole = (Range(0, plan.positions[0]), Range(0, plan.positions[1]))
+        inputs: dict[int, Marks] = {
+            region: self._tensor(image.tensor).reshape(plan.planes, *image.shape[1:3])
+            for region, image in plan.images.items()
+        }
+        values = dict(inputs)
+
+        def record(fields: Mapping[str, object] | None) -> Marks | int:
+            index = job.parameters.index(fields) if fields else None  # type: ignore[arg-type]
+            return 0 if index is None else self._records(name, np.array(index))
+
+        for act in work.acts:
+            if act.operation == "gemm.reset":
+                values[act.dst] = np.zeros((plan.planes, *plan.positions), np.uint64)
+            elif act.taps:
+                assert act.src is not None
+                image = plan.images[act.src]
+                for tap in np.ndindex(image.rows.taps, image.columns.taps):
+                    seen = _under(inputs[act.src][None], image, whole, tap)[0]
+                    values[act.dst] = values[act.dst] + addend(act.operation, seen)
+            elif act.imm is not None:
+                values[act.dst] = alu(act.operation, values[act.dst], mark(STEP, act.imm))
+            else:
+                second = values[act.src] if act.src is not None else record(act.record)
+                values[act.dst] = alu(act.operation, values[act.dst], second)  # type: ignore[arg-type]
+        return mark(STORED, values[work.result], record(work.ending.record))
+
+
+def _under(x: Marks, image: Image, positions: tuple[Range, Range], taps: tuple[int, ...]) -> Marks:
+    """The elements of ``x`` [..., rows, columns] that meet one tap of each position; outside is
+    padding."""
+    y, in_rows = _met(image.rows, positions[0], taps[0])
+    column, in_columns = _met(image.columns, positions[1], taps[1])
+    inside = in_rows[:, None] & in_columns
+    return np.where(inside, x[..., y[:, None], column], mark(PAD, image.pad))
+
+
+def _met(walk: Walk, positions: Range, tap: int) -> tuple[np.ndarray, np.ndarray]:
+    starts = np.arange(positions.start, positions.stop) * walk.stride
+    at = starts + tap * walk.dilation + walk.origin
+    inside = (at >= 0) & (at < walk.extent)
+    return np.where(inside, at, 0), inside
+
+
+def _slice(positions: Range) -> slice:
+    return slice(positions.start, positions.stop)

@@ -1,0 +1,106 @@
+"""``docs/onnx.md``: what of ONNX runs, from the catalog itself.
+
+``python -m weft.compiler.onnx.manual FILE`` writes it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import fill
+
+from ..catalog import CATALOG
+from .source import OLDEST_OPSET, onnx
+
+HEAD = """# ONNX
+
+Written by `make docs` from `compiler/catalog`; edit that, not this page.
+
+`weft run`, `explain` and `compile` take `.onnx` files as they take TFLite's, and so does
+`weft.load`. The package `onnx` reads them: `pip install 'weft[onnx]'`. Opsets {oldest} to the
+newest that the installed package knows are read; of those before 13, operators that meant something
+else then are refused.
+
+A file is checked as a whole before anything runs. What cannot be run is refused by name, all
+operators and nodes in one message.
+
+## Open shapes
+
+Symbolic extents are bound by the shapes of each call, and the network is compiled once for every
+new combination of sizes; the latest eight stay compiled. Without a call (`weft explain`,
+`weft compile`, seeded data) every symbol is 1. Where a shape depends on the *value* of an input, a
+`Reshape` to a shape that is an input for instance, that value is bound in the same way.
+
+## Quantized networks
+
+Operators between `DequantizeLinear` and `QuantizeLinear`, and QOperator nodes, become the integer
+operators that the accelerator runs: `Conv` (also depthwise), `Gemm`, `MatMul` with constant
+weights, `Add`, `Sub`, `Mul` (with a `Relu` or a `Clip` to 6 behind them), `AveragePool`,
+`GlobalAveragePool`, `MaxPool`, and what only moves elements. Activations are bytes with one scale;
+unsigned ones are moved down by 128. Weights are signed bytes with zero point 0, per tensor or per
+channel.
+
+Rounding: the accumulator is exact and is requantized in two roundings, whose first one has as many
+bits below the last place as the accumulator certainly has to spare. ONNX rounds the real value
+once, ties to even; the results differ, by one in the last place, only within about `2**-guard` of a
+tie. A sum of two tensors first rounds both to a common scale of 20 more bits. The product of two
+activations is rounded as ONNX says, on the host. Reference implementations compute the float graph
+in single precision, whose own sums decide what happens next to a tie.
+
+## Operators
+
+*Native* are loop nests, compiled for the CPU. The others are numpy's: they move elements, search or
+sort. *Composed* operators are built from those, as ONNX's own schemas say.
+"""
+
+TAIL = """
+`Constant` is any tensor of numbers. `If` takes a condition that is known when shapes are, and its
+branch stands for it. Functions of the model are put in place. Elements are `float16`, `float`,
+`double`, integers of 8 to 64 bits, signed or not, and truth values; half precision is computed in
+single.
+
+[onnx-tests.md](onnx-tests.md) lists what ONNX's own tests of single operators say.
+"""
+
+
+OUT_OF_REACH = frozenset(("Bernoulli", "SequenceMap"))
+"""Operators that are composed of random numbers or of sequences, which a graph does not have."""
+
+
+def composed() -> list[str]:
+    """Operators that ONNX's schemas compose of others, and the catalog does not have."""
+    schemas = onnx().defs.get_all_schemas()
+    return sorted(
+        schema.name
+        for schema in schemas
+        if schema.domain == ""
+        and schema.name not in CATALOG
+        and (schema.has_function or schema.has_context_dependent_function)
+        and not schema.deprecated
+        and schema.name not in OUT_OF_REACH
+    )
+
+
+def manual() -> str:
+    """The page."""
+    native = sorted(kind for kind, row in CATALOG.items() if row.native)
+    numpy = sorted(kind for kind, row in CATALOG.items() if not row.native)
+    rows = (("Native", native), ("By numpy", numpy), ("Composed", composed()))
+    text = HEAD.format(oldest=OLDEST_OPSET)
+    for title, kinds in rows:
+        names = fill(", ".join(f"`{kind}`" for kind in kinds), 100, break_on_hyphens=False)
+        text += f"\n**{title}** ({len(kinds)}):\n{names}\n"
+    return text + TAIL
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Write the page."""
+    (path,) = sys.argv[1:] if arguments is None else arguments
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    Path(path).write_text(manual())
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""The steps of a contraction: which micro-ops and loops a chunk takes in each zone."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+
+from .boxes import consecutive
+from .chunks import Chunk
+from .emit import Action, Span, Uops
+from .schedule import part
+from .tiling import Extents, Layer, box_rows, row_length
+from .work import Contraction
+from .zones import Zone
+
+
+class Steps:
+    """Makes the steps of chunks.
+
+    Parameters
+    ----------
+    work : Contraction
+        The operations.
+    layer, need : Layer, Extents
+        Its extents, and those of a full tile.
+    """
+
+    def __init__(self, work: Contraction, layer: Layer, need: Extents):
+        self.work, self.layer, self.need = work, layer, need
+
+    def zones(self, chunk: Chunk, acc: Span) -> list[tuple[Zone, Span]]:
+        """The zones of the chunk's stripe, each with its accumulators: dense, in this order."""
+        found: list[tuple[Zone, Span]] = []
+        at = 0
+        for whole in self.layer.zones:
+            zone = whole.within(chunk.stripe, chunk.columns)
+            if zone is not None:
+                count = chunk.blocks.count * zone.rows.count * zone.columns.count
+                found.append((zone, part(acc, at, count)))
+                at += count
+        return found
+
+    def blocks(self, chunk: Chunk) -> tuple[int, ...]:
+        """The input blocks of a chunk."""
+        reach = slice(chunk.depth.start, chunk.depth.stop)
+        inputs = self.layer.weights.inputs[chunk.blocks.start : chunk.blocks.stop]
+        return tuple(sorted({b for row in inputs for b in row[reach]}))
+
+    def weights(self, chunk: Chunk) -> tuple[int, int, int, int]:
+        """Extents of the chunk's weights in the scratchpad, dense."""
+        shape = self.layer.weights.data.shape
+        counts = (chunk.blocks.count, chunk.depth.count, chunk.taps.count, shape[3])
+        kept = [min(c, extent) for c, extent in zip(counts, shape, strict=False)]
+        return kept[0], kept[1], kept[2], kept[3]
+
+    def of(self, chunk: Chunk, inp: Span, wgt: Span, acc: Span) -> list[Action]:
+        """The steps of a chunk, zone by zone, given what lies where."""
+        return [
+            action
+            for zone, target in self.zones(chunk, acc)
+            for action in self._in_zone(chunk, zone, inp, wgt, target)
+        ]
+
+    def _in_zone(self, chunk: Chunk, zone: Zone, inp: Span, wgt: Span, acc: Span) -> list[Action]:
+        taps = zone.taps.common(chunk.taps)
+        if taps is None:
+            return []
+        # Whether no chunk of the tile has come before that takes taps of this zone.
+        fresh = chunk.depth.start == 0 and chunk.taps.start <= zone.taps.start
+        bound = _Bound(chunk, replace(zone, taps=taps), inp, wgt, acc)
+        walk = self._nested(bound) or self._walk(bound)
+        reads = (
+            *self._inputs(chunk, inp),
+            part(wgt, 0, math.prod(self.weights(chunk))),
+            acc,
+        )
+
+        def step(operation: str, run: _Run) -> Action:
+            if operation == "gemm.reset":
+                loops = {n: v for n, v in run.loops.items() if n[:3] not in ("src", "wgt")}
+                return Action(operation, loops, (), (acc,), walk.uops, run.part)
+            return Action(operation, run.loops, reads, (acc,), walk.uops, run.part)
+
+        if not fresh or self.layer.starts:
+            return [step(self.work.add, walk.whole)]
+        actions = [step(operation, walk.head) for operation in self.work.first]
+        return actions if walk.rest is None else [*actions, step(self.work.add, walk.rest)]
+
+    def _inputs(self, chunk: Chunk, inp: Span) -> tuple[Span, ...]:
+        """What a chunk reads of each plane in the scratchpad."""
+        layer, need = self.layer, self.need
+        length = row_length(layer.columns, chunk.columns.count)
+        stride = 1 if need.skips_rows else layer.rows.stride
+        first = (chunk.stripe.start - chunk.rows.start) * stride * length
+        rows = box_rows(layer.rows, chunk.stripe.count, chunk.taps.count, need.skips_rows)
+        size, pitch = rows * length + layer.overhang, need.box_rows * need.box_columns
+        return tuple(part(inp, i * pitch + first, size) for i in range(len(self.blocks(chunk))))
+
+    def _walk(self, at: _Bound) -> _Walk:
+        """One micro-op for each tap, input block and output block; loops over the positions.
+
+        Behind the first of each output block, all of one output block stand together: as long as
+        steps stay with an accumulator, loads may write its neighbours.
+        """
+        chunk, zone, layer, need = at.chunk, at.zone, self.layer, self.need
+        rows, columns = zone.rows.count, zone.columns.count
+        planes, extent = self.blocks(chunk), self.weights(chunk)
+        apart = layer.tap_lanes * layer.columns.dilation // layer.columns.lanes
+        length = row_length(layer.columns, chunk.columns.count)
+        down = (1 if need.skips_rows else layer.rows.stride) * length
+        row = length * (1 if need.skips_rows else layer.rows.dilation)
+        corner = (
+            at.inp.start
+            + (zone.rows.start - chunk.rows.start) * down
+            + (zone.columns.start - chunk.columns.start) * layer.columns.stride
+        )
+        uops: list[tuple[int, int, int]] = []
+        outputs = chunk.blocks.count
+        for d in range(chunk.depth.count):
+            for ky in range(zone.taps.start - chunk.taps.start, zone.taps.stop - chunk.taps.start):
+                for kx in range(zone.steps.start, zone.steps.stop):
+                    for o in range(outputs):
+                        block = layer.weights.inputs[chunk.blocks.start + o][chunk.depth.start + d]
+                        plane = planes.index(block) * need.box_rows * need.box_columns
+                        weight = 0
+                        for i, n in zip((o, d, ky, kx), extent, strict=True):
+                            weight = weight * n + (i if n > 1 else 0)
+                        uops.append((at.acc.start + o * rows * columns,
+                                     corner + plane + ky * row + kx * apart,
+                                     at.wgt.start + weight))  # fmt: skip
+        rest = [uop for o in range(outputs) for uop in uops[outputs + o :: outputs]]
+        loops = {
+            "iter_out": rows,
+            "iter_in": columns,
+            "dst_factor_out": columns if rows > 1 else 0,
+            "dst_factor_in": 1 if columns > 1 else 0,
+            "src_factor_out": down if rows > 1 else 0,
+            "src_factor_in": layer.columns.stride if columns > 1 else 0,
+        }
+        count = len(uops)
+        return _Walk(
+            (*uops[:outputs], *rest),
+            _Run(loops, (0, outputs)),
+            _Run(loops, (outputs, count)) if count > outputs else None,
+            _Run(loops, (0, count)),
+        )
+
+    def _nested(self, at: _Bound) -> _Walk | None:
+        """Loops over output blocks and input blocks instead of micro-ops; None unless there is one
+        position and one tap."""
+        chunk, zone, layer = at.chunk, at.zone, self.layer
+        several = (zone.rows, zone.columns, chunk.taps, zone.steps)
+        if max(r.count for r in several) > 1 or layer.column_steps > 1 or not layer.dense:
+            return None
+        if not consecutive(self.blocks(chunk)):
+            return None
+        outputs, depth, _, _ = self.weights(chunk)
+        pitch, weight = self.need.box_rows * self.need.box_columns, int(depth > 1)
+
+        def run(first: int, trips: int) -> _Run:
+            loops = {
+                "iter_out": chunk.blocks.count,
+                "iter_in": trips,
+                "dst_factor_out": int(chunk.blocks.count > 1),
+                "src_factor_in": pitch if trips > 1 else 0,
+                "wgt_factor_out": depth if outputs > 1 else 0,
+                "wgt_factor_in": weight if trips > 1 else 0,
+            }
+            return _Run(loops, (first, first + 1))
+
+        dst, src, wgt = at.acc.start, at.inp.start, at.wgt.start
+        count = chunk.depth.count
+        uops = ((dst, src, wgt), (dst, src + pitch, wgt + weight))
+        rest = run(1, count - 1) if count > 1 else None
+        return _Walk(uops[: min(count, 2)], run(0, 1), rest, run(0, count))
+
+
+@dataclass(frozen=True)
+class _Bound:
+    """A chunk in a zone, with what lies where; the zone's taps are those of the chunk."""
+
+    chunk: Chunk
+    zone: Zone
+    inp: Span
+    wgt: Span
+    acc: Span
+
+
+@dataclass(frozen=True)
+class _Run:
+    """Loops, and the micro-ops in them."""
+
+    loops: dict[str, int]
+    part: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """A sequence of micro-ops, and how to run the first of each accumulator, the others, all."""
+
+    uops: Uops
+    head: _Run
+    rest: _Run | None
+    whole: _Run
