@@ -1,6 +1,8 @@
 """How fast the RTL simulates, and what it costs to start: run it on a quiet machine.
 
-Three figures in cycles per second of CPU time, taken in turns within one run:
+Three figures in cycles per second of CPU time, taken in turns within one run, of which the best and
+the median count. A model is as much code as a core's nearest cache holds, so that who shares the
+core halves the speed at times: the best round is the least disturbed.
 
 whole
     A program that keeps the array busy while tiles are loaded and stored, as a convolution does.
@@ -45,7 +47,7 @@ def cpu_seconds(work: Callable[[], object]) -> float:
 
 
 def simulation(config: AcceleratorConfig, cycles: int, rounds: int) -> dict[str, float]:
-    """The three speeds, medians of ``rounds``, and how busy the array was."""
+    """The three speeds, best and median of ``rounds``, and how busy the array was."""
     speeds: dict[str, list[float]] = {"whole": [], "array": [], "bare": []}
     with RtlDevice(config) as whole, RtlDevice(config) as alone:
         count = Exercise(whole).tiles(max(4, cycles // (ROWS * TAPS)))
@@ -60,8 +62,9 @@ def simulation(config: AcceleratorConfig, cycles: int, rounds: int) -> dict[str,
             ):
                 simulated = result.cycles if name == "whole" else cycles
                 speeds[name].append(simulated / cpu_seconds(work))
-    figures = {f"{name}_cycles_per_second": statistics.median(s) for name, s in speeds.items()}
-    return figures | {"array_busy": result.counters["gemm_steps"] / result.cycles}
+    best = {f"{name}_cycles_per_second": max(s) for name, s in speeds.items()}
+    median = {f"{name}_median": statistics.median(s) for name, s in speeds.items()}
+    return best | median | {"array_busy": result.counters["gemm_steps"] / result.cycles}
 
 
 def cold_build(config: AcceleratorConfig) -> dict[str, float]:
@@ -113,7 +116,7 @@ def warm_start(config: AcceleratorConfig) -> dict[str, float]:
 
 
 def functional(config: AcceleratorConfig, rounds: int) -> dict[str, float]:
-    """Speed, the median of ``rounds``, and the start of a process without a cache and with one."""
+    """Speed, the best of ``rounds``, and the start of a process without a cache and with one."""
     with connect("functional", config) as device:
         count, macs = Exercise(device).gemm((1 << 14) - 1)
         device.run(STREAM, count)
@@ -125,7 +128,7 @@ def functional(config: AcceleratorConfig, rounds: int) -> dict[str, float]:
         " started = time.process_time(); device = connect('functional', config);"
         " device.run(STREAM, Exercise(device).gemm(1)[0]); print(time.process_time() - started)"
     )
-    figures = {"functional_macs_per_second": statistics.median(speeds)}
+    figures = {"functional_macs_per_second": max(speeds)}
     with tempfile.TemporaryDirectory() as cache:
         for name in ("cold", "warm"):
             done = subprocess.run(
@@ -144,8 +147,8 @@ def main() -> int:
     """Measure and print."""
     parser = argparse.ArgumentParser(description="speed of the RTL simulation")
     parser.add_argument("--hw", default="base", help="a preset (default base)")
-    parser.add_argument("--cycles", type=int, default=1_000_000, help="of each measurement")
-    parser.add_argument("--rounds", type=int, default=5, help="of which the median counts")
+    parser.add_argument("--cycles", type=int, default=300_000, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=15, help="of which the best counts")
     parser.add_argument("--json", action="store_true", help="machine-readable output")
     options = parser.parse_args()
     config = AcceleratorConfig.preset(options.hw)
@@ -168,8 +171,9 @@ def main() -> int:
         ("array", "the array alone, with DRAM and bus rules"),
         ("bare", "the same, Verilator alone"),
     ):
-        speed = figures[f"{name}_cycles_per_second"] / 1e6
-        print(f"  {name:12} {speed:8.2f} million cycles per CPU second  ({what.format(**figures)})")
+        best, median = figures[f"{name}_cycles_per_second"], figures[f"{name}_median"]
+        print(f"  {name:12} {best / 1e6:8.2f} million cycles per CPU second  "
+              f"(median {median / 1e6:.2f}; {what.format(**figures)})")  # fmt: skip
     print(f"  functional   {figures['functional_macs_per_second'] / 1e9:8.1f} GMAC per CPU second"
           "  (starts in {functional_warm_seconds:.2f} s of CPU time, {functional_cold_seconds:.2f} "
           "without a cache)".format(**figures))  # fmt: skip

@@ -162,14 +162,13 @@ class _Lanes:
         Returns how many; they are those of an element.
         """
         element, batch, lane = place.indices
-        match lane:
-            case Binary("mod", run, Const(value=int(length))):
-                form = affine(run)
-            case _:
-                form, length = None, 0
-        along = [n for n in form.indices if n in self.pattern.lanes] if form else []
-        whole = any(node == Binary("div", lane.a, lane.b) for node in walk(element)) if along else 0
-        if not whole or len(along) > 1 or length != image.columns.lanes:
+        along: list[str] = []
+        if isinstance(lane, Binary) and lane.op == "mod" and lane.b == Const(image.columns.lanes):
+            form = affine(lane.a)
+            along = [n for n in form.indices if n in self.pattern.lanes] if form else []
+            if Binary("div", lane.a, lane.b) not in walk(element):
+                along = []
+        if len(along) != 1:
             raise Refusal("a step reads no run of lanes")
         if image.columns.loop is None or image.columns.dilation != 1:
             raise Refusal("a step reads neighbouring lanes, and the taps are no neighbours")

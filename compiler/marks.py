@@ -10,6 +10,8 @@ of the same products, in whatever order, have the same mark, and others, but for
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 
 import numpy as np
 
@@ -17,7 +19,10 @@ from ..isa.config import AcceleratorConfig
 from ..isa.formats import UOP_BYTES, uop_layout
 from ..isa.instructions import Instruction, InstructionSet, Operation
 from ..isa.memories import MEMORIES, Engine, MemoryType
+from ..isa.nest import Load, walk
+from .affine import affine
 from .artifact import Segment
+from .unify import Pattern, patterns
 
 Marks = np.ndarray
 """``uint64``; arithmetic wraps."""
@@ -63,6 +68,50 @@ def run_marks(elements: Marks, lanes: np.ndarray, block: int) -> Marks:
     at, within = lanes // block, lanes % block
     first, last = elements[..., at], elements[..., np.minimum(at + 1, elements.shape[-1] - 1)]
     return np.where(within == 0, first, mark(STEP, within, first, last))
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the meaning of a step on weights says of its operands.
+
+    Attributes
+    ----------
+    products : bool
+        Whether there are any; without, the accumulator is cleared.
+    adds : bool
+        Whether they are added to what is there.
+    taps : int
+        Neighbouring elements, each times its own row of weights; 0 for one element times all rows.
+    lanes : int
+        What ``src`` counts in the inner loop: lanes of so many to an element, 1 for elements.
+    """
+
+    products: bool
+    adds: bool
+    taps: int
+    lanes: int
+
+
+@lru_cache(maxsize=256)
+def forms(config: AcceleratorConfig) -> Mapping[str, Form]:
+    """The form of every operation that writes accumulators, by name."""
+    return {
+        pattern.operation.name: _form(pattern, config)
+        for pattern in patterns(config)
+        if pattern.target.buffer == "acc"
+    }
+
+
+def _form(pattern: Pattern, config: AcceleratorConfig) -> Form:
+    inputs = [n for n in walk(pattern.value) if isinstance(n, Load) and n.buffer == "inp"]
+    adds = pattern.target in walk(pattern.value)
+    if not inputs:
+        return Form(False, adds, 0, 1)
+    element = affine(inputs[0].indices[0])
+    if element is None:  # a division: a lane of a run that begins anywhere
+        return Form(True, adds, 0, config.block)
+    along = [name for name in element.indices if name in pattern.lanes]
+    return Form(True, adds, pattern.lanes[along[0]] if along else 0, 1)
 
 
 class Machine:
@@ -176,17 +225,16 @@ class Machine:
         words = self.uops[operands.get("uop_bgn", 0) : operands.get("uop_end", 0)].astype(np.int64)
         if not words.size:
             return
-        acc, name = self.pads["acc"], operation.name
-        lanes = self.config.block if name.startswith("sliding") else 1
+        acc, form = self.pads["acc"], forms(self.config)[operation.name]
         dst, wgt = (self._walk(words, name, operands) for name in ("dst", "wgt"))
-        src = self._walk(words, "src", operands, lanes)
-        if name == "gemm.reset":
-            acc[dst] = 0
-        elif operation.format.name == "ALU":
+        src = self._walk(words, "src", operands, form.lanes)
+        if operation.format.name == "ALU":
             self._alu(operation, operands, dst, src)
+        elif not form.products:
+            acc[dst] = 0
         else:
-            if name.startswith("depthwise"):
-                taps = np.arange(self.config.taps)
+            if form.taps:
+                taps = np.arange(form.taps)
                 values = (self.pads["inp"][src[:, None] + taps] * self.rows[wgt][:, taps]).sum(
                     axis=1, dtype=np.uint64
                 )
@@ -194,25 +242,30 @@ class Machine:
                 used = np.unique(wgt)
                 whole = np.zeros(int(used[-1]) + 1, np.uint64)
                 whole[used] = combined(self.rows[used])
-                values = run_marks(self.pads["inp"], src, lanes) * whole[wgt]
-            if name.endswith(".set"):
-                acc[dst] = values
-            else:
+                values = run_marks(self.pads["inp"], src, form.lanes) * whole[wgt]
+            if form.adds:
                 np.add.at(acc, dst, values)
+            else:
+                acc[dst] = values
 
     def _alu(
         self, operation: Operation, operands: Mapping[str, int], dst: np.ndarray, src: np.ndarray
     ) -> None:
         acc, name = self.pads["acc"], operation.name
-        of_records = name in ("alu.scale", "alu.requantize")
         if operation.fixed["use_imm"]:
-            acc[dst] = alu(name, acc[dst], mark(STEP, operands.get("imm", 0)))
-        elif of_records:
-            acc[dst] = alu(name, acc[dst], self.pads["qnt"][src])
-        elif name in SUMS:
-            np.add.at(acc, dst, addend(name, acc[src]))
+            source, src = mark(STEP, operands.get("imm", 0))[None], np.zeros_like(src)
+        elif name in ("alu.scale", "alu.requantize"):
+            source = self.pads["qnt"]
         else:
-            acc[dst] = alu(name, acc[dst], acc[src])
+            source = acc
+        apart = source is not acc or not np.intersect1d(dst, src).size
+        if apart and name in SUMS:
+            np.add.at(acc, dst, addend(name, source[src]))
+        elif apart and len(np.unique(dst)) == len(dst):
+            acc[dst] = alu(name, acc[dst], source[src])
+        else:  # a step sees what those before it wrote
+            for to, at in zip(dst[:, None], src[:, None], strict=True):
+                acc[to] = alu(name, acc[to], source[at])
 
     def _walk(
         self, words: np.ndarray, operand: str, operands: Mapping[str, int], lanes: int = 1
@@ -227,7 +280,8 @@ class Machine:
 
 
 SUMS = ("alu.add", "alu.max", "alu.min")
-"""Operations on two accumulators whose order does not matter; their marks are sums."""
+"""Operations on two accumulators whose order does not matter; their marks are sums. So nothing is
+seen of the order in which one of them stands beside another."""
 
 
 def addend(name: str, value: Marks) -> Marks:

@@ -31,6 +31,7 @@ from .marks import (
     addend,
     alu,
     combined,
+    forms,
     mark,
     run_marks,
     weight_marks,
@@ -151,12 +152,13 @@ class _References:
         return mark(CONSTANT, base + index * self.config.qnt_element_bytes)
 
     def _contraction(self, name: str, job: ContractionJob) -> Marks:
-        layer, image, depthwise = job.layer, job.layer.image, "depthwise" in job.work.add
+        layer, image = job.layer, job.layer.image
+        by_rows = forms(self.config)[job.work.add].taps > 0
         x = self._tensor(image.tensor).reshape(layer.batches, -1, *image.plane)
         if layer.columns.lanes > 1:
             x = run_marks(x, np.arange(layer.columns.extent), layer.columns.lanes)
         rows = weight_marks(layer.weights.data, self.addresses[f"{name}.wgt"])
-        weights = rows if depthwise else combined(rows)[..., None]
+        weights = rows if by_rows else combined(rows)[..., None]
         shape = (layer.outputs, layer.depth, layer.rows.taps, layer.column_steps)
         weights = np.broadcast_to(weights, (*shape, weights.shape[-1]))
         y = np.zeros(

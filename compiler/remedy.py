@@ -20,8 +20,8 @@ EXTENSIONS = ("requantize", "pad_value", "overwrite")
 GROWTH = 6
 """Doublings of a scratchpad that are tried."""
 OF_MODELS = (
-    ("a copy", "none is needed; it moves no data on the device"),
-    ("changes nothing", "none is needed; it moves no data on the device"),
+    ("a copy", "nothing has to change; it moves no data on the device"),
+    ("changes nothing", "nothing has to change; it moves no data on the device"),
     ("asked to run on the cpu", "ask for the accelerator"),
     ("no form in integers", "a model that does it in integers, or leaves it to the host"),
     ("not i8", "a model whose tensors are int8"),

@@ -295,7 +295,7 @@ class AcceleratorConfig:
         that are unknown or missing raise :class:`ConfigError`.
         """
         rest = {k: v for k, v in mapping.items() if k not in ("TARGET", "HW_VER")}
-        values: dict[str, int] = {}
+        values: dict[str, Any] = {}
         for key, name in _VTA_KEYS.items():
             exponent = rest.pop(key, None)
             if not isinstance(exponent, int) or not 0 <= exponent < 32:

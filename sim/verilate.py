@@ -61,8 +61,13 @@ GENERATED, VERILATED = 0.3, 0.35
 COMPILE_SECONDS = 15.0
 """What progress is shown by while the compiler says nothing."""
 
-NOTING_FLAGS = ("-O1", "-fprofile-update=single")
-"""For a library in training, which one thread runs for a moment only."""
+NOTING_FLAGS = (
+    *("-fprofile-update=single", "-fno-tree-pre", "-fno-gcse", "-fno-gcse-after-reload"),
+    *("-fno-schedule-insns2", "-fno-tree-slp-vectorize", "-fno-tree-loop-vectorize"),
+)
+"""For a library in training, which one thread runs for a moment only: without what takes long and
+comes after the counters. What comes before must be as in the second compilation, or the profile
+does not fit."""
 TRAINED = ("-fprofile-partial-training", "-Wno-missing-profile")
 """What has not run in training is compiled for speed nevertheless."""
 COVERAGE_FLAGS = ("--coverage-line", "--coverage-toggle", "-Wno-UNOPTFLAT")
@@ -139,7 +144,9 @@ def build(
                 _verilate(verilator, text, bus_bytes, counters, work, kind)
                 tick = _ticker(report)
                 if train is not None and compiler.is_gcc:
-                    noting = replace(kind, level=(f"-fprofile-generate={work}", *NOTING_FLAGS))
+                    noting = replace(
+                        kind, level=(*kind.level, f"-fprofile-generate={work}", *NOTING_FLAGS)
+                    )
                     _compile(verilator, compiler, work, runtime, tick, noting)
                     train(work / "weft.so")
                     kind = replace(kind, level=(*kind.level, f"-fprofile-use={work}", *TRAINED))

@@ -26,7 +26,7 @@ NETWORKS = (
     "mobilenetv2_035_160",
 )
 PRESETS = ("base", "vta", "edge", "big", "tiny")
-ON_HOST = {"Reshape", "Softmax", "Reshape+Softmax"}
+ON_HOST = {"Reshape", "Softmax"}
 """What is left to the host in these networks."""
 
 pytestmark = needs_shared
@@ -46,7 +46,8 @@ def assert_bit_exact(name: str, preset: str, on: str, count: int | None) -> None
     config = AcceleratorConfig.preset(preset)
     graph = weft.load(model_path(name)).graph
     model = compile_graph(graph, config)
-    assert {s.op for s in model.steps if not isinstance(s, AcceleratorStep)} <= ON_HOST
+    hosts = [s.op for s in model.steps if not isinstance(s, AcceleratorStep)]
+    assert {op for ops in hosts for op in ops.split("+")} <= ON_HOST
     x, expected = samples(name)
     (source,), (target,) = graph.inputs, graph.outputs
     with connect(on, config, dram_bytes=max(1 << 22, model.dram_bytes)) as device:
@@ -68,7 +69,7 @@ def test_a_residual_network_on_every_preset(preset):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("preset", PRESETS[1:])
-@pytest.mark.parametrize("name", NETWORKS[1:])
+@pytest.mark.parametrize("name", NETWORKS[1:-1])  # the last one has no other kinds of layers
 def test_a_network_on_every_preset(name, preset):
     assert_bit_exact(name, preset, "functional", 1)
 

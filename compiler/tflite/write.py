@@ -14,6 +14,7 @@ from ...isa.nest import BOOL, F32, F64, I8, I16, I32, I64, U8, U16, U32
 from ..graph import (
     Add,
     AveragePool2D,
+    Call,
     Conv2D,
     DepthwiseConv2D,
     FullyConnected,
@@ -217,7 +218,7 @@ _OPTIONS: dict[type, tuple[str, str, Callable[[Node, Mapping[str, Tensor]], dict
 
 
 def _activation(node: Node) -> dict[str, Any]:
-    assert not isinstance(node.op, Reshape | Softmax | Opaque)
+    assert not isinstance(node.op, Reshape | Softmax | Opaque | Call)
     return {"FusedActivationFunction": ACTIVATIONS[node.op.activation]}
 
 

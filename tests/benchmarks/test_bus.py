@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 
-from benchmarks.bus import LEAST, MOVES, config_of, measure, one_element_load
+from benchmarks.bus import LEAST, MOVES, measure, one_element_load
+from weft.isa import PRESETS
 from weft.sim import connect
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("bus_bytes", "block"), [(8, 4), (16, 8), (32, 4)])
+@pytest.mark.parametrize(
+    ("bus_bytes", "block"), [(16, 8), (32, 4), pytest.param(8, 4, marks=pytest.mark.deep)]
+)
 def test_long_moves_use_nearly_every_beat(bus_bytes, block):
     figures = measure(bus_bytes, block)
     assert {name: figures[name] for name in MOVES if figures[name] < LEAST} == {}
@@ -17,6 +20,5 @@ def test_long_moves_use_nearly_every_beat(bus_bytes, block):
 
 @pytest.mark.slow
 def test_one_element_loads_take_two_beats_each():
-    config = config_of(8, 16)
-    with connect("rtl", config, dram_bytes=1 << 22, dram_latency=60) as device:
+    with connect("rtl", PRESETS["vta"], dram_bytes=1 << 22, dram_latency=60) as device:
         assert one_element_load(device) <= 2.1

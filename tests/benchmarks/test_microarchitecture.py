@@ -9,8 +9,11 @@ import pytest
 from benchmarks.microarchitecture import ROWS, Bench, Row
 from weft.isa import PRESETS
 
-SHORT = {"load-acc": 2.4}
-"""Rows that do not reach their goals, and what they reach."""
+SHORT = {"load-acc": 2.4, "token": 21}
+"""Rows that do not reach their goals, and what they reach. ``token``: accumulators are read two
+cycles before they are written, for the sake of the clock."""
+OTHER_MACHINES = {"first-wide": pytest.mark.deep}
+"""Rows that need a machine of their own, which takes a minute to compile."""
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +23,10 @@ def bench() -> Iterator[Bench]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize(
+    "row",
+    [pytest.param(row, id=row.name, marks=OTHER_MACHINES.get(row.name, ())) for row in ROWS],
+)
 def test_a_mechanism_takes_no_more_cycles_than_it_may(row: Row, bench: Bench):
     assert row.measure(bench) <= SHORT.get(row.name, row.most)
 

@@ -8,6 +8,9 @@ from tests.compiler.compiled import BATCHED, SERIAL, TINY
 from tests.compiler.mutations import Subject, outcomes
 from tests.networks import NetworkBuilder, every_operator
 from weft.compiler.graph import Graph
+from weft.compiler.marks import Machine
+from weft.isa import Instruction
+from weft.isa.formats import uop_layout
 
 
 def small() -> Graph:
@@ -39,3 +42,20 @@ def _expect_no_holes(subjects: list[Subject], count: int, capsys) -> None:
     assert sum(row.total() for row in table.values()) == count
     assert not holes, "\n".join(holes)
     assert all(sum(n for what, n in row.items() if what != "harmless") for row in table.values())
+
+
+@pytest.mark.parametrize("operation", ["alu.add", "alu.mul", "alu.max"])
+def test_a_step_sees_what_those_before_it_wrote(operation):
+    def after(*groups: tuple[tuple[int, int], ...]) -> list[int]:
+        machine = Machine(TINY, [], 0)
+        layout = uop_layout(TINY)
+        for group in groups:
+            words = [layout.encode({"dst": d, "src": s, "wgt": 0}) for d, s in group]
+            machine.uops[: len(words)] = words
+            trips = {"uop_bgn": 0, "uop_end": len(words), "iter_out": 1, "iter_in": 1}
+            machine.run(Instruction(operation, trips))
+        return machine.pads["acc"][:3].tolist()
+
+    assert after(((1, 0), (2, 1))) == after(((1, 0),), ((2, 1),))
+    assert after(((1, 0), (2, 1))) != after(((2, 1), (1, 0)))
+    assert after(((1, 0), (1, 0))) == after(((1, 0),), ((1, 0),))

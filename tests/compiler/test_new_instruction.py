@@ -33,7 +33,7 @@ def adding(config: AcceleratorConfig, lanes: tuple[Expr, ...]) -> Expr:
 
 @pytest.fixture
 def with_depthwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two more modes of MATMUL."""
+    """Two more modes of MATMUL, of those that nobody has."""
     made = [
         Operation(
             name,
@@ -45,8 +45,8 @@ def with_depthwise(monkeypatch: pytest.MonkeyPatch) -> None:
             "overwrite",
         )
         for name, mode, value in (
-            ("depthwise.set", 3, taps_by_lanes),
-            ("depthwise.add", 4, adding),
+            ("neighbours.set", 6, taps_by_lanes),
+            ("neighbours.add", 7, adding),
         )
     ]
     monkeypatch.setattr(instructions, "OPERATIONS", (*instructions.OPERATIONS, *made))
@@ -65,12 +65,15 @@ def with_depthwise(monkeypatch: pytest.MonkeyPatch) -> None:
 )
 @pytest.mark.parametrize("base", [TINY, SMALL], ids=["tiny", "small"])
 def test_a_depthwise_instruction_is_used(base, shape, size, options, steps):
-    config = replace(base, token_depth=101)  # no other test has this one: nothing is remembered
+    # No other test has this one: nothing is remembered. Without taps of its own it has the test's.
+    config = replace(base, token_depth=101, depthwise_taps=0)
     graph = single("depthwise", shape, size, **options)
     model = compile_graph(graph, config)
     (step,) = model.steps
     assert isinstance(step, AcceleratorStep)
-    assert {i.operation for i in step.instructions} & {"depthwise.set", "gemm"} == {"depthwise.set"}
+    assert {i.operation for i in step.instructions} & {"neighbours.set", "gemm"} == {
+        "neighbours.set"
+    }
     assert steps // 2 < step.choices["steps"] <= steps  # along borders they may be fewer
     inputs = random_inputs(graph)
     expected = compile_nodes(graph, graph.nodes).run(inputs)
@@ -80,7 +83,7 @@ def test_a_depthwise_instruction_is_used(base, shape, size, options, steps):
 
 @pytest.mark.usefixtures("with_depthwise")
 def test_an_average_needs_no_one_hot_weights_then():
-    config = replace(TINY, token_depth=101)
+    config = replace(TINY, token_depth=101, depthwise_taps=0)
     graph = single("average_pool", (1, 6, 6, 5), 3, padding="valid")
     model = compile_graph(graph, config)
     assert model.steps[0].choices["steps"] == 2 * 4 * 4 * 3

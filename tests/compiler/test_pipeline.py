@@ -243,7 +243,7 @@ def test_compulsory_bytes_are_each_tensor_once(model):
 
 def test_neighbours_on_the_host_share_a_step(model):
     hosts = [step for step in model.steps if isinstance(step, HostStep)]
-    assert [step.op for step in hosts] == ["Reshape", "Softmax"]
+    assert [step.op for step in hosts] == ["Softmax"], "a reshape before a product is no step"
     n = NetworkBuilder()
     n.softmax(n.reshape(n.input(1, 2, 2, 3), 1, 12))
     (step,) = compile_graph(n.graph(), TINY).steps

@@ -11,8 +11,7 @@ from weft.isa.ordering import DISPATCHED
 
 TINY = PRESETS["tiny"]
 PLAIN = replace(TINY, requantize=False, pad_value=False, overwrite=False)
-NO_TAPS = replace(TINY, depthwise_taps=0)
-NOT_SLIDING = replace(TINY, sliding_steps=False)
+ALIGNED = replace(TINY, depthwise_taps=0, sliding_steps=False)
 SHORT = replace(TINY, token_depth=2)
 
 
@@ -72,8 +71,8 @@ STATIC = [
     Case("alu-scale-imm", word(TINY, 4, alu_opcode=5, use_imm=1), (RESERVED, "fetch", 0)),
     Case("alu-5", word(PLAIN, 4, alu_opcode=5), (RESERVED, "fetch", 0), config=PLAIN),
     *(Case(f"matmul-{m}", word(TINY, 5, mode=m), (RESERVED, "fetch", 0)) for m in (1, 6, 7)),
-    Case("sliding", word(NOT_SLIDING, 5, mode=4), (RESERVED, "fetch", 0), config=NOT_SLIDING),
-    Case("depthwise", word(NO_TAPS, 5, mode=2), (RESERVED, "fetch", 0), config=NO_TAPS),
+    Case("sliding", word(ALIGNED, 5, mode=4), (RESERVED, "fetch", 0), config=ALIGNED),
+    Case("depthwise", word(ALIGNED, 5, mode=2), (RESERVED, "fetch", 0), config=ALIGNED),
     *(Case(f"loadx-{t}", word(TINY, 6, memory_type=t), (RESERVED, "fetch", 0)) for t in (4, 7)),
     Case("loadx-reserved", word(TINY, 6, memory_type=2, reserved=8), (RESERVED, "fetch", 0)),
     *(Case(f"storex-{t}", word(TINY, 7, memory_type=t), (RESERVED, "fetch", 0)) for t in (0, 3, 7)),

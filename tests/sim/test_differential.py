@@ -28,6 +28,8 @@ CONFIGS = {
     "narrow": replace(TINY, block=2, inp_width=4, bus_bytes=8, acc_bytes=4096),
     "wide": AcceleratorConfig(block=64, wgt_bytes=1 << 18, bus_bytes=8),
 }
+LONG_BUILDS = ("big", "wide")
+"""Their models take a minute to compile."""
 
 
 def shape(block: int, batch: int, width: int, bus_bytes: int) -> AcceleratorConfig:
@@ -82,7 +84,10 @@ def test_every_shape_passes_the_same_suite(name: str):
                 assert_same(on_device(program, device), wanted)
 
 
-@pytest.mark.parametrize("name", CONFIGS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(n, marks=pytest.mark.deep) if n in LONG_BUILDS else n for n in CONFIGS],
+)
 def test_a_random_program_does_the_same_everywhere(name: str, devices):
     config = CONFIGS[name]
     device = devices(config, DRAM_BYTES)

@@ -51,7 +51,7 @@ def test_a_device_that_has_stopped_runs_again_after_a_reset(devices):
 
 STREAM_CONFIGS = {
     "narrow bus": TINY,
-    "wide bus": replace(TINY, bus_bytes=64),
+    "wide bus": replace(TINY, bus_bytes=32),
     "one beat": replace(TINY, bus_bytes=16),
 }
 BROKEN = 0x8000
