@@ -9,7 +9,7 @@ from amaranth.lib.wiring import In, Out
 from ..isa.config import AcceleratorConfig
 from .alu import Lanes, SlowLanes, slow_latency
 from .form import Form, delayed
-from .interfaces import input_signature, read_signature, write_signature
+from .interfaces import input_signature, read_ahead, read_signature, write_signature
 from .lower import low_bits
 from .matrix import MatrixUnit
 from .operation import OPERATION
@@ -46,6 +46,8 @@ class Execute(wiring.Component):
     wgt, qnt, dst, src : :py:`Out(read_signature(...))`
         Operands; ``dst`` and ``src`` read the accumulators, with what ``write`` writes in the same
         cycle. ``qnt`` is there with ``requantize``.
+    ahead, qnt_ahead : :py:`Out(read_ahead(...))`, :py:`Out(1)`
+        What ``src`` and ``qnt`` read in this cycle or, where a simulator, in the next.
     write : :py:`Out(write_signature(...))`
         Results; always accepted.
     superseded : :py:`Out(1)`
@@ -72,11 +74,13 @@ class Execute(wiring.Component):
             "dst": Out(acc),
             "src": Out(acc),
             "write": Out(write_signature(config.acc_index_bits, 8 * config.acc_element_bytes, 1)),
+            "ahead": Out(read_ahead(config.acc_index_bits)),
             "superseded": Out(1),
             "done": Out(1),
             "fault": Out(1),
         }
         if config.requantize:
+            ports["qnt_ahead"] = Out(1)
             ports["qnt"] = Out(read_signature(config.qnt_index_bits, 8 * config.qnt_element_bytes))
         super().__init__(ports)
         self._matrix = MatrixUnit(config, form)
@@ -141,6 +145,8 @@ class Execute(wiring.Component):
             multiplies.eq(self.i.valid & step.step & ~step.fault & does.multiply),
             early.eq(self.i.valid & slow_step),
             elsewhere.eq(early & late),
+            self.ahead.enable.eq(use_src),
+            self.ahead.address.eq(src_index),
             self.inp.enable.eq(multiplies),
             self.inp.address.eq(step.src),
             matrix.inp.eq(self.inp.data),
@@ -173,6 +179,7 @@ class Execute(wiring.Component):
             m.d.comb += matrix.slide.eq(delayed(m, step.lane, 1))
         if config.requantize:
             read, parameters = Cat(early & step.reads_qnt, step.src), self.qnt.data
+            m.d.comb += self.qnt_ahead.eq(early & step.reads_qnt)
             if self.form == "simulation":
                 read = delayed(m, read, ACC_READ - 1)
             else:

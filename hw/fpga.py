@@ -24,11 +24,15 @@ from .harness import HARNESS, harness
 from .verilog import TOP, generate
 
 DEVICES = {
-    "ecp5-85k": ("--85k", "CABGA756"),
-    "ecp5-45k": ("--45k", "CABGA381"),
-    "ecp5-25k": ("--25k", "CABGA256"),
+    "ecp5-85k": ("--85k", "CABGA756", "6"),
+    "ecp5-45k": ("--45k", "CABGA381", "6"),
+    "ecp5-25k": ("--25k", "CABGA256", "6"),
+    "ecp5-5g-85k": ("--um5g-85k", "CABGA756", "8"),
+    "ecp5-5g-45k": ("--um5g-45k", "CABGA381", "8"),
+    "ecp5-5g-25k": ("--um5g-25k", "CABGA381", "8"),
 }
-"""Devices, and what nextpnr calls them and their package."""
+"""Devices, and what nextpnr calls them, their package and speed grade: ECP5 in the slowest of its
+three, ECP5-5G in the only one that there is."""
 CELLS = {"lut": "LUT4", "carry": "CCU2C", "ff": "TRELLIS_FF", "dsp": "MULT18X18D",
          "block_ram": "DP16KD", "lut_ram": "TRELLIS_DPR16X4"}  # fmt: skip
 """What is counted, and its cell."""
@@ -115,7 +119,7 @@ def place(
     if device not in DEVICES:
         raise ConfigError(f"there is no device {device!r}; there are {', '.join(DEVICES)}")
     yosys, nextpnr = (_command(name) for name in _TOOLS)
-    size, package = DEVICES[device]
+    size, package, speed = DEVICES[device]
     directory.mkdir(parents=True, exist_ok=True)
     text = generate(config)
     (directory / "weft.v").write_text(text)
@@ -126,7 +130,7 @@ def place(
     _run([*yosys, "-q", "-l", "yosys.log", "-p", script], directory, "yosys", progress)
     synthesized = time.monotonic()
     _run(
-        [*nextpnr, size, "--package", package, "--speed", "6", "--freq", str(megahertz),
+        [*nextpnr, size, "--package", package, "--speed", speed, "--freq", str(megahertz),
          "--json", "netlist.json", "--textcfg", "placed.config", "--report", "timing.json",
          "--router", "router2", "--timing-allow-fail", "--lpf-allow-unconstrained",
          "--seed", "1", "-q", "-l", "nextpnr.log"],

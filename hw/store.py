@@ -13,7 +13,7 @@ from .arrival import bank_count
 from .axi import write_client_signature
 from .fork import fork
 from .form import Form
-from .interfaces import INDEX_BITS, Activity, Fault, Issue, read_signature
+from .interfaces import INDEX_BITS, Activity, Fault, Issue, yielding_read_signature
 from .packer import Packer, packed_row
 from .queue import Queue
 from .requantizer import Requantizer
@@ -41,7 +41,7 @@ class StoreEngine(wiring.Component):
     -------
     i : :py:`In(Issue)`
         Instructions, statically legal, whose tokens have been taken.
-    acc, qnt : :py:`Out(read_signature(...))`
+    acc, qnt : :py:`Out(yielding_read_signature(...))`
         The scratchpads; ``acc`` of as many elements as a beat holds, ``qnt`` with ``requantize``
         only.
     bus : :py:`Out(write_client_signature(config))`
@@ -59,8 +59,8 @@ class StoreEngine(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig, form: Form = "synthesis"):
         self._config, self._form = config, form
-        acc = read_signature(config.acc_index_bits, acc_group(config)["acc"].width)
-        qnt = read_signature(config.qnt_index_bits, 8 * config.qnt_element_bytes)
+        acc = yielding_read_signature(config.acc_index_bits, acc_group(config)["acc"].width)
+        qnt = yielding_read_signature(config.qnt_index_bits, 8 * config.qnt_element_bytes)
         super().__init__(
             {
                 "i": In(Issue),

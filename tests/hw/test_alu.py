@@ -64,7 +64,7 @@ def test_one_shifter_shifts_both_ways():
         for a, b in product(words, amounts):
             ctx.set(x, a)
             ctx.set(amount, b)
-            expected = a >> b if b >= 0 else a << -b
+            expected = a >> b if b >= 0 else a << min(-b, 64)
             assert ctx.get(result) == (expected + 2**31) % 2**32 - 2**31, (a, b)
 
     sim = Simulator(m)

@@ -241,8 +241,9 @@ def acc_reader(component: type[AccReader], bus_bytes: int) -> None:
         m,
         [dut],
         {
-            "what is left of a row is read as soon as there is a place for it": acc.enable
-            == ((left != 0) & (~offered | dut.o.ready)),
+            "what is left of a row is read as soon as it can be": acc.enable
+            == ((left != 0) & (~offered | dut.o.ready) & acc.ready
+                & (qnt.ready | ~(first & wanted))),
             "a beat's elements are read, and then the next's": ~acc.enable
             | (acc.address == address),
             "parameters are read with a row's first group, if it has some": qnt.enable
