@@ -20,13 +20,13 @@ from .artifact import DramTensor, Program, Segment
 from .image import Image, Walk
 from .jobs import ContractionJob, ElementwiseJob, Job
 from .layout import packed_shape
+from .machine import Machine
 from .marks import (
     CONSTANT,
     GRANULE,
     PAD,
     STEP,
     STORED,
-    Machine,
     Marks,
     addend,
     alu,
@@ -81,27 +81,30 @@ def check_meaning(
     """
     expected = _References(layers, tensors, segments, config).all()
     end = max(base + len(values) * config.out_element_bytes for base, values in expected)
-    machine = Machine(config, segments, end)
-    seen = [np.zeros(len(values), np.int64) for _, values in expected]
-    size = config.out_element_bytes
-    for position in order:
-        instruction = program.instructions[position]
-        made = machine.run(instruction)
-        if made is None or not made[0].size:
-            continue
-        layer = program.owners[position]
-        base, values = expected[layer]
-        index = (made[0] - base) // size
-        where = f"instruction {position} ({instruction.operation}) of {layers[layer].name!r}"
-        if index.min() < 0 or index.max() >= len(values):
+    instructions = [program.instructions[position] for position in order]
+    stored = Machine(config, segments, end).run(instructions)
+    # All layers' outputs one after another, and where in them each stored element belongs.
+    bases, sizes = (np.array(c) for c in zip(*((b, len(v)) for b, v in expected), strict=True))
+    first, values = np.cumsum([0, *sizes]), np.concatenate([v for _, v in expected])
+    event = np.repeat(np.arange(len(order)), np.diff(stored.first))
+    layer = np.array(program.owners)[np.array(order)][event]
+    index = (stored.addresses - bases[layer]) // config.out_element_bytes
+    outside = (index < 0) | (index >= sizes[layer])
+    at = np.where(outside, 0, first[layer] + index)
+    wrong = outside | (values[at] != stored.marks)
+    if wrong.any():
+        element = int(np.argmax(wrong))
+        here = event == event[element]
+        position = order[event[element]]
+        where = f"instruction {position} ({program.instructions[position].operation}) of "
+        where += repr(layers[layer[element]].name)
+        if (outside & here).any():
             raise ProgramError(f"{where} stores outside of the layer's output")
-        wrong = np.flatnonzero(values[index] != made[1])
-        if wrong.size:
-            raise ProgramError(
-                f"{where} stores another value than the layer's to {wrong.size} elements, first "
-                f"to DRAM {int(made[0][wrong[0]]):#x}"
-            )
-        np.add.at(seen[layer], index, 1)
+        raise ProgramError(
+            f"{where} stores another value than the layer's to {int((wrong & here).sum())} "
+            f"elements, first to DRAM {int(stored.addresses[element]):#x}"
+        )
+    seen = np.split(np.bincount(at, minlength=len(values)), first[1:-1])
     for layer, counts in zip(layers, seen, strict=True):
         if (counts != 1).any():
             raise ProgramError(
