@@ -36,6 +36,11 @@ class Box:
         return self.address + max(self.rows - 1, 0) * self.stride + self.row_bytes
 
 
+def scratchpads(config: AcceleratorConfig) -> dict[str, int]:
+    """Elements of each scratchpad, by name."""
+    return {memory.scratchpad: memory.depth(config) for memory in MEMORIES.values()}
+
+
 def granule(config: AcceleratorConfig) -> int:
     """Bytes that are told apart: what activations are aligned to, whoever moves them."""
     types = (MemoryType.INP, MemoryType.OUT, MemoryType.ACC8)

@@ -15,14 +15,13 @@ one on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-
-import numpy as np
+from dataclasses import dataclass
 
 from ..isa.config import AcceleratorConfig
 from ..isa.instructions import Instruction, InstructionSet
 from ..isa.memories import Engine
-from .dram import box_of, granule
+from .dram import box_of, granule, scratchpads
+from .touches import Touches, youngest
 
 Uops = tuple[tuple[int, int, int], ...]
 """Micro-ops: (dst, src, wgt) each."""
@@ -117,18 +116,6 @@ class _Token:
     route: tuple[int, int]
 
 
-Where = slice | np.ndarray
-"""Elements of a memory."""
-
-
-@dataclass
-class _Ages:
-    """For each engine, memory and element the youngest action that touched it."""
-
-    written: list[dict[str, np.ndarray]] = field(default_factory=list[dict[str, np.ndarray]])
-    read: list[dict[str, np.ndarray]] = field(default_factory=list[dict[str, np.ndarray]])
-
-
 def _synchronized(
     actions: Sequence[Action], config: AcceleratorConfig, early: bool
 ) -> tuple[list[Action], list[_Token]]:
@@ -141,8 +128,9 @@ def _synchronized(
     """
     operations = InstructionSet(config).operations
     engine_of = {name: ORDER.index(o.engine) for name, o in operations.items()}
-    reach = _Reach(actions, config)
-    ages = _Ages([reach.blank() for _ in ORDER], [reach.blank() for _ in ORDER])
+    engines = [engine_of[action.operation] for action in actions]
+    touches = touched(actions, range(len(actions)), config)
+    youngest_of = youngest(engines, range(len(actions)), touches).tolist()
     placed: list[Action] = []
     tokens: list[_Token] = []
     clocks: list[list[int]] = []  # for each placed action what is complete when it is
@@ -164,15 +152,10 @@ def _synchronized(
         clocks.append(list(known[engine]))
         last[engine] = i
 
-    for action in actions:
-        engine = engine_of[action.operation]
-        reads, writes = reach.of(action)
-        needed = [-1] * len(ORDER)
-        for other in range(len(ORDER)):
-            if other != engine:
-                touched = [_newest(ages.written[other], *w) for w in (*reads, *writes)]
-                touched += [_newest(ages.read[other], *w) for w in writes]
-                needed[other] = max(touched, default=-1)
+    at: list[int] = []  # where each action stands among those placed
+    for action, engine, others in zip(actions, engines, youngest_of, strict=True):
+        needed = [at[other] if other >= 0 else -1 for other in others]
+        needed[engine] = -1
         far = 2 - engine
         if engine != 1 and needed[1] > known[engine][1]:  # whose token may tell of the other one
             told = clocks[needed[1] if early else last[1]][far]
@@ -183,52 +166,27 @@ def _synchronized(
             carried[far] = needed[far]
             put(Action(CARRIER, {}, layer=action.layer), carried)
             needed[1] = len(placed) - 1
-        needed[engine] = -1
         if engine != 1:
             needed[far] = -1
         put(action, needed)
-        for table, places in ((ages.read, reads), (ages.written, writes)):
-            for memory, where in places:
-                table[engine][memory][where] = len(placed) - 1
+        at.append(len(placed) - 1)
     return placed, tokens
 
 
-class _Reach:
-    """What actions touch, by memory; DRAM in granules, as far as any action writes it."""
-
-    def __init__(self, actions: Sequence[Action], config: AcceleratorConfig):
-        self.config = config
-        self.operations = InstructionSet(config).operations
-        self.granule = granule(config)
-        stores = [box for action in actions if (box := self._boxes(action)[1]) is not None]
-        self.first = min((box.address for box in stores), default=0) // self.granule
-        end = max((box.end for box in stores), default=0)
-        self.count = max(0, -(-end // self.granule) - self.first)
-
-    def blank(self) -> dict[str, np.ndarray]:
-        """Ages of everything, when nothing has happened."""
-        names = ("uop", "inp", "wgt", "acc", "qnt")
-        depths = {name: int(getattr(self.config, f"{name}_depth")) for name in names}
-        return {n: np.full(d, -1) for n, d in (depths | {"dram": self.count}).items()}
-
-    def of(self, action: Action) -> tuple[list[tuple[str, Where]], list[tuple[str, Where]]]:
-        """What it reads and what it writes."""
-        spans: list[list[tuple[str, Where]]] = [
-            [(s.memory, slice(s.start, s.stop)) for s in side]
-            for side in (action.reads, action.writes)
-        ]
-        for side, box in zip(spans, self._boxes(action), strict=True):
+def touched(actions: Sequence[Action], events: Sequence[int], config: AcceleratorConfig) -> Touches:
+    """What actions touch, each as part of an event; DRAM as far as any of them writes it."""
+    operations, size = InstructionSet(config).operations, granule(config)
+    boxes = [box_of(operations[action.operation], action.operands, config) for action in actions]
+    end = max((box.end for _, box in boxes if box is not None), default=0)
+    touches = Touches(scratchpads(config) | {"dram": -(-end // size)})
+    for event, action, both in zip(events, actions, boxes, strict=True):
+        for spans, box, write in zip((action.reads, action.writes), both, (False, True),
+                                     strict=True):  # fmt: skip
+            for span in spans:
+                touches.run(event, span.memory, span.start, span.stop - span.start, write)
             if box is not None:
-                at = box.granules(self.granule) - self.first
-                side.append(("dram", at[(at >= 0) & (at < self.count)]))
-        return spans[0], spans[1]
-
-    def _boxes(self, action: Action):
-        return box_of(self.operations[action.operation], action.operands, self.config)
-
-
-def _newest(ages: Mapping[str, np.ndarray], memory: str, where: Where) -> int:
-    return int(ages[memory][where].max(initial=-1))
+                touches.box(event, "dram", box, size, write)
+    return touches
 
 
 def _most_at_once(tokens: Sequence[_Token]) -> int:

@@ -16,16 +16,9 @@ from ..isa.memories import MEMORIES, MemoryType
 from ..isa.nest import Binary, Const, Expr, Load, walk
 from .affine import affine
 from .artifact import Segment
-from .dram import Box, box_of, granule
+from .dram import box_of, granule, scratchpads
 from .touches import Touches
 from .unify import pattern_of
-
-LOOPS = ("iter_out", "iter_in")
-
-
-def scratchpads(config: AcceleratorConfig) -> dict[str, int]:
-    """Elements of each scratchpad, by name."""
-    return {memory.scratchpad: memory.depth(config) for memory in MEMORIES.values()}
 
 
 @dataclass
@@ -92,7 +85,7 @@ class Reach:
             for box, write in zip(box_of(operation, operands, self.config), (False, True),
                                   strict=True):  # fmt: skip
                 if box is not None:
-                    self._dram(box, write)
+                    self._touches.box(self.events, "dram", box, self.granule, write)
         elif "uop_bgn" in operands or "iter_out" in operands:
             bgn, end = operands.get("uop_bgn", 0), operands.get("uop_end", 0)
             self._run("uop", bgn, end - bgn, position, None)
@@ -134,19 +127,6 @@ class Reach:
             raise _beyond(position, name, start + count - 1, self.depths[name])
         if write is not None:
             self._touches.run(self.events, name, start, count, write)
-
-    def _dram(self, box: Box, write: bool) -> None:
-        """Granules; nothing beyond what the program stores."""
-        if not box.rows or not box.row_bytes or box.address >= self.depths["dram"] * self.granule:
-            return
-        starts = box.address + box.stride * np.arange(1 if box.stride % self.granule == 0
-                                                      else box.rows)  # fmt: skip
-        counts = -(-(starts + box.row_bytes) // self.granule) - starts // self.granule
-        loops = np.array([[box.rows, box.stride, int(counts.max()), self.granule]])
-        self._touches.walks(
-            "dram", np.array([self.events]), np.array([box.address]), loops, (1, 0), self.granule,
-            write,
-        )  # fmt: skip
 
     def _load_uops(self, to: slice, dram_base: int, position: int) -> None:
         address = dram_base * UOP_BYTES

@@ -33,6 +33,7 @@ from ..isa.nest import (
     maximum,
 )
 from ..isa.paths import cache_directory
+from .dram import Box
 
 ACTORS = 3
 """Kinds of events, each of which is in order anyway: engines, mostly."""
@@ -60,6 +61,7 @@ class Touches:
         self.ends = dict(zip(depths, ends, strict=True))
         self.elements = ends[-1]
         self._runs: list[tuple[int, int, int, int, int]] = []
+        self._boxes: list[tuple[int, ...]] = []
         self._blocks: list[np.ndarray] = []
 
     def run(self, event: int, memory: str, start: int, count: int, write: bool) -> None:
@@ -67,6 +69,19 @@ class Touches:
         if count > 0:
             base = self.bases[memory]
             self._runs.append((event, base, start, count, write))
+
+    def box(self, event: int, memory: str, box: Box, granule: int, write: bool) -> None:
+        """The granules of a box; those beyond the end of the memory do not count."""
+        base, end = self.bases[memory], self.ends[memory]
+        if not box.rows or not box.row_bytes or box.address >= (end - base) * granule:
+            return
+        rows = 1 if box.stride % granule == 0 else box.rows
+        starts = [box.address + box.stride * row for row in range(rows)]
+        count = max(-(-(start + box.row_bytes) // granule) - start // granule for start in starts)
+        self._boxes.append(
+            (event, base, box.address, box.rows, box.stride, count, granule, 1, 0, granule, end,
+             write)
+        )  # fmt: skip
 
     def walks(
         self, memory: str, events: np.ndarray, start: np.ndarray, loops: np.ndarray,
@@ -90,7 +105,8 @@ class Touches:
         table[:, :3], table[:, 11] = runs[:, :3], runs[:, 4]
         table[:, 3:10] = (1, 0, 1, 1, 1, 0, 1)
         table[:, 5], table[:, 10] = runs[:, 3], self.elements
-        table = np.concatenate([*self._blocks, table])
+        boxes = np.array(self._boxes, np.int64).reshape(-1, len(FIELDS))
+        table = np.concatenate([*self._blocks, table, boxes])
         return table[np.argsort(table[:, 0], kind="stable")]
 
 
