@@ -19,8 +19,9 @@ from .elementwise import ElementwiseSchedule, plan, records_of
 from .kernel import Kernel, Refusal
 from .layout import blocks
 from .schedule import Bases, Rings, Stage
+from .search import Choice, choose
 from .tensorize import tensorize
-from .tiling import Layer, Tile, choose, extents
+from .tiling import Layer, extents
 from .work import Contraction, Elementwise
 from .zones import zone_records, zones_of
 
@@ -103,7 +104,8 @@ class ContractionJob(Job):
             work.tap_lanes,
             len(self.starts),
         )
-        self.layer, self.tile, cycles = _best(whole, config)
+        self.layer, choice = _best(whole, config)
+        self.tile = choice.tile
         self.weight_bytes = self.layer.weight_bytes
         self.records = zone_records(
             self.records,
@@ -120,7 +122,7 @@ class ContractionJob(Job):
             "outer": "weights" if tile.weights_outer else "image",
             "steps": self.layer.steps,
             "buffers": f"inp {need.inp}, wgt {need.wgt}, acc {need.acc}",
-            "estimate": cycles,
+            "estimate": choice.cycles,
         }
 
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
@@ -130,9 +132,9 @@ class ContractionJob(Job):
         ).stages
 
 
-def _best(whole: Layer, config: AcceleratorConfig) -> tuple[Layer, Tile, int]:
-    """The layer with as many zones as are worth while, its tile, and the estimate of its cycles."""
-    image, found = whole.image, list[tuple[Layer, Tile, int]]()
+def _best(whole: Layer, config: AcceleratorConfig) -> tuple[Layer, Choice]:
+    """The layer with as many zones as are worth while, and its tile."""
+    image, found = whole.image, list[tuple[Layer, Choice]]()
     ways = [(False, False), (True, False), (True, True)]
     refused: Refusal | None = None
     for zones in dict.fromkeys(zones_of(image, whole.tap_lanes, *way) for way in ways):
@@ -140,13 +142,13 @@ def _best(whole: Layer, config: AcceleratorConfig) -> tuple[Layer, Tile, int]:
         if image.pad and zones != whole.zones:
             layer = replace(layer, records=whole.outputs * layer.variants)
         try:
-            found.append((layer, *choose(layer, config)))
+            found.append((layer, choose(layer, config)))
         except Refusal as refusal:
             refused = refused or refusal
     if not found:
         assert refused is not None
         raise refused
-    return min(found, key=lambda way: way[2])
+    return min(found, key=lambda way: way[1].cycles)
 
 
 class ElementwiseJob(Job):
