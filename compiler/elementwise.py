@@ -16,7 +16,7 @@ from ..isa.memories import Engine
 from ..isa.nest import Expr
 from .boxes import Mover
 from .constants import varies
-from .emit import Action, Span
+from .emit import Action, Span, Uops
 from .image import Image, Walk
 from .kernel import Refusal
 from .schedule import Bases, Range, Rings, Slots, Stage, part
@@ -275,7 +275,7 @@ class ElementwiseSchedule:
             operands["imm"] = first.imm
         bound = (0, len(uops))
         return Action(
-            first.operation, operands, (*reads, *writes), tuple(writes), tuple(uops), bound
+            first.operation, operands, (*reads, *writes), tuple(writes), Uops(uops), bound
         )
 
     def _tap_uops(

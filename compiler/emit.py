@@ -17,14 +17,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from ..isa.config import AcceleratorConfig
 from ..isa.instructions import Instruction, InstructionSet
 from ..isa.memories import Engine
 from .dram import box_of, granule, scratchpads
 from .touches import Touches, youngest
-
-Uops = tuple[tuple[int, int, int], ...]
-"""Micro-ops: (dst, src, wgt) each."""
 
 ORDER = (Engine.LOAD, Engine.COMPUTE, Engine.STORE)
 CARRIER = "gemm.reset"
@@ -44,6 +43,36 @@ class Span:
         return self.memory == other.memory and self.start < other.stop and other.start < self.stop
 
 
+class Uops:
+    """Micro-ops one after another; equal ones are equal keys.
+
+    Parameters
+    ----------
+    rows : array or sequence
+        (dst, src, wgt) each.
+    """
+
+    def __init__(self, rows: np.ndarray | Sequence[tuple[int, int, int]] = ()):
+        self._bytes = np.asarray(rows, np.int32).tobytes()
+
+    def __len__(self) -> int:
+        return len(self._bytes) // 12
+
+    def __hash__(self) -> int:
+        return hash(self._bytes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Uops) and self._bytes == other._bytes
+
+    @property
+    def rows(self) -> np.ndarray:
+        """``int32`` [micro-ops, 3]."""
+        return np.frombuffer(self._bytes, np.int32).reshape(-1, 3)
+
+
+NO_UOPS = Uops()
+
+
 @dataclass(frozen=True)
 class Action:
     """An instruction without tokens.
@@ -56,7 +85,7 @@ class Action:
         Its fields, but for those of the micro-ops' range.
     reads, writes : tuple of Span
         What it touches in scratchpads; before :mod:`.microops` without that of the micro-ops.
-    uops : tuple
+    uops : Uops
         The micro-ops of a sequence that several actions may share; empty if it has none.
     part : (int, int)
         The range of ``uops`` that this action runs.
@@ -68,7 +97,7 @@ class Action:
     operands: Mapping[str, int]
     reads: tuple[Span, ...] = ()
     writes: tuple[Span, ...] = ()
-    uops: Uops = ()
+    uops: Uops = NO_UOPS
     part: tuple[int, int] = (0, 0)
     layer: int = 0
 
