@@ -22,7 +22,7 @@ from ..isa.instructions import Instruction, InstructionSet
 from ..isa.memories import Engine
 from ..isa.ordering import Ordering, Step
 from .artifact import Segment
-from .dram import box_of
+from .dram import Boxes
 from .reach import Reach
 from .touches import witness, youngest
 
@@ -65,8 +65,9 @@ class _Checker:
     ):
         self.program, self.config = program, config
         self.operations = InstructionSet(config).operations
-        boxes = [box_of(self.operations[i.operation], i.operands, config) for i in program
-                 if i.operation in self.operations]  # fmt: skip
+        self._kinds: dict[tuple[str, tuple[bool, ...]], Step] = {}
+        moves = Boxes(config)
+        boxes = [moves.of(i.operation, i.operands) for i in program]
         stored = max((box.end for _, box in boxes if box is not None), default=0)
         # What each engine knows to be complete: a position in the program for each engine.
         self.known = [[-1] * len(ENGINES) for _ in ENGINES]
@@ -111,8 +112,13 @@ class _Checker:
         return order
 
     def _step(self, position: int, instruction: Instruction) -> Step:
-        flags = sum(getattr(instruction, flag) * bit for flag, bit in FLAG_BITS.items())
-        return step_of(position, self.operations[instruction.operation], flags)
+        flags = tuple(getattr(instruction, flag) for flag in FLAG_BITS)
+        key = instruction.operation, flags
+        if key not in self._kinds:
+            word = sum(bit for flag, bit in zip(flags, FLAG_BITS.values(), strict=True) if flag)
+            self._kinds[key] = step_of(0, self.operations[instruction.operation], word)
+        kind = self._kinds[key]
+        return Step(position, kind.engine, kind.pops, kind.pushes, kind.finish)
 
     def _flags(self, engine: int, instruction: Instruction, kind: str) -> Iterator[int]:
         """The engines that ``kind`` (pop or push) of this instruction concerns."""

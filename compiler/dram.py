@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..isa.config import AcceleratorConfig
-from ..isa.instructions import Operation
+from ..isa.instructions import InstructionSet
 from ..isa.memories import MEMORIES, MemoryType
 
 
@@ -47,17 +47,30 @@ def granule(config: AcceleratorConfig) -> int:
     return math.gcd(*(MEMORIES[t].element_bytes(config) for t in types))
 
 
-def box_of(
-    operation: Operation, operands: Mapping[str, int], config: AcceleratorConfig
-) -> tuple[Box | None, Box | None]:
-    """What an instruction reads of DRAM and what it writes; None for nothing."""
-    if "dram_base" not in operands or not operands.get("x_size", 0):
-        return None, None
-    size = MEMORIES[MemoryType(operation.fixed["memory_type"])].element_bytes(config)
-    box = Box(
-        operands["dram_base"] * size,
-        operands.get("y_size", 0),
-        operands["x_size"] * size,
-        operands.get("x_stride", 0) * size,
-    )
-    return (None, box) if operation.format.name in ("STORE", "STOREX") else (box, None)
+class Boxes:
+    """What instructions move, on one configuration."""
+
+    def __init__(self, config: AcceleratorConfig):
+        # Of each operation that moves: bytes of an element, and whether it stores.
+        self._moves = {
+            name: (
+                MEMORIES[MemoryType(operation.fixed["memory_type"])].element_bytes(config),
+                operation.format.name in ("STORE", "STOREX"),
+            )
+            for name, operation in InstructionSet(config).operations.items()
+            if "memory_type" in operation.fixed
+        }
+
+    def of(self, operation: str, operands: Mapping[str, int]) -> tuple[Box | None, Box | None]:
+        """What an instruction reads of DRAM and what it writes; None for nothing."""
+        move = self._moves.get(operation)
+        if move is None or "dram_base" not in operands or not operands.get("x_size", 0):
+            return None, None
+        size, stores = move
+        box = Box(
+            operands["dram_base"] * size,
+            operands.get("y_size", 0),
+            operands["x_size"] * size,
+            operands.get("x_stride", 0) * size,
+        )
+        return (None, box) if stores else (box, None)

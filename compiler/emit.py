@@ -22,7 +22,7 @@ import numpy as np
 from ..isa.config import AcceleratorConfig
 from ..isa.instructions import Instruction, InstructionSet
 from ..isa.memories import Engine
-from .dram import box_of, granule, scratchpads
+from .dram import Boxes, granule, scratchpads
 from .touches import Touches, youngest
 
 ORDER = (Engine.LOAD, Engine.COMPUTE, Engine.STORE)
@@ -204,17 +204,19 @@ def _synchronized(
 
 def touched(actions: Sequence[Action], events: Sequence[int], config: AcceleratorConfig) -> Touches:
     """What actions touch, each as part of an event; DRAM as far as any of them writes it."""
-    operations, size = InstructionSet(config).operations, granule(config)
-    boxes = [box_of(operations[action.operation], action.operands, config) for action in actions]
+    size, moves = granule(config), Boxes(config)
+    boxes = [moves.of(action.operation, action.operands) for action in actions]
     end = max((box.end for _, box in boxes if box is not None), default=0)
     touches = Touches(scratchpads(config) | {"dram": -(-end // size)})
-    for event, action, both in zip(events, actions, boxes, strict=True):
-        for spans, box, write in zip((action.reads, action.writes), both, (False, True),
-                                     strict=True):  # fmt: skip
-            for span in spans:
-                touches.run(event, span.memory, span.start, span.stop - span.start, write)
-            if box is not None:
-                touches.box(event, "dram", box, size, write)
+    for event, action, (read, written) in zip(events, actions, boxes, strict=True):
+        for span in action.reads:
+            touches.run(event, span.memory, span.start, span.stop - span.start, False)
+        for span in action.writes:
+            touches.run(event, span.memory, span.start, span.stop - span.start, True)
+        if read is not None:
+            touches.box(event, "dram", read, size, False)
+        if written is not None:
+            touches.box(event, "dram", written, size, True)
     return touches
 
 

@@ -177,14 +177,21 @@ class _References:
         for zone in layer.zones:
             target = (..., _slice(zone.rows), _slice(zone.columns))
             counts = zone.taps.count, zone.steps.count
-            for d, row, column, t in np.ndindex(layer.depth, *counts, taps):
+            for row, column, t in np.ndindex(*counts, taps):
                 ky, s = row + zone.taps.start, column + zone.steps.start
-                weight = weights[:, d, ky, s, t]
+                weight = weights[:, :, ky, s, t]
                 if not weight.any():
                     continue
                 kx = s * layer.tap_lanes + t
-                seen = _under(x, image, (zone.rows, zone.columns), (ky, kx))[:, blocks[:, d]]
-                y[target] += seen * weight[None, :, None, None]
+                seen = _under(x, image, (zone.rows, zone.columns), (ky, kx))
+                flat = seen.reshape(*seen.shape[:2], -1)
+                if layer.dense:
+                    made = weight @ flat[:, blocks[0]]
+                else:
+                    made = np.zeros((layer.batches, layer.outputs, flat.shape[2]), np.uint64)
+                    for d in range(layer.depth):
+                        made += flat[:, blocks[:, d]] * weight[None, :, d, None]
+                y[target] += made.reshape(*made.shape[:2], *seen.shape[2:])
             record = zone.record * per_block + (outputs if per_block > 1 else 0 * outputs)
             of_qnt = self._records(name, record)[None, :, None, None] if len(job.records) else 0
             y[target] = mark(STORED, y[target], of_qnt)

@@ -16,7 +16,7 @@ from ..isa.memories import MEMORIES, MemoryType
 from ..isa.nest import Binary, Const, Expr, Load, walk
 from .affine import affine
 from .artifact import Segment
-from .dram import box_of, granule, scratchpads
+from .dram import Boxes, granule, scratchpads
 from .touches import Touches
 from .unify import pattern_of
 
@@ -46,7 +46,7 @@ class Reach:
 
     def __init__(self, config: AcceleratorConfig, segments: Sequence[Segment], stored: int):
         self.config, self.segments = config, segments
-        self.granule = granule(config)
+        self.granule, self.boxes = granule(config), Boxes(config)
         self.operations = InstructionSet(config).operations
         self.depths = scratchpads(config) | {"dram": -(-stored // self.granule)}
         self.events = 0
@@ -82,7 +82,7 @@ class Reach:
             if memory.scratchpad == "uop" and count:
                 first = operands.get("sram_base", 0)
                 self._load_uops(slice(first, first + count), operands["dram_base"], position)
-            for box, write in zip(box_of(operation, operands, self.config), (False, True),
+            for box, write in zip(self.boxes.of(operation.name, operands), (False, True),
                                   strict=True):  # fmt: skip
                 if box is not None:
                     self._touches.box(self.events, "dram", box, self.granule, write)

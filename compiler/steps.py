@@ -64,13 +64,16 @@ class Steps:
 
     def of(self, chunk: Chunk, inp: Span, wgt: Span, acc: Span) -> list[Action]:
         """The steps of a chunk, zone by zone, given what lies where."""
+        reads = (*self._inputs(chunk, inp), part(wgt, 0, math.prod(self.weights(chunk))))
         return [
             action
             for zone, target in self.zones(chunk, acc)
-            for action in self._in_zone(chunk, zone, inp, wgt, target)
+            for action in self._in_zone(chunk, zone, inp, wgt, target, reads)
         ]
 
-    def _in_zone(self, chunk: Chunk, zone: Zone, inp: Span, wgt: Span, acc: Span) -> list[Action]:
+    def _in_zone(
+        self, chunk: Chunk, zone: Zone, inp: Span, wgt: Span, acc: Span, reads: tuple[Span, ...]
+    ) -> list[Action]:
         taps = zone.taps.common(chunk.taps)
         if taps is None:
             return []
@@ -78,11 +81,7 @@ class Steps:
         fresh = chunk.depth.start == 0 and chunk.taps.start <= zone.taps.start
         bound = _Bound(chunk, replace(zone, taps=taps), inp, wgt, acc)
         walk = self._nested(bound) or self._walk(bound)
-        reads = (
-            *self._inputs(chunk, inp),
-            part(wgt, 0, math.prod(self.weights(chunk))),
-            acc,
-        )
+        reads = (*reads, acc)
 
         def step(operation: str, run: _Run) -> Action:
             if operation == "gemm.reset":
