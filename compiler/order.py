@@ -164,7 +164,10 @@ class _Order:
         self.stored[number] = max(before, done) + storing + (STORE_LATENCY if storing else 0)
 
     def _owned(self, action: Action, stage: Stage) -> Action:
-        return action if action.layer == stage.layer else replace(action, layer=stage.layer)
+        if action.layer == stage.layer:
+            return action
+        a = action
+        return Action(a.operation, a.operands, a.reads, a.writes, a.uops, a.part, stage.layer)
 
     def _loads(self) -> list[_Load]:
         """Every load with what it must come after."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -79,14 +81,27 @@ def compile_graph(
         If neither accelerator nor host can run some nodes; it lists them all.
     """
     module = Module(graph, config, placement, on_host)
-    for name, apply in PASSES:
-        module = apply(module)
-        if watch is not None:
-            watch(name, module)
+    with _all_kept():
+        for name, apply in PASSES:
+            module = apply(module)
+            if watch is not None:
+                watch(name, module)
     assert module.tensors is not None
     assert module.constants is not None
     segments = tuple(module.constants.segments)
     return CompiledModel(graph, config, module.steps, module.tensors, segments, module.constants.at)
+
+
+@contextmanager
+def _all_kept() -> Iterator[None]:
+    """No search for garbage meanwhile: what the passes make, in great numbers, is in use."""
+    searches = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searches:
+            gc.enable()
 
 
 # --- the passes ----------------------------------------------------------------------------------
