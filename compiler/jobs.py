@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -19,11 +19,30 @@ from .elementwise import ElementwiseSchedule, plan, records_of
 from .kernel import Kernel, Refusal
 from .layout import blocks
 from .schedule import Bases, Rings, Stage
-from .search import Choice, choose
-from .tensorize import tensorize
-from .tiling import Layer, extents
-from .work import Contraction, Elementwise
-from .zones import zone_records, zones_of
+from .search import Choice, choose, estimate
+from .tensorize import tensorize, tensorize_with
+from .tiling import Layer, Tile, extents
+from .work import Contraction, Elementwise, Tensorized
+from .zones import Zone, zone_records, zones_of
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was found by searching, so that nobody need search again.
+
+    Attributes
+    ----------
+    operations : tuple of str
+        The instructions, all that are used.
+    tile : Tile, or tuple of int
+        How a contraction is cut; planes, rows and columns of an elementwise operator.
+    zones : (bool, bool)
+        Whether a contraction has zones along the upper and lower borders, and along the others.
+    """
+
+    operations: tuple[str, ...]
+    tile: Tile | tuple[int, int, int]
+    zones: tuple[bool, bool] = (False, False)
 
 
 class Job(ABC):
@@ -31,6 +50,10 @@ class Job(ABC):
 
     Attributes
     ----------
+    work : Contraction or Elementwise
+        The instructions, with what they mean here.
+    decision : Decision
+        What the job was made from, or what was found.
     inputs : tuple of str
         The activations that it reads, each once.
     output : str
@@ -43,6 +66,8 @@ class Job(ABC):
         The schedule's decisions, for people.
     """
 
+    work: Tensorized
+    decision: Decision
     inputs: tuple[str, ...]
     output: str
     weights: np.ndarray
@@ -67,18 +92,28 @@ class Job(ABC):
         """Its actions, given where everything lies and where in the scratchpads there is room."""
 
 
-def job_of(kernel: Kernel, config: AcceleratorConfig) -> Job:
-    """``kernel`` as work for the accelerator; :class:`.kernel.Refusal` if it cannot be."""
-    work = tensorize(kernel, config)
+def job_of(kernel: Kernel, config: AcceleratorConfig, decided: Decision | None = None) -> Job:
+    """``kernel`` as work for the accelerator; :class:`.kernel.Refusal` if it cannot be.
+
+    If all is ``decided``, ``kernel`` is the form that instructions match as it stands.
+    """
+    if decided is None:
+        work = tensorize(kernel, config)
+    else:
+        work = tensorize_with(kernel, config, decided.operations)
     if isinstance(work, Contraction):
-        return ContractionJob(work, config)
-    return ElementwiseJob(work, config)
+        return ContractionJob(work, config, decided)
+    return ElementwiseJob(work, config, decided)
 
 
 class ContractionJob(Job):
     """A sum of products."""
 
-    def __init__(self, work: Contraction, config: AcceleratorConfig):
+    work: Contraction
+
+    def __init__(
+        self, work: Contraction, config: AcceleratorConfig, decided: Decision | None = None
+    ):
         kernel = work.kernel
         packed = pack_weights(work, config)
         record = work.ending.record
@@ -104,8 +139,10 @@ class ContractionJob(Job):
             work.tap_lanes,
             len(self.starts),
         )
-        self.layer, choice = _best(whole, config)
+        found = _best(whole, config) if decided is None else _decided(whole, decided, config)
+        self.layer, choice, zones = found
         self.tile = choice.tile
+        self.decision = Decision(work.operations, self.tile, zones)
         self.weight_bytes = self.layer.weight_bytes
         self.records = zone_records(
             self.records,
@@ -132,17 +169,23 @@ class ContractionJob(Job):
         ).stages
 
 
-def _best(whole: Layer, config: AcceleratorConfig) -> tuple[Layer, Choice]:
-    """The layer with as many zones as are worth while, and its tile."""
-    image, found = whole.image, list[tuple[Layer, Choice]]()
-    ways = [(False, False), (True, False), (True, True)]
+WAYS = ((False, False), (True, False), (True, True))
+"""Along which borders there may be zones."""
+Zoned = tuple[Layer, Choice, tuple[bool, bool]]
+"""A layer, its tile, and along which borders it has zones."""
+
+
+def _best(whole: Layer, config: AcceleratorConfig) -> Zoned:
+    """The layer with as many zones as are worth while."""
+    found = list[Zoned]()
     refused: Refusal | None = None
-    for zones in dict.fromkeys(zones_of(image, whole.tap_lanes, *way) for way in ways):
-        layer = replace(whole, zones=zones)
-        if image.pad and zones != whole.zones:
-            layer = replace(layer, records=whole.outputs * layer.variants)
+    ways: dict[tuple[Zone, ...], tuple[bool, bool]] = {}
+    for way in WAYS:
+        ways.setdefault(zones_of(whole.image, whole.tap_lanes, *way), way)
+    for zones, way in ways.items():
+        layer = _with_zones(whole, zones)
         try:
-            found.append((layer, choose(layer, config)))
+            found.append((layer, choose(layer, config), way))
         except Refusal as refusal:
             refused = refused or refusal
     if not found:
@@ -151,12 +194,31 @@ def _best(whole: Layer, config: AcceleratorConfig) -> tuple[Layer, Choice]:
     return min(found, key=lambda way: way[1].cycles)
 
 
+def _decided(whole: Layer, decided: Decision, config: AcceleratorConfig) -> Zoned:
+    if not isinstance(decided.tile, Tile):
+        raise Refusal("a sum of products is cut along outputs, rows, columns, depth and taps")
+    layer = _with_zones(whole, zones_of(whole.image, whole.tap_lanes, *decided.zones))
+    cycles = estimate(layer, decided.tile, config)
+    return layer, Choice(decided.tile, cycles, 1, ()), decided.zones
+
+
+def _with_zones(whole: Layer, zones: tuple[Zone, ...]) -> Layer:
+    layer = replace(whole, zones=zones)
+    if whole.image.pad and zones != whole.zones:
+        return replace(layer, records=whole.outputs * layer.variants)
+    return layer
+
+
 class ElementwiseJob(Job):
     """Accumulators combined element by element."""
 
-    def __init__(self, work: Elementwise, config: AcceleratorConfig):
+    work: Elementwise
+
+    def __init__(
+        self, work: Elementwise, config: AcceleratorConfig, decided: Decision | None = None
+    ):
         kernel = work.kernel
-        self.config = config
+        self.work, self.config = work, config
         self.inputs = tuple(dict.fromkeys(image.tensor for image in work.images.values()))
         self.output = kernel.output
         by_tensor = {image.tensor: image.touched_bytes for image in work.images.values()}
@@ -167,8 +229,11 @@ class ElementwiseJob(Job):
         rows = [pack_records(kernel, record, None, config) for record in self.parameters]
         empty = np.zeros((0, config.qnt_element_bytes), np.uint8)
         self.records = np.concatenate([empty, *rows])
-        self.plan, cycles = plan(work, config)
+        if decided is not None and isinstance(decided.tile, Tile):
+            raise Refusal("an elementwise operator is cut along planes, rows and columns")
+        self.plan, cycles = plan(work, config, None if decided is None else decided.tile)
         tile = self.plan.tile
+        self.decision = Decision(work.operations, tile)
         self.choices = {
             "tile": "x".join(map(str, tile)),
             "steps": math.prod(self.plan.positions) * self.plan.planes * len(work.acts),

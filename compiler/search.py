@@ -7,7 +7,7 @@ The estimate knows what the engines do in a cycle, the latencies between them, a
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Literal
 
 import numpy as np
@@ -81,6 +81,32 @@ def choose(layer: Layer, config: AcceleratorConfig, effort: Effort = "default") 
             f"uop {least.uops} elements; this hardware has {config.depths_text}"
         )
     return found
+
+
+def estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int:
+    """Of the cycles with a tile that somebody else has chosen.
+
+    Raises
+    ------
+    Refusal
+        If it does not fit.
+    """
+    _check_pads(layer)
+    _check_lanes(layer.columns, config)
+    whole = layer.columns.lanes == 1 or tile.columns == layer.columns.positions
+    limits = (layer.outputs, layer.rows.positions, layer.columns.positions, layer.depth)
+    sizes = (tile.outputs, tile.rows, tile.columns, tile.depth)
+    if not (
+        whole
+        and all(1 <= size <= limit for size, limit in zip(sizes, limits, strict=True))
+        and (layer.dense or tile.depth == layer.depth)
+        and tile.taps in (1, layer.rows.taps)
+    ):
+        raise Refusal(f"there is no tile {tile} of such a layer")
+    found = _among(np.array([astuple(tile)], np.int64), layer, tile.columns, config)
+    if found is None:
+        raise Refusal(f"{tile} does not fit; this hardware has {config.depths_text}")
+    return found.cycles
 
 
 def _check_pads(layer: Layer) -> None:
