@@ -106,13 +106,34 @@ class Program:
 
 
 @dataclass(frozen=True)
+class Search:
+    """How a layer's schedule was found.
+
+    Attributes
+    ----------
+    effort : str
+        How long was searched.
+    considered : int
+        Schedules that were estimated.
+    others : tuple of mapping
+        The best of those that were not chosen, like ``choices``, each with its ``estimate`` of
+        cycles, and its ``rehearsal`` if there was one.
+    """
+
+    effort: str
+    considered: int
+    others: tuple[Mapping[str, str | int], ...]
+
+
+@dataclass(frozen=True)
 class AcceleratorStep:
     """A layer: the instructions of ``program`` that belong to ``layer`` do what ``nodes`` say.
 
     ``macs`` is mathematical, without padding of channels; ``needed_macs`` are those of them that
     multiply no padding of the image either. ``compulsory_bytes`` is what any schedule must
     move over the bus: every input, weight and parameter read once, every output written once.
-    ``choices`` are the schedule's decisions, for the report.
+    ``choices`` are the schedule's decisions, for the report, and ``search`` is what they were
+    preferred to; None where nothing was searched.
     """
 
     name: str
@@ -126,6 +147,7 @@ class AcceleratorStep:
     needed_macs: int
     compulsory_bytes: int
     choices: Mapping[str, str | int]
+    search: Search | None = None
 
     @property
     def positions(self) -> tuple[int, ...]:

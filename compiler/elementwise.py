@@ -20,7 +20,8 @@ from .emit import Action, Span, Uops
 from .image import Image, Walk
 from .kernel import Refusal
 from .schedule import Bases, Range, Rings, Slots, Stage, part
-from .tiling import Extents, blocks_of, parts, row_length
+from .search import Effort, sizes
+from .tiling import Extents, blocks_of, row_length
 from .timing import LOAD_LATENCY, START_CYCLES, STORE_LATENCY
 from .work import Act, Elementwise
 
@@ -104,9 +105,13 @@ def records_of(work: Elementwise, channel: str | None) -> list[Mapping[str, Expr
 
 
 def plan(
-    work: Elementwise, config: AcceleratorConfig, tile: tuple[int, int, int] | None = None
-) -> tuple[Plan, int]:
-    """How to cut it, and an estimate of cycles; with ``tile`` that is decided.
+    work: Elementwise,
+    config: AcceleratorConfig,
+    tile: tuple[int, int, int] | None = None,
+    effort: Effort = "default",
+) -> list[tuple[Plan, int]]:
+    """The ways to cut it, each with an estimate of cycles, the best one first; with ``tile`` that
+    is decided.
 
     Raises
     ------
@@ -128,9 +133,9 @@ def plan(
         planes, height, width = 1, 1, long
     options = [
         Plan(work, images, planes, (height, width), (count, rows, columns))
-        for columns in parts(width)
-        for rows in (parts(height) if columns == width else [1])
-        for count in (parts(planes) if columns == width else [1])
+        for columns in sizes(width, effort)
+        for rows in (sizes(height, effort) if columns == width else [1])
+        for count in (sizes(planes, effort) if columns == width else [1])
     ]
     if tile is not None:
         options = [p for p in options if p.tile == tile]
@@ -149,7 +154,7 @@ def plan(
         raise Refusal(
             f"its smallest tile needs {least} accumulators; this hardware has {config.acc_depth}"
         )
-    return min(((p, _estimate(p, config)) for p in fitting), key=lambda f: f[1])
+    return sorted(((p, _estimate(p, config)) for p in fitting), key=lambda f: f[1])
 
 
 def _is_plain(image: Image) -> bool:

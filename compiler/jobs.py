@@ -12,14 +12,16 @@ import numpy as np
 
 from ..isa.config import AcceleratorConfig
 from .affine import is_index
-from .artifact import Unfold
+from .artifact import Search, Unfold
 from .constants import pack_records, pack_weights, varies, with_starts
 from .contraction import ContractionSchedule
-from .elementwise import ElementwiseSchedule, plan, records_of
+from .elementwise import ElementwiseSchedule, Plan, plan, records_of
 from .kernel import Kernel, Refusal
 from .layout import blocks
+from .microops import place_uops
+from .order import rehearsal
 from .schedule import Bases, Rings, Stage
-from .search import Choice, choose, estimate
+from .search import Effort, choose, estimate
 from .tensorize import tensorize, tensorize_with
 from .tiling import Layer, Tile, extents
 from .work import Contraction, Elementwise, Tensorized
@@ -75,6 +77,8 @@ class Job(ABC):
     starts: np.ndarray = np.zeros(0, np.int32)
     weight_bytes: int
     choices: Mapping[str, str | int]
+    search: Search | None = None
+    """What they were preferred to; None if all was decided."""
     read_bytes: int
     """What any schedule must read of its inputs."""
     met: Fraction = Fraction(1)
@@ -84,15 +88,20 @@ class Job(ABC):
 
     @property
     def estimate(self) -> int:
-        """Of its cycles."""
-        return int(self.choices["estimate"])
+        """Of its cycles, the best that is known."""
+        return int(self.choices.get("rehearsal", self.choices["estimate"]))
 
     @abstractmethod
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
         """Its actions, given where everything lies and where in the scratchpads there is room."""
 
 
-def job_of(kernel: Kernel, config: AcceleratorConfig, decided: Decision | None = None) -> Job:
+def job_of(
+    kernel: Kernel,
+    config: AcceleratorConfig,
+    decided: Decision | None = None,
+    effort: Effort = "default",
+) -> Job:
     """``kernel`` as work for the accelerator; :class:`.kernel.Refusal` if it cannot be.
 
     If all is ``decided``, ``kernel`` is the form that instructions match as it stands.
@@ -102,8 +111,8 @@ def job_of(kernel: Kernel, config: AcceleratorConfig, decided: Decision | None =
     else:
         work = tensorize_with(kernel, config, decided.operations)
     if isinstance(work, Contraction):
-        return ContractionJob(work, config, decided)
-    return ElementwiseJob(work, config, decided)
+        return ContractionJob(work, config, decided, effort)
+    return ElementwiseJob(work, config, decided, effort)
 
 
 class ContractionJob(Job):
@@ -112,7 +121,11 @@ class ContractionJob(Job):
     work: Contraction
 
     def __init__(
-        self, work: Contraction, config: AcceleratorConfig, decided: Decision | None = None
+        self,
+        work: Contraction,
+        config: AcceleratorConfig,
+        decided: Decision | None = None,
+        effort: Effort = "default",
     ):
         kernel = work.kernel
         packed = pack_weights(work, config)
@@ -139,10 +152,18 @@ class ContractionJob(Job):
             work.tap_lanes,
             len(self.starts),
         )
-        found = _best(whole, config) if decided is None else _decided(whole, decided, config)
-        self.layer, choice, zones = found
-        self.tile = choice.tile
+        if decided is not None:
+            found = [_decided(whole, decided, config)]
+        else:
+            found = _searched(whole, config, effort)
+        if effort == "max" and decided is None:
+            found = self._rehearsed(found)
+        best = found[0]
+        self.layer, self.tile, zones = best.layer, best.tile, best.zones
         self.decision = Decision(work.operations, self.tile, zones)
+        if decided is None:
+            others = tuple(_told(way, work) for way in found[1 : OTHERS + 1])
+            self.search = Search(effort, sum(way.considered for way in found), others)
         self.weight_bytes = self.layer.weight_bytes
         self.records = zone_records(
             self.records,
@@ -152,15 +173,7 @@ class ContractionJob(Job):
             work.image.pad,
             (work.image.rows.taps, work.column_steps),
         )
-        tile, need = self.tile, extents(self.layer, self.tile)
-        self.choices = {
-            "tile": f"{tile.outputs}x{tile.rows}x{tile.columns}",
-            "reduction": f"{tile.depth}x{tile.taps}x{work.column_steps}",
-            "outer": "weights" if tile.weights_outer else "image",
-            "steps": self.layer.steps,
-            "buffers": f"inp {need.inp}, wgt {need.wgt}, acc {need.acc}",
-            "estimate": choice.cycles,
-        }
+        self.choices = _told(best, work)
 
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
         """Its actions, given where everything lies and where in the scratchpads there is room."""
@@ -168,16 +181,66 @@ class ContractionJob(Job):
             self.work, self.layer, self.tile, len(self.records), bases, self.config, rings
         ).stages
 
+    def _rehearsed(self, found: list[_Way]) -> list[_Way]:
+        """The best few, by when all would be done if they ran as scheduled; then the others."""
+        ends = [replace(way, rehearsal=self._rehearsal(way)) for way in found[:REHEARSED]]
+        return [*sorted(ends, key=lambda way: way.rehearsal or 0), *found[REHEARSED:]]
+
+    def _rehearsal(self, way: _Way) -> int:
+        n, height, width, channels = self.work.image.shape
+        count = blocks(n, self.config.batch) * blocks(channels, self.config.block) * height * width
+        n, height, width, channels = self.work.kernel.shapes[self.output]
+        end = count + blocks(n, self.config.batch) * blocks(channels, self.config.block) * (
+            height * width
+        )
+        bases = Bases({self.inputs[0]: 0, self.output: count}, end, end, end)
+        stages = ContractionSchedule(
+            self.work, way.layer, way.tile, way.layer.records, bases, self.config,
+            Rings(self.config),
+        ).stages  # fmt: skip
+        place_uops(stages, self.config, 0)
+        return rehearsal(stages, self.config)
+
 
 WAYS = ((False, False), (True, False), (True, True))
 """Along which borders there may be zones."""
-Zoned = tuple[Layer, Choice, tuple[bool, bool]]
-"""A layer, its tile, and along which borders it has zones."""
+OTHERS = 6
+"""Ways that were not chosen, of which a report tells."""
+REHEARSED = 8
+"""Ways that are compared by their whole schedules, with the most effort."""
 
 
-def _best(whole: Layer, config: AcceleratorConfig) -> Zoned:
-    """The layer with as many zones as are worth while."""
-    found = list[Zoned]()
+@dataclass(frozen=True)
+class _Way:
+    """A layer with zones, a tile, what is known of its cycles, and how many it is the best of."""
+
+    layer: Layer
+    zones: tuple[bool, bool]
+    tile: Tile
+    estimate: int
+    considered: int = 0
+    rehearsal: int | None = None
+
+
+def _told(way: _Way, work: Contraction) -> dict[str, str | int]:
+    """A way for people."""
+    tile, need = way.tile, extents(way.layer, way.tile)
+    told: dict[str, str | int] = {
+        "tile": f"{tile.outputs}x{tile.rows}x{tile.columns}",
+        "reduction": f"{tile.depth}x{tile.taps}x{work.column_steps}",
+        "outer": "weights" if tile.weights_outer else "image",
+        "steps": way.layer.steps,
+        "buffers": f"inp {need.inp}, wgt {need.wgt}, acc {need.acc}",
+        "estimate": way.estimate,
+    }
+    if way.rehearsal is not None:
+        told["rehearsal"] = way.rehearsal
+    return told
+
+
+def _searched(whole: Layer, config: AcceleratorConfig, effort: Effort) -> list[_Way]:
+    """Layers with and without zones, and tiles, the best one first."""
+    found = list[_Way]()
     refused: Refusal | None = None
     ways: dict[tuple[Zone, ...], tuple[bool, bool]] = {}
     for way in WAYS:
@@ -185,21 +248,25 @@ def _best(whole: Layer, config: AcceleratorConfig) -> Zoned:
     for zones, way in ways.items():
         layer = _with_zones(whole, zones)
         try:
-            found.append((layer, choose(layer, config), way))
+            choice = choose(layer, config, effort)
         except Refusal as refusal:
             refused = refused or refusal
+            continue
+        found.append(_Way(layer, way, choice.tile, choice.cycles, choice.considered))
+        found += [_Way(layer, way, *other) for other in choice.others]
+        if effort == "fast":
+            break
     if not found:
         assert refused is not None
         raise refused
-    return min(found, key=lambda way: way[1].cycles)
+    return sorted(found, key=lambda way: way.estimate)
 
 
-def _decided(whole: Layer, decided: Decision, config: AcceleratorConfig) -> Zoned:
+def _decided(whole: Layer, decided: Decision, config: AcceleratorConfig) -> _Way:
     if not isinstance(decided.tile, Tile):
         raise Refusal("a sum of products is cut along outputs, rows, columns, depth and taps")
     layer = _with_zones(whole, zones_of(whole.image, whole.tap_lanes, *decided.zones))
-    cycles = estimate(layer, decided.tile, config)
-    return layer, Choice(decided.tile, cycles, 1, ()), decided.zones
+    return _Way(layer, decided.zones, decided.tile, estimate(layer, decided.tile, config))
 
 
 def _with_zones(whole: Layer, zones: tuple[Zone, ...]) -> Layer:
@@ -215,7 +282,11 @@ class ElementwiseJob(Job):
     work: Elementwise
 
     def __init__(
-        self, work: Elementwise, config: AcceleratorConfig, decided: Decision | None = None
+        self,
+        work: Elementwise,
+        config: AcceleratorConfig,
+        decided: Decision | None = None,
+        effort: Effort = "default",
     ):
         kernel = work.kernel
         self.work, self.config = work, config
@@ -231,16 +302,24 @@ class ElementwiseJob(Job):
         self.records = np.concatenate([empty, *rows])
         if decided is not None and isinstance(decided.tile, Tile):
             raise Refusal("an elementwise operator is cut along planes, rows and columns")
-        self.plan, cycles = plan(work, config, None if decided is None else decided.tile)
-        tile = self.plan.tile
+        found = plan(work, config, None if decided is None else decided.tile, effort)
+        self.plan, tile = found[0][0], found[0][0].tile
+        if decided is None:
+            others = tuple(_told_plan(*way) for way in found[1 : OTHERS + 1])
+            self.search = Search(effort, len(found), others)
         self.decision = Decision(work.operations, tile)
-        self.choices = {
-            "tile": "x".join(map(str, tile)),
-            "steps": math.prod(self.plan.positions) * self.plan.planes * len(work.acts),
-            "buffers": f"acc {self.plan.total}",
-            "estimate": cycles,
-        }
+        self.choices = _told_plan(*found[0])
 
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
         """Its actions, given where everything lies and where in the scratchpads there is room."""
         return ElementwiseSchedule(self.plan, self.parameters, bases, self.config, rings).stages
+
+
+def _told_plan(p: Plan, cycles: int) -> dict[str, str | int]:
+    """A plan for people."""
+    return {
+        "tile": "x".join(map(str, p.tile)),
+        "steps": math.prod(p.positions) * p.planes * len(p.work.acts),
+        "buffers": f"acc {p.total}",
+        "estimate": cycles,
+    }

@@ -12,6 +12,7 @@ from .artifact import CompiledModel, DramTensor, Step
 from .graph import Graph
 from .operators import Kernel, Operator, lowered
 from .partition import Placement
+from .search import Effort
 
 Where = Literal["auto", "cpu"]
 Level = Literal["graph", "nests", "schedule", "stream"]
@@ -54,6 +55,8 @@ class Module:
         Where activations and constants lie in DRAM, once they have addresses.
     steps : tuple of Step
         At ``stream``.
+    effort : str
+        How long to search for schedules.
     """
 
     graph: Graph
@@ -67,6 +70,7 @@ class Module:
     tensors: Mapping[str, DramTensor] | None = None
     constants: Constants | None = None
     steps: tuple[Step, ...] = ()
+    effort: Effort = "default"
 
     @property
     def model(self) -> CompiledModel:

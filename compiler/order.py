@@ -47,6 +47,13 @@ def in_order(stages: Sequence[Stage], config: AcceleratorConfig) -> list[Action]
     return _Order(stages, config).run()
 
 
+def rehearsal(stages: Sequence[Stage], config: AcceleratorConfig) -> int:
+    """When, in cycles, all would be done if the actions ran as they are put in order."""
+    order = _Order(stages, config)
+    order.run()
+    return max((*order.stored, *order.computed))
+
+
 class _Order:
     def __init__(self, stages: Sequence[Stage], config: AcceleratorConfig):
         self.stages, self.config = stages, config

@@ -25,6 +25,7 @@ from .meaning import Meaning, check_meaning
 from .module import LEVELS, Level, Lowered, Module, Where, grouped
 from .partition import UNCHANGED, place
 from .programs import accelerator_steps, ends_of_steps, host_step, programs_of
+from .search import Effort
 from .verify import verify
 
 __all__ = ["PASSES", "Module", "Pass", "Watch", "compile_graph", "run"]
@@ -39,6 +40,7 @@ def compile_graph(
     *,
     placement: Where = "auto",
     on_host: frozenset[str] = frozenset(),
+    effort: Effort = "default",
     watch: Watch | None = None,
 ) -> CompiledModel:
     """``graph`` compiled for ``config``.
@@ -53,6 +55,8 @@ def compile_graph(
         ``auto`` puts every node on the accelerator that can run there; ``cpu`` none.
     on_host : frozenset of str
         Names of nodes that run on the host in any case.
+    effort : str
+        How long to search for schedules: ``fast``, ``default`` or ``max``; see :mod:`.search`.
     watch : callable or None
         Called after each pass.
 
@@ -63,7 +67,7 @@ def compile_graph(
     UnsupportedError
         If neither accelerator nor host can run some nodes; it lists them all.
     """
-    return run(Module(graph, config, placement, on_host), watch=watch).model
+    return run(Module(graph, config, placement, on_host, effort=effort), watch=watch).model
 
 
 def run(
@@ -133,7 +137,9 @@ def lower(module: Module) -> Module:
 def partition(module: Module) -> Module:
     """Every node has a place; what runs on the accelerator is matched with instructions, cut."""
     assert module.nests is not None
-    placement = place(module.graph, module.config, module.placement, module.on_host, module.nests)
+    placement = place(
+        module.graph, module.config, module.placement, module.on_host, module.nests, module.effort
+    )
     if not isinstance(module.nests, Lowered):
         for placed in placement:
             if placed.job is None and placed.reason != UNCHANGED:

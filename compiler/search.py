@@ -19,13 +19,17 @@ from .tiling import Extents, Layer, Tile, blocks_of, extents, parts, row_length
 from .timing import BRANCH_CYCLES, LOAD_LATENCY, START_CYCLES, STORE_LATENCY
 
 Effort = Literal["fast", "default", "max"]
-"""How long to search: for the first good tile; among parts of like size; among all sizes."""
+"""How long to search.
+
+``fast`` tries few sizes, and no forms of a layer that take more instructions; ``default`` tries
+parts of like size, and all forms; ``max`` tries all sizes, and rehearses the best few.
+"""
 EFFORTS: tuple[Effort, ...] = ("fast", "default", "max")
 
 MOST_TRIPS = 1 << 13
 """What a loop of an instruction counts to, exclusive."""
 KEPT = 4
-"""Of the candidates that were not chosen, those that a choice tells of."""
+"""Of the candidates that were not chosen, those that a choice tells of, and that are rehearsed."""
 FAST_SIZES = 5
 """Sizes of an axis that are tried in a hurry, halving."""
 MOST_SIZES = 64
@@ -64,9 +68,8 @@ def choose(layer: Layer, config: AcceleratorConfig, effort: Effort = "default") 
     """
     _check_pads(layer)
     _check_lanes(layer.columns, config)
-    sizes = [*_column_sizes(layer.columns)]
     found: Choice | None = None
-    for columns in sizes:
+    for columns in _column_sizes(layer.columns):
         here = _among(_tiles(layer, columns, effort), layer, columns, config)
         if here is not None and (found is None or here.cycles < found.cycles):
             found = here
@@ -130,7 +133,7 @@ def _column_sizes(columns: Walk) -> Iterator[int]:
         size = blocks_of(size, 2)
 
 
-def _sizes(extent: int, effort: Effort) -> list[int]:
+def sizes(extent: int, effort: Effort) -> list[int]:
     """Sizes of the parts of an axis, the largest first."""
     if effort == "fast":
         return sorted({blocks_of(extent, 1 << n) for n in range(FAST_SIZES)}, reverse=True)
@@ -142,10 +145,10 @@ def _sizes(extent: int, effort: Effort) -> list[int]:
 def _tiles(layer: Layer, columns: int, effort: Effort) -> np.ndarray:
     """Candidates: a row for each, in the order of :class:`.tiling.Tile`'s fields."""
     axes = (
-        _sizes(layer.outputs, effort),
-        _sizes(layer.rows.positions, effort),
+        sizes(layer.outputs, effort),
+        sizes(layer.rows.positions, effort),
         [columns],
-        _sizes(layer.depth, effort) if layer.dense else [layer.depth],
+        sizes(layer.depth, effort) if layer.dense else [layer.depth],
         sorted({layer.rows.taps, 1}, reverse=True),
         [True, False],
     )
