@@ -8,7 +8,7 @@ them, each in its :class:`DramTensor` layout.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +88,7 @@ class Program:
         Of its segment.
     address : int
         Where it lies.
-    instructions : tuple of Instruction
+    instructions : sequence of Instruction
         Ending in FINISH.
     owners : tuple of int
         For each instruction the layer that it belongs to, by position among the program's steps.
@@ -96,7 +96,7 @@ class Program:
 
     name: str
     address: int
-    instructions: tuple[Instruction, ...]
+    instructions: Sequence[Instruction]
     owners: tuple[int, ...]
 
     @property

@@ -16,11 +16,12 @@ from ..isa.memories import Engine
 from ..isa.nest import Expr
 from .boxes import Mover
 from .constants import varies
+from .effort import Effort
 from .emit import Action, Span, Uops
 from .image import Image, Walk
 from .kernel import Refusal
 from .schedule import Bases, Range, Rings, Slots, Stage, part
-from .search import Effort, sizes
+from .search import sizes
 from .tiling import Extents, blocks_of, row_length
 from .timing import LOAD_LATENCY, START_CYCLES, STORE_LATENCY
 from .work import Act, Elementwise

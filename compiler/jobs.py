@@ -15,13 +15,14 @@ from .affine import is_index
 from .artifact import Search, Unfold
 from .constants import pack_records, pack_weights, varies, with_starts
 from .contraction import ContractionSchedule
+from .effort import Effort
 from .elementwise import ElementwiseSchedule, Plan, plan, records_of
 from .kernel import Kernel, Refusal
 from .layout import blocks
 from .microops import place_uops
 from .order import rehearsal
 from .schedule import Bases, Rings, Stage
-from .search import Effort, choose, estimate
+from .search import choose, estimate
 from .tensorize import tensorize, tensorize_with
 from .tiling import Layer, Tile, extents
 from .work import Contraction, Elementwise, Tensorized

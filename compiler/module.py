@@ -9,10 +9,10 @@ from typing import Literal
 from ..isa.config import AcceleratorConfig
 from .allocate import Constants
 from .artifact import CompiledModel, DramTensor, Step
+from .effort import Effort
 from .graph import Graph
 from .operators import Kernel, Operator, lowered
 from .partition import Placement
-from .search import Effort
 
 Where = Literal["auto", "cpu"]
 Level = Literal["graph", "nests", "schedule", "stream"]

@@ -12,12 +12,12 @@ from ..isa.nest import I8, Load, Stmt, rewrite
 from ..isa.nest import Node as Term
 from .catalog import Kernel as Function
 from .catalog import Site, products
+from .effort import Effort
 from .fit import changes_nothing
 from .graph import Call, Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape, op_name
 from .jobs import Job, job_of
 from .kernel import DRAM_RANK, Kernel, Refusal, dram_shape, kernel_of
 from .operators import Operator, nest_of, reason_against
-from .search import Effort
 from .unfold import unfoldings
 
 COPIES = "a copy; there is nothing to compute"

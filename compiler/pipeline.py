@@ -16,6 +16,7 @@ from ..isa.config import AcceleratorConfig
 from .allocate import Constants, lives_of, share
 from .artifact import AcceleratorStep, CompiledModel, DramTensor, Step
 from .check import check
+from .effort import Effort
 from .graph import Graph
 from .kernel import dram_shape
 from .layout import packed_bytes
@@ -25,7 +26,6 @@ from .meaning import Meaning, check_meaning
 from .module import LEVELS, Level, Lowered, Module, Where, grouped
 from .partition import UNCHANGED, place
 from .programs import accelerator_steps, ends_of_steps, host_step, programs_of
-from .search import Effort
 from .verify import verify
 
 __all__ = ["PASSES", "Module", "Pass", "Watch", "compile_graph", "run"]

@@ -8,23 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import astuple, dataclass
-from typing import Literal
 
 import numpy as np
 
 from ..isa.config import AcceleratorConfig
+from .effort import Effort
 from .image import Walk
 from .kernel import Refusal
 from .tiling import Extents, Layer, Tile, blocks_of, extents, parts, row_length
 from .timing import BRANCH_CYCLES, LOAD_LATENCY, START_CYCLES, STORE_LATENCY
-
-Effort = Literal["fast", "default", "max"]
-"""How long to search.
-
-``fast`` tries few sizes, and no forms of a layer that take more instructions; ``default`` tries
-parts of like size, and all forms; ``max`` tries all sizes, and rehearses the best few.
-"""
-EFFORTS: tuple[Effort, ...] = ("fast", "default", "max")
 
 MOST_TRIPS = 1 << 13
 """What a loop of an instruction counts to, exclusive."""

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from ..compiler.artifact import AcceleratorStep, CompiledModel
-from ..compiler.pipeline import compile_graph
+from ..compiler.effort import EFFORTS, Effort
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import ConfigError, DataError, DeviceError, PackageError
 from ..isa.spec import spec_hash
@@ -39,15 +39,19 @@ class Run:
         on: str,
         *,
         on_host: frozenset[str],
+        effort: Effort,
         progress: Callable[..., None] | None,
         device_options: dict[str, Any],
     ):
         if on not in TARGETS:
             raise ConfigError(f"a network runs on {', '.join(TARGETS)}, not on {on!r}")
+        if effort not in EFFORTS:
+            raise ConfigError(f"the effort is {', '.join(EFFORTS)}, not {effort!r}")
         self.network = network
         self.config = config
         self.on = on
         self._on_host = on_host
+        self._effort: Effort = effort
         self._progress = progress
         self._device_options = device_options
         self._model: CompiledModel | None = None
@@ -155,8 +159,8 @@ class Run:
         sha256 = hashlib.sha256(repr((self.network.sha256, key)).encode()).hexdigest()
         network = Network(self.network.name, graph, sha256)
         run = Run(
-            network, self.config, self.on, on_host=self._on_host, progress=self._progress,
-            device_options=self._device_options,
+            network, self.config, self.on, on_host=self._on_host, effort=self._effort,
+            progress=self._progress, device_options=self._device_options,
         )  # fmt: skip
         while len(self._bound) >= BOUND_LIMIT:
             self._bound.pop(next(iter(self._bound))).close()
@@ -259,18 +263,23 @@ class Run:
         placement = "cpu" if self.on == "cpu" else "auto"
 
         def compiled() -> CompiledModel:
-            return compile_graph(graph, self.config, placement=placement, on_host=self._on_host)
+            from ..compiler.pipeline import compile_graph  # much to import, often for nothing
+
+            return compile_graph(
+                graph, self.config, placement=placement, on_host=self._on_host, effort=self._effort
+            )
 
         if made is not None:  # what a package says of its origin is no key for the cache
             return compiled()
-        options = f"{placement} {sorted(self._on_host)}"
+        options = f"{placement} {sorted(self._on_host)} {self._effort}"
         path = cache.path_of(self.network.sha256, self.config, options)
-        model = cache.load(path, self.config)
+        model = cache.load(path, self.config, graph)
         if model is None:
             model = compiled()
             extra = {"name": self.network.name, "sha256": self.network.sha256}
             cache.store(path, model, extra)
-        return replace(model, graph=graph)
+            model = replace(model, graph=graph)
+        return model
 
 
 def _sample(value: np.ndarray, i: int, count: int) -> np.ndarray:
@@ -285,6 +294,7 @@ def jit(
     on: str = "rtl",
     *,
     on_host: frozenset[str] = frozenset(),
+    effort: Effort = "default",
     progress: Callable[..., None] | None = None,
     **device_options: Any,
 ) -> Run:
@@ -302,6 +312,8 @@ def jit(
         compiled) or ``cpu`` (no accelerator).
     on_host : frozenset of str
         Names of nodes that run on the CPU whatever the accelerator can do.
+    effort : str
+        How long to search for schedules: ``fast``, ``default`` or ``max``.
     progress : callable or None
         Told of the phases of the RTL's first build.
     **device_options
@@ -310,7 +322,7 @@ def jit(
     Raises
     ------
     ConfigError
-        If ``hw`` or ``on`` is not known.
+        If ``hw``, ``on`` or ``effort`` is not known.
     PackageError
         If a package was compiled for other hardware than ``hw``.
 
@@ -331,6 +343,26 @@ def jit(
         config,
         on,
         on_host=on_host,
+        effort=effort,
         progress=progress,
         device_options=device_options,
     )
+
+
+def compile(
+    network: Network,
+    hw: Hardware | None = None,
+    *,
+    on_host: frozenset[str] = frozenset(),
+    effort: Effort = "default",
+) -> CompiledModel:
+    """``network`` compiled, from the cache if it was before; parameters as in :func:`jit`.
+
+    Raises
+    ------
+    ConfigError, PackageError
+        As :func:`jit` does.
+    UnsupportedError
+        If operators are left that neither accelerator nor host can run; it lists them all.
+    """
+    return jit(network, hw, "functional", on_host=on_host, effort=effort).compile()

@@ -7,7 +7,7 @@ import argparse
 from .. import package
 from ..jit import jit
 from ..network import load
-from .options import add_hardware, chosen_hardware, print_json
+from .options import add_effort, add_hardware, chosen_hardware, print_json
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -15,12 +15,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a .tflite or .onnx file")
     parser.add_argument("-o", "--output", metavar="FILE.weft", required=True)
     add_hardware(parser)
+    add_effort(parser)
 
 
 def main(options: argparse.Namespace) -> int:
     """Compile and write the package."""
     network = load(options.model)
-    model = jit(network, chosen_hardware(options), "functional").compile()
+    model = jit(network, chosen_hardware(options), "functional", effort=options.effort).compile()
     package.save(model, options.output, {"name": network.name, "sha256": network.sha256})
     programs = [steps[0].program for steps in model.programs]
     summary = {

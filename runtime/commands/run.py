@@ -19,7 +19,7 @@ from ...isa.errors import ConfigError, DataError, MismatchError
 from .. import report
 from ..jit import TARGETS, jit
 from ..network import Network, load
-from .options import add_hardware, chosen_hardware, print_json, progress_bars
+from .options import add_effort, add_hardware, chosen_hardware, print_json, progress_bars
 
 SEED = 0
 """Of the data that is made when none is given."""
@@ -37,6 +37,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a .tflite or .onnx file or a .weft package")
     parser.add_argument("--on", choices=TARGETS, default="rtl", help="where to run (default rtl)")
     add_hardware(parser)
+    add_effort(parser)
     parser.add_argument("--input", metavar="FILE", help="samples on the first axis, .npy or .npz")
     parser.add_argument("--key", help="which array of an .npz")
     parser.add_argument("--limit", type=int, metavar="N", help="run only the first N samples")
@@ -83,6 +84,7 @@ def main(options: argparse.Namespace) -> int:
             chosen_hardware(options),
             options.on,
             on_host=frozenset(options.on_host),
+            effort=options.effort,
             progress=build,
             **device,
         )
