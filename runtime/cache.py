@@ -41,8 +41,9 @@ def store(path: Path, model: CompiledModel, extra: dict[str, Any]) -> None:
         package.save(model, path, extra)
 
 
-def load(path: Path, config: AcceleratorConfig, graph: Graph) -> CompiledModel | None:
-    """The cached model of ``graph``, or None if there is none or it is damaged."""
+def load(path: Path, config: AcceleratorConfig, graph: Graph | None = None) -> CompiledModel | None:
+    """The cached model, or None if there is none or it is damaged; with the ``graph`` that it was
+    made from, that and the instructions are not read again."""
     if not path.exists():
         return None
     try:
