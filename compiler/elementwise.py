@@ -19,7 +19,7 @@ from .constants import varies
 from .effort import Effort
 from .emit import Action, Span, Uops
 from .image import Image, Walk
-from .kernel import Refusal
+from .kernel import Lack, Refusal
 from .schedule import Bases, Range, Rings, Slots, Stage, part
 from .search import sizes
 from .tiling import Extents, blocks_of, row_length
@@ -100,7 +100,7 @@ def records_of(work: Elementwise, channel: str | None) -> list[Mapping[str, Expr
     for record in (*(act.record for act in work.acts), work.ending.record):
         if record and record not in found:
             if channel is not None and varies(record, channel):
-                raise Refusal("parameters that vary with the channel")
+                raise Refusal("parameters that vary with the channel", Lack.COMMON_SCALE)
             found.append(record)
     return found
 
@@ -127,7 +127,9 @@ def plan(
     images = work.images
     for image in images.values():
         if max(image.rows.before, image.rows.after, image.columns.before, image.columns.after) > 15:
-            raise Refusal("padding of more than 15 rows or columns; a load has up to 15")
+            raise Refusal(
+                "padding of more than 15 rows or columns; a load has up to 15", Lack.PADDING
+            )
     if all(_is_plain(image) for image in images.values()):
         long = planes * height * width
         images = {region: _flat(image, long) for region, image in images.items()}

@@ -16,7 +16,7 @@ from .effort import Effort
 from .fit import changes_nothing
 from .graph import Call, Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape, op_name
 from .jobs import Job, job_of
-from .kernel import DRAM_RANK, Kernel, Refusal, dram_shape, kernel_of
+from .kernel import DRAM_RANK, Kernel, Lack, Refusal, dram_shape, kernel_of
 from .operators import Operator, nest_of, reason_against
 from .unfold import unfoldings
 
@@ -183,16 +183,18 @@ def kernel_for(
 ) -> Kernel:
     """The normal form of a node's nest; :class:`.kernel.Refusal` if it has none."""
     if isinstance(node.op, Reshape):
-        raise Refusal(COPIES)
+        raise Refusal(COPIES, Lack.WORK)
     if isinstance(node.op, Call):
         x = graph.tensors[node.inputs[0]] if node.inputs and node.inputs[0] else None
         if x is not None and x.dtype != I8:
-            raise Refusal(f"{x.name!r} is {x.dtype}, not i8")
-        raise Refusal(f"{node.op.kind} has no form in integers that instructions match")
+            raise Refusal(f"{x.name!r} is {x.dtype}, not i8", Lack.INT8)
+        raise Refusal(
+            f"{node.op.kind} has no form in integers that instructions match", Lack.INTEGERS
+        )
     operator = nest_of(graph, node) if nests is None else nests[node.name]
     assert isinstance(operator, Operator)  # an operator of the graph is no function
     if operator.scratch:
-        raise Refusal(f"{op_name(node.op)} needs memory for intermediate values")
+        raise Refusal(f"{op_name(node.op)} needs memory for intermediate values", Lack.NO_SCRATCH)
     shapes: dict[str, tuple[int, ...]] = {}
     constants = dict(operator.constants)
     for buffer in operator.nest.buffers:
@@ -202,7 +204,7 @@ def kernel_for(
         if tensor.data is not None:
             constants[tensor.name] = tensor.data
         elif tensor.dtype != I8:
-            raise Refusal(f"{tensor.name!r} is {tensor.dtype}, not i8")
+            raise Refusal(f"{tensor.name!r} is {tensor.dtype}, not i8", Lack.INT8)
         else:
             shapes[tensor.name] = tensor.shape
     return kernel_of(operator.nest, shapes, constants)

@@ -14,7 +14,7 @@ import numpy as np
 from ..isa.config import AcceleratorConfig
 from .effort import Effort
 from .image import Walk
-from .kernel import Refusal
+from .kernel import Lack, Refusal
 from .tiling import Extents, Layer, Tile, blocks_of, extents, parts, row_length
 from .timing import BRANCH_CYCLES, LOAD_LATENCY, START_CYCLES, STORE_LATENCY
 
@@ -107,7 +107,10 @@ def estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int:
 def _check_pads(layer: Layer) -> None:
     for what, walk in (("rows", layer.rows), ("columns", layer.columns)):
         if max(walk.before, walk.after) > 15:
-            raise Refusal(f"padding of {max(walk.before, walk.after)} {what}; a load has up to 15")
+            raise Refusal(
+                f"padding of {max(walk.before, walk.after)} {what}; a load has up to 15",
+                Lack.PADDING,
+            )
 
 
 def _check_lanes(columns: Walk, config: AcceleratorConfig) -> None:

@@ -90,9 +90,7 @@ def _macs_of_a_step(step: AcceleratorStep, config: AcceleratorConfig) -> int:
 def _on_cpu(step: HostStep, model: CompiledModel) -> dict[str, Any]:
     nodes = {node.name: node for node in model.graph.nodes}
     rules = _rules(step)
-    remedies = {
-        name: remedy(model.graph, nodes[name], model.config, rule) for name, rule in rules.items()
-    }
+    remedies = {name: remedy(model.graph, nodes[name], model.config) for name in rules}
     return _head(step, "cpu", step.reason) | {"rule": rules, "remedy": remedies}
 
 
