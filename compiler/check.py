@@ -10,7 +10,7 @@ What is found does not depend on how long anything takes.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -27,9 +27,8 @@ from .reach import Reach
 from .touches import witness, youngest
 
 ENGINES = (Engine.LOAD, Engine.COMPUTE, Engine.STORE)
-NEIGHBOURS = {
-    "pop_prev": -1, "pop_next": 1, "push_prev": -1, "push_next": 1,
-}  # fmt: skip
+SIDES = {kind: ((f"{kind}_prev", -1), (f"{kind}_next", 1)) for kind in ("pop", "push")}
+"""The flags of an instruction, and which engine each means."""
 
 
 def check(
@@ -120,24 +119,25 @@ class _Checker:
         kind = self._kinds[key]
         return Step(position, kind.engine, kind.pops, kind.pushes, kind.finish)
 
-    def _flags(self, engine: int, instruction: Instruction, kind: str) -> Iterator[int]:
+    def _others(self, engine: int, instruction: Instruction, kind: str) -> list[int]:
         """The engines that ``kind`` (pop or push) of this instruction concerns."""
-        for side in ("prev", "next"):
-            name = f"{kind}_{side}"
-            if getattr(instruction, name):
-                other = engine + NEIGHBOURS[name]
-                if not 0 <= other < 3:
+        found: list[int] = []
+        for side, step in SIDES[kind]:
+            if getattr(instruction, side):
+                other = engine + step
+                if not 0 <= other < len(ENGINES):
                     raise ProgramError(
-                        f"{instruction.operation} {name}: {ENGINES[engine].value} has no "
-                        f"{'previous' if side == 'prev' else 'next'} engine"
+                        f"{instruction.operation} {side}: {ENGINES[engine].value} has no "
+                        f"{'previous' if step < 0 else 'next'} engine"
                     )
-                yield other
+                found.append(other)
+        return found
 
     def _pass(self, engine: int, position: int) -> list[int]:
         """What an instruction knows to be complete when it starts; it takes and sends tokens."""
         instruction = self.program[position]
         known = self.known[engine]
-        for other in self._flags(engine, instruction, "pop"):
+        for other in self._others(engine, instruction, "pop"):
             known = [max(a, b) for a, b in zip(known, self.tokens[other, engine].popleft(),
                                                strict=True)]  # fmt: skip
         if instruction.operation == "finish":
@@ -145,7 +145,7 @@ class _Checker:
         at_start = known
         known = [*known[:engine], position, *known[engine + 1 :]]
         self.known[engine] = known
-        for other in self._flags(engine, instruction, "push"):
+        for other in self._others(engine, instruction, "push"):
             self.tokens[engine, other].append(known)
         return at_start
 

@@ -17,7 +17,7 @@ from ..isa.errors import ProgramError
 from ..isa.formats import UOP_BYTES, uop_layout
 from ..isa.instructions import Instruction, InstructionSet, Operation
 from ..isa.interpret import AccessError
-from ..isa.memories import MEMORIES, Engine, MemoryType
+from ..isa.memories import MEMORIES, Engine, Memory, MemoryType
 from ..isa.native import NativeCode
 from ..isa.paths import cache_directory
 from .artifact import Segment
@@ -57,6 +57,13 @@ class Machine:
     def __init__(self, config: AcceleratorConfig, segments: Sequence[Segment], end: int):
         self.config, self.segments = config, segments
         self.operations = InstructionSet(config).operations
+        self._memories: dict[str, tuple[Memory, int, int]] = {}  # by the operations that move
+        for name, operation in self.operations.items():
+            if "memory_type" in operation.fixed:
+                memory = MEMORIES[MemoryType(operation.fixed["memory_type"])]
+                lanes = memory.lanes(config)
+                size, rows = memory.element_bytes(config), lanes[0] if lanes else 1
+                self._memories[name] = memory, size, rows
         self.element = config.out_element_bytes
         self.row_bytes = config.block * config.wgt_width // 8
         self.memory = mark(GRANULE, np.arange(-(-end // self.element)) * self.element)
@@ -131,28 +138,27 @@ class Machine:
     # --- instructions as rows of numbers
 
     def _row(self, instruction: Instruction) -> tuple[int, ...]:
-        operation = self.operations[instruction.operation]
-        kind = operation.format.name
-        get = instruction.operands.get
-        if kind in ("LOAD", "LOADX", "STORE", "STOREX"):
-            return self._box(operation, [get(name, 0) for name in BOX])
-        if operation.engine is Engine.COMPUTE and kind != "FINISH":
-            return self._steps(operation, [get(name, 0) for name in LOOPS])
-        return _row(Kind.NOTHING)
+        name, get = instruction.operation, instruction.operands.get
+        if name not in self._memories:
+            operation = self.operations[name]
+            if operation.engine is Engine.COMPUTE and operation.format.name != "FINISH":
+                return self._steps(operation, [get(field, 0) for field in LOOPS])
+            return _row(Kind.NOTHING)
+        return self._box(name, [get(field, 0) for field in BOX])
 
-    def _box(self, operation: Operation, operands: Sequence[int]) -> tuple[int, ...]:
+    def _box(self, name: str, operands: Sequence[int]) -> tuple[int, ...]:
         sram, dram, y, x, stride, top, bottom, left, right, pad, qnt, step = operands
         if not x:
             return _row(Kind.NOTHING)
-        memory = MEMORIES[MemoryType(operation.fixed["memory_type"])]
-        size = memory.element_bytes(self.config)
+        memory, size, rows = self._memories[name]
         box = (sram, dram, y, x, stride, top, left, top + y + bottom, left + x + right, size)
-        if operation.format.name in ("STORE", "STOREX"):
-            return _row(Kind.STORE, *box, qnt, step, int(operation.format.name == "STOREX"))
+        if memory.type is MemoryType.OUT:
+            parameters = self.operations[name].format.name == "STOREX"
+            return _row(Kind.STORE, *box, qnt, step, int(parameters))
         if memory.scratchpad == "uop":
             return _row(Kind.UOPS, *box)
         if memory.scratchpad == "wgt":
-            return _row(Kind.WEIGHTS, *box, memory.lanes(self.config)[0])
+            return _row(Kind.WEIGHTS, *box, rows)
         target = self.base[memory.scratchpad]
         activation = memory.type in (MemoryType.INP, MemoryType.ACC8)
         outside = _pad_mark(pad if activation else 0)

@@ -47,7 +47,16 @@ class Reach:
     def __init__(self, config: AcceleratorConfig, segments: Sequence[Segment], stored: int):
         self.config, self.segments = config, segments
         self.granule, self.boxes = granule(config), Boxes(config)
-        self.operations = InstructionSet(config).operations
+        # Of each operation that moves: which scratchpad, whether into it, whether by parameters.
+        self._moved = {
+            name: (
+                MEMORIES[MemoryType(operation.fixed["memory_type"])].scratchpad,
+                operation.format.name in ("LOAD", "LOADX"),
+                operation.format.name == "STOREX",
+            )
+            for name, operation in InstructionSet(config).operations.items()
+            if "memory_type" in operation.fixed
+        }
         self.depths = scratchpads(config) | {"dram": -(-stored // self.granule)}
         self.events = 0
         """How many instructions there have been that stay within their scratchpads."""
@@ -66,23 +75,21 @@ class Reach:
             If it leaves a scratchpad, or loads micro-ops from where there are none; but see
             :meth:`beyond`.
         """
-        operation = self.operations[instruction.operation]
-        kind, operands = operation.format.name, instruction.operands
-        if kind in ("LOAD", "LOADX", "STORE", "STOREX"):
-            memory = MEMORIES[MemoryType(operation.fixed["memory_type"])]
-            rows = sum(operands.get(n, 0) for n in ("y_pad_0", "y_size", "y_pad_1"))
-            columns = sum(operands.get(n, 0) for n in ("x_pad_0", "x_size", "x_pad_1"))
-            count = rows * columns if operands.get("x_size", 0) else 0
-            loads = kind in ("LOAD", "LOADX")
-            self._run(memory.scratchpad, operands.get("sram_base", 0), count, position, loads)
-            if kind == "STOREX" and columns:
-                step = operands.get("qnt_step", 0)
-                count = 1 + (rows - 1) * step if rows else 0
-                self._run("qnt", operands.get("qnt_base", 0), count, position, False)
-            if memory.scratchpad == "uop" and count:
-                first = operands.get("sram_base", 0)
+        operands = instruction.operands
+        moved = self._moved.get(instruction.operation)
+        if moved is not None:
+            get, (scratchpad, loads, parameters) = operands.get, moved
+            rows = get("y_pad_0", 0) + get("y_size", 0) + get("y_pad_1", 0)
+            columns = get("x_pad_0", 0) + get("x_size", 0) + get("x_pad_1", 0)
+            count = rows * columns if get("x_size", 0) else 0
+            first = get("sram_base", 0)
+            self._run(scratchpad, first, count, position, loads)
+            if parameters and columns:
+                read = 1 + (rows - 1) * get("qnt_step", 0) if rows else 0
+                self._run("qnt", get("qnt_base", 0), read, position, False)
+            if scratchpad == "uop" and count:
                 self._load_uops(slice(first, first + count), operands["dram_base"], position)
-            for box, write in zip(self.boxes.of(operation.name, operands), (False, True),
+            for box, write in zip(self.boxes.of(instruction.operation, operands), (False, True),
                                   strict=True):  # fmt: skip
                 if box is not None:
                     self._touches.box(self.events, "dram", box, self.granule, write)

@@ -31,7 +31,7 @@ class Steps:
     def __init__(self, work: Contraction, layer: Layer, need: Extents):
         self.work, self.layer, self.need = work, layer, need
         self._walks: dict[Hashable, np.ndarray] = {}
-        self._taken: dict[tuple[Range, Range], np.ndarray] = {}
+        self._taken: dict[tuple[Range, Range], tuple[np.ndarray, bytes]] = {}
         self._blocks: dict[tuple[Range, Range], tuple[int, ...]] = {}
 
     def zones(self, chunk: Chunk, acc: Span) -> list[tuple[Zone, Span]]:
@@ -122,7 +122,7 @@ class Steps:
         )
         outputs = chunk.blocks.count
         uops = self._relative(chunk, zone.taps, zone.steps, rows * columns, row)
-        uops = uops + np.array((at.acc.start, corner, at.wgt.start))
+        uops = uops + np.array((at.acc.start, corner, at.wgt.start), np.int32)
         loops = {
             "iter_out": rows,
             "iter_in": columns,
@@ -144,9 +144,9 @@ class Steps:
     ) -> np.ndarray:
         """The micro-ops of a walk from where its operands begin; those of a row of taps are
         ``row`` elements from the next."""
-        planes, extent = self._planes(chunk.blocks, chunk.depth), self.weights(chunk)
+        (planes, same), extent = self._planes(chunk.blocks, chunk.depth), self.weights(chunk)
         first = taps.start - chunk.taps.start
-        key = (planes.tobytes(), first, taps.count, steps, positions, row, extent)
+        key = (same, first, taps.count, steps, positions, row, extent)
         if key not in self._walks:
             layer, need = self.layer, self.need
             apart = layer.tap_lanes * layer.columns.dilation // layer.columns.lanes
@@ -166,16 +166,17 @@ class Steps:
             # The first of each output block, then all others of one, of the next, ...
             by_step = np.stack([*columns], axis=-1).reshape(-1, outputs, 3)
             rest = by_step[1:].transpose(1, 0, 2).reshape(-1, 3)
-            self._walks[key] = np.concatenate([by_step[0], rest])
+            self._walks[key] = np.concatenate([by_step[0], rest]).astype(np.int32)
         return self._walks[key]
 
-    def _planes(self, outputs: Range, depth: Range) -> np.ndarray:
-        """[output blocks, depth]: which of the planes in the scratchpad each takes."""
+    def _planes(self, outputs: Range, depth: Range) -> tuple[np.ndarray, bytes]:
+        """[output blocks, depth]: which of the planes in the scratchpad each takes; and a key."""
         if (outputs, depth) not in self._taken:
             reach = slice(depth.start, depth.stop)
             inputs = [row[reach] for row in self.layer.weights.inputs[outputs.start : outputs.stop]]
             order = {b: i for i, b in enumerate(sorted({b for row in inputs for b in row}))}
-            self._taken[outputs, depth] = np.array([[order[b] for b in row] for row in inputs])
+            planes = np.array([[order[b] for b in row] for row in inputs])
+            self._taken[outputs, depth] = planes, repr(planes.shape).encode() + planes.tobytes()
         return self._taken[outputs, depth]
 
     def _nested(self, at: _Bound) -> _Walk | None:
