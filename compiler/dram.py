@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,8 +13,7 @@ from ..isa.instructions import InstructionSet
 from ..isa.memories import MEMORIES, MemoryType
 
 
-@dataclass(frozen=True)
-class Box:
+class Box(NamedTuple):
     """``rows`` of ``row_bytes`` each, ``stride`` bytes apart, from ``address`` on."""
 
     address: int

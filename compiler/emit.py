@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,8 +31,7 @@ CARRIER = "gemm.reset"
 """Of the compute engine; with no trips it does nothing but carry tokens."""
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """Elements ``[start, stop)`` of a scratchpad."""
 
     memory: str
@@ -133,8 +133,7 @@ def finish(actions: Sequence[Action], config: AcceleratorConfig) -> Stream:
 # --- tokens --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Token:
+class _Token(NamedTuple):
     """Sent by one action when it is complete, taken by a later one before it starts.
 
     ``route`` are the engines, by number.

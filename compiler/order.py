@@ -9,7 +9,8 @@ the result says is right in any order of time; :mod:`.emit` sees to that.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 from ..isa.config import AcceleratorConfig
 from ..isa.instructions import InstructionSet
@@ -25,8 +26,7 @@ OVERSHOOT = 128
 """Cycles by which a load that runs ahead may delay one that another stage needs sooner."""
 
 
-@dataclass(frozen=True)
-class _Load:
+class _Load(NamedTuple):
     """A load with the ``stage`` that needs it.
 
     Before those of stage ``free`` no steps need any more what it overwrites. The stores of stage

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Hashable
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -209,8 +210,7 @@ class Steps:
         return _Walk(Uops(uops[: min(count, 2)]), run(0, 1), rest, run(0, count))
 
 
-@dataclass(frozen=True)
-class _Bound:
+class _Bound(NamedTuple):
     """A chunk in a zone, with what lies where; the zone's taps are those of the chunk."""
 
     chunk: Chunk
@@ -220,16 +220,14 @@ class _Bound:
     acc: Span
 
 
-@dataclass(frozen=True)
-class _Run:
+class _Run(NamedTuple):
     """Loops, and the micro-ops in them."""
 
     loops: dict[str, int]
     part: tuple[int, int]
 
 
-@dataclass(frozen=True)
-class _Walk:
+class _Walk(NamedTuple):
     """A sequence of micro-ops, and how to run the first of each accumulator, the others, all."""
 
     uops: Uops
