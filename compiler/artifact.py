@@ -117,7 +117,7 @@ class Search:
         Schedules that were estimated.
     others : tuple of mapping
         The best of those that were not chosen, like ``choices``, each with its ``estimate`` of
-        cycles, and its ``rehearsal`` if there was one.
+        cycles; where it was rehearsed, ``rehearsal`` is when it and its neighbours ended.
     """
 
     effort: str

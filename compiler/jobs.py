@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -19,8 +19,6 @@ from .effort import Effort
 from .elementwise import ElementwiseSchedule, Plan, plan, records_of
 from .kernel import Kernel, Refusal
 from .layout import blocks
-from .microops import place_uops
-from .order import rehearsal
 from .schedule import Bases, Rings, Stage
 from .search import choose, estimate
 from .tensorize import tensorize, tensorize_with
@@ -89,8 +87,17 @@ class Job(ABC):
 
     @property
     def estimate(self) -> int:
-        """Of its cycles, the best that is known."""
-        return int(self.choices.get("rehearsal", self.choices["estimate"]))
+        """Of its cycles."""
+        return int(self.choices["estimate"])
+
+    @property
+    @abstractmethod
+    def ways(self) -> int:
+        """How many ways to do it were kept, the one with the least estimate first."""
+
+    @abstractmethod
+    def take(self, number: int, rehearsals: Sequence[int] = ()) -> None:
+        """Do it in one of the :attr:`ways`; ``rehearsals`` are the cycles that each took."""
 
     @abstractmethod
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
@@ -157,24 +164,38 @@ class ContractionJob(Job):
             found = [_decided(whole, decided, config)]
         else:
             found = _searched(whole, config, effort)
-        if effort == "max" and decided is None:
-            found = self._rehearsed(found)
-        best = found[0]
-        self.layer, self.tile, zones = best.layer, best.tile, best.zones
-        self.decision = Decision(work.operations, self.tile, zones)
-        if decided is None:
-            others = tuple(_told(way, work) for way in found[1 : OTHERS + 1])
-            self.search = Search(effort, sum(way.considered for way in found), others)
+        self._found, self._whole_records = found, self.records
+        self._searched = None if decided is not None else effort
+        self.take(0)
+
+    @property
+    def ways(self) -> int:
+        """How many ways to do it were kept, the one with the least estimate first."""
+        return min(len(self._found), REHEARSED)
+
+    def take(self, number: int, rehearsals: Sequence[int] = ()) -> None:
+        """Do it in one of the :attr:`ways`; ``rehearsals`` are the cycles that each took."""
+        work = self.work
+        best = self._found[number]
+        self.layer, self.tile = best.layer, best.tile
+        self.decision = Decision(work.operations, self.tile, best.zones)
+        told = [_told(way, work) for way in self._found[: OTHERS + 1]]
+        for one, cycles in zip(told, rehearsals, strict=False):
+            one["rehearsal"] = cycles
+        if self._searched is not None:
+            others = [*told[:number], *told[number + 1 :]]
+            considered = sum(way.considered for way in self._found)
+            self.search = Search(self._searched, considered, tuple(others))
         self.weight_bytes = self.layer.weight_bytes
         self.records = zone_records(
-            self.records,
+            self._whole_records,
             self.layer.zones,
-            packed,
+            self.layer.weights,
             [loop for loop, _ in work.weight_lanes].index(work.channel),
             work.image.pad,
             (work.image.rows.taps, work.column_steps),
         )
-        self.choices = _told(best, work)
+        self.choices = told[number]
 
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
         """Its actions, given where everything lies and where in the scratchpads there is room."""
@@ -182,33 +203,13 @@ class ContractionJob(Job):
             self.work, self.layer, self.tile, len(self.records), bases, self.config, rings
         ).stages
 
-    def _rehearsed(self, found: list[_Way]) -> list[_Way]:
-        """The best few, by when all would be done if they ran as scheduled; then the others."""
-        ends = [replace(way, rehearsal=self._rehearsal(way)) for way in found[:REHEARSED]]
-        return [*sorted(ends, key=lambda way: way.rehearsal or 0), *found[REHEARSED:]]
-
-    def _rehearsal(self, way: _Way) -> int:
-        n, height, width, channels = self.work.image.shape
-        count = blocks(n, self.config.batch) * blocks(channels, self.config.block) * height * width
-        n, height, width, channels = self.work.kernel.shapes[self.output]
-        end = count + blocks(n, self.config.batch) * blocks(channels, self.config.block) * (
-            height * width
-        )
-        bases = Bases({self.inputs[0]: 0, self.output: count}, end, end, end)
-        stages = ContractionSchedule(
-            self.work, way.layer, way.tile, way.layer.records, bases, self.config,
-            Rings(self.config),
-        ).stages  # fmt: skip
-        place_uops(stages, self.config, 0)
-        return rehearsal(stages, self.config)
-
 
 WAYS = ((False, False), (True, False), (True, True))
 """Along which borders there may be zones."""
 OTHERS = 6
 """Ways that were not chosen, of which a report tells."""
-REHEARSED = 8
-"""Ways that are compared by their whole schedules, with the most effort."""
+REHEARSED = OTHERS + 1
+"""Ways that are rehearsed with the most effort."""
 
 
 @dataclass(frozen=True)
@@ -220,13 +221,12 @@ class _Way:
     tile: Tile
     estimate: int
     considered: int = 0
-    rehearsal: int | None = None
 
 
 def _told(way: _Way, work: Contraction) -> dict[str, str | int]:
     """A way for people."""
     tile, need = way.tile, extents(way.layer, way.tile)
-    told: dict[str, str | int] = {
+    return {
         "tile": f"{tile.outputs}x{tile.rows}x{tile.columns}",
         "reduction": f"{tile.depth}x{tile.taps}x{work.column_steps}",
         "outer": "weights" if tile.weights_outer else "image",
@@ -234,9 +234,6 @@ def _told(way: _Way, work: Contraction) -> dict[str, str | int]:
         "buffers": f"inp {need.inp}, wgt {need.wgt}, acc {need.acc}",
         "estimate": way.estimate,
     }
-    if way.rehearsal is not None:
-        told["rehearsal"] = way.rehearsal
-    return told
 
 
 def _searched(whole: Layer, config: AcceleratorConfig, effort: Effort) -> list[_Way]:
@@ -304,12 +301,26 @@ class ElementwiseJob(Job):
         if decided is not None and isinstance(decided.tile, Tile):
             raise Refusal("an elementwise operator is cut along planes, rows and columns")
         found = plan(work, config, None if decided is None else decided.tile, effort)
-        self.plan, tile = found[0][0], found[0][0].tile
-        if decided is None:
-            others = tuple(_told_plan(*way) for way in found[1 : OTHERS + 1])
-            self.search = Search(effort, len(found), others)
-        self.decision = Decision(work.operations, tile)
-        self.choices = _told_plan(*found[0])
+        self._found = found
+        self._searched = None if decided is not None else effort
+        self.take(0)
+
+    @property
+    def ways(self) -> int:
+        """How many ways to do it were kept, the one with the least estimate first."""
+        return min(len(self._found), REHEARSED)
+
+    def take(self, number: int, rehearsals: Sequence[int] = ()) -> None:
+        """Do it in one of the :attr:`ways`; ``rehearsals`` are the cycles that each took."""
+        self.plan = self._found[number][0]
+        self.decision = Decision(self.work.operations, self.plan.tile)
+        told = [_told_plan(*way) for way in self._found[: OTHERS + 1]]
+        for one, cycles in zip(told, rehearsals, strict=False):
+            one["rehearsal"] = cycles
+        if self._searched is not None:
+            others = [*told[:number], *told[number + 1 :]]
+            self.search = Search(self._searched, len(self._found), tuple(others))
+        self.choices = told[number]
 
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
         """Its actions, given where everything lies and where in the scratchpads there is room."""

@@ -26,6 +26,7 @@ from .meaning import Meaning, check_meaning
 from .module import LEVELS, Level, Lowered, Module, Where, grouped
 from .partition import UNCHANGED, place
 from .programs import accelerator_steps, ends_of_steps, host_step, programs_of
+from .rehearse import rehearse
 from .verify import verify
 
 __all__ = ["PASSES", "Module", "Pass", "Watch", "compile_graph", "run"]
@@ -225,6 +226,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("lower", "graph", "nests", lower),
     Pass("partition", "nests", "schedule", partition),
     Pass("allocate", "schedule", "schedule", allocate),
+    Pass("rehearse", "schedule", "schedule", rehearse),
     Pass("emit", "schedule", "stream", emit),
     Pass("check", "stream", "stream", check_programs),
 )
