@@ -106,6 +106,14 @@ class Program:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The model file: what a package says of where it comes from."""
+
+    name: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
 class Search:
     """How a layer's schedule was found.
 

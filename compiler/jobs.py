@@ -23,7 +23,7 @@ from .schedule import Bases, Rings, Stage
 from .search import choose, estimate
 from .tensorize import tensorize, tensorize_with
 from .tiling import Layer, Tile, extents
-from .work import Contraction, Elementwise, Tensorized
+from .work import Contraction, Elementwise
 from .zones import Zone, zone_records, zones_of
 
 
@@ -51,8 +51,8 @@ class Job(ABC):
 
     Attributes
     ----------
-    work : Contraction or Elementwise
-        The instructions, with what they mean here.
+    kernel : Kernel
+        The form that the instructions match.
     decision : Decision
         What the job was made from, or what was found.
     inputs : tuple of str
@@ -67,7 +67,7 @@ class Job(ABC):
         The schedule's decisions, for people.
     """
 
-    work: Tensorized
+    kernel: Kernel
     decision: Decision
     inputs: tuple[str, ...]
     output: str
@@ -126,8 +126,6 @@ def job_of(
 class ContractionJob(Job):
     """A sum of products."""
 
-    work: Contraction
-
     def __init__(
         self,
         work: Contraction,
@@ -135,7 +133,7 @@ class ContractionJob(Job):
         decided: Decision | None = None,
         effort: Effort = "default",
     ):
-        kernel = work.kernel
+        kernel = self.kernel = work.kernel
         packed = pack_weights(work, config)
         record = work.ending.record
         channel = work.channel if varies(record, work.channel) else None
@@ -277,8 +275,6 @@ def _with_zones(whole: Layer, zones: tuple[Zone, ...]) -> Layer:
 class ElementwiseJob(Job):
     """Accumulators combined element by element."""
 
-    work: Elementwise
-
     def __init__(
         self,
         work: Elementwise,
@@ -286,8 +282,8 @@ class ElementwiseJob(Job):
         decided: Decision | None = None,
         effort: Effort = "default",
     ):
-        kernel = work.kernel
-        self.work, self.config = work, config
+        kernel = self.kernel = work.kernel
+        self.config = config
         self.inputs = tuple(dict.fromkeys(image.tensor for image in work.images.values()))
         self.output = kernel.output
         by_tensor = {image.tensor: image.touched_bytes for image in work.images.values()}
@@ -298,10 +294,11 @@ class ElementwiseJob(Job):
         rows = [pack_records(kernel, record, None, config) for record in self.parameters]
         empty = np.zeros((0, config.qnt_element_bytes), np.uint8)
         self.records = np.concatenate([empty, *rows])
-        if decided is not None and isinstance(decided.tile, Tile):
+        own = None if decided is None else decided.tile
+        if isinstance(own, Tile):
             raise Refusal("an elementwise operator is cut along planes, rows and columns")
-        found = plan(work, config, None if decided is None else decided.tile, effort)
-        self._found = found
+        self.work = work
+        self._found = plan(work, config, own, effort)
         self._searched = None if decided is not None else effort
         self.take(0)
 

@@ -8,7 +8,7 @@ from typing import Literal
 
 from ..isa.config import AcceleratorConfig
 from .allocate import Constants
-from .artifact import CompiledModel, DramTensor, Step
+from .artifact import CompiledModel, DramTensor, Origin, Step
 from .effort import Effort
 from .graph import Graph
 from .operators import Kernel, Operator, lowered
@@ -20,14 +20,6 @@ LEVELS: tuple[Level, ...] = ("graph", "nests", "schedule", "stream")
 """From the network to the instructions; each has a text, see :mod:`.levels`."""
 Nests = Mapping[str, Operator | Kernel]
 """What each node computes, by the node's name."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The model file: what a package says of where it comes from."""
-
-    name: str = ""
-    sha256: str = ""
 
 
 @dataclass(frozen=True, eq=False)

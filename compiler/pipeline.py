@@ -176,6 +176,11 @@ def allocate(module: Module) -> Module:
 
 def emit(module: Module) -> Module:
     """Every step is there, with its constants and its program in DRAM."""
+    return emitted(module)
+
+
+def emitted(module: Module, as_written: bool = False) -> Module:
+    """See :func:`emit`, and :func:`.programs.accelerator_steps` for ``as_written``."""
     assert module.constants is not None
     constants = Constants(module.constants.at)
     steps: list[Step] = []
@@ -183,7 +188,7 @@ def emit(module: Module) -> Module:
         if run_[0][0].job is None:
             steps.append(host_step(module.graph, run_[0]))
         else:
-            steps += accelerator_steps(module, [group[0] for group in run_], constants)
+            steps += accelerator_steps(module, [group[0] for group in run_], constants, as_written)
     return replace(module, level="stream", steps=tuple(steps), constants=constants)
 
 

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..isa.formats import INSTRUCTION_BYTES, UOP_BYTES
-from ..isa.instructions import InstructionSet
+from ..isa.instructions import Instruction, InstructionSet
 from .allocate import Constants
 from .artifact import AcceleratorStep, HostStep, Program
-from .emit import finish
+from .emit import Stream, finish
 from .graph import Graph, op_name
 from .microops import place_uops
 from .module import Module
@@ -84,12 +84,19 @@ def staged(
 
 
 def accelerator_steps(
-    module: Module, run: Sequence[Placement], constants: Constants
+    module: Module, run: Sequence[Placement], constants: Constants, as_written: bool = False
 ) -> list[AcceleratorStep]:
-    """The layers of one program, with their constants and the program in DRAM."""
+    """The layers of one program, with their constants and the program in DRAM.
+
+    ``as_written`` leaves the actions in the schedule's order, one stage after another, without
+    tokens: what the schedule means, for whoever executes one instruction after another.
+    """
     config = module.config
     stages, name = staged(module, run, constants)
-    stream = finish(in_order(stages, config), config)
+    if as_written:
+        stream = one_by_one(stages)
+    else:
+        stream = finish(in_order(stages, config), config)
     instructions = InstructionSet(config)
     words = b"".join(
         instructions.encode(i).to_bytes(INSTRUCTION_BYTES, "little") for i in stream.instructions
@@ -117,6 +124,17 @@ def accelerator_steps(
             )
         )
     return steps
+
+
+def one_by_one(stages: Sequence[Stage]) -> Stream:
+    """The actions of stages as they stand there, without tokens."""
+    instructions: list[Instruction] = []
+    owners: list[int] = []
+    for stage in stages:
+        for action in (*stage.loads, *stage.steps, *stage.stores):
+            instructions.append(Instruction(action.operation, action.operands))
+            owners.append(stage.layer)
+    return Stream((*instructions, Instruction("finish", {})), (*owners, stages[-1].layer))
 
 
 def programs_of(groups: Sequence[tuple[Placement, ...]]) -> list[list[tuple[Placement, ...]]]:

@@ -41,7 +41,7 @@ def nest_of_kernel(name: str, kernel: Kernel) -> Nest:
         for index, extent in reversed(kernel.reduction.axes):
             update = For(index, expr(0), expr(extent), update)
         body = Block((stored(kernel.reduction.init), update, body))
-    for index, extent in reversed(kernel.axes.items()):
+    for index, extent in reversed(list(kernel.axes.items())):
         body = For(index, expr(0), expr(extent), body, parallel=True)
     activations = [Buffer(name, I8, shape) for name, shape in kernel.shapes.items()]
     constants = [

@@ -15,7 +15,7 @@ from ...isa.errors import ModelError
 from ...isa.interpret import AccessError
 from ...isa.nest_text import format_nest
 from ..artifact import Unfold
-from ..graph import Graph, Node
+from ..graph import Graph, Node, Reshape
 from ..jobs import WAYS, Decision, Job, job_of
 from ..kernel import Kernel, Refusal
 from ..module import Module, grouped
@@ -47,7 +47,7 @@ def schedule_lines(module: Module) -> Iterator[str]:
 
 
 def _layer_lines(graph: Graph, placed: Placement, job: Job) -> Iterator[str]:
-    name, kernel, decision = placed.node.name, job.work.kernel, job.decision
+    name, kernel, decision = placed.node.name, job.kernel, job.decision
     yield f"{HEADING}layer {quoted(name)}"
     yield "# " + ", ".join(f"{key} {value}" for key, value in job.choices.items())
     fields: dict[str, Any] = {"use": list(dict.fromkeys(decision.operations))}
@@ -150,8 +150,8 @@ def _layer(
         section.fail(f"{', '.join(operations)} do not compute layer {node.name!r}: {refusal}")
     except AccessError as error:
         section.fail(f"layer {node.name!r}: {error}")
-    if set(job.work.operations) != set(operations):
-        idle = sorted(set(operations) - set(job.work.operations))
+    if set(job.decision.operations) != set(operations):
+        idle = sorted(set(operations) - set(job.decision.operations))
         section.fail(f"layer {node.name!r} has no use for {', '.join(idle)}")
     job.read_bytes, job.met = read_bytes, Fraction(above, below)
     if unfold:
@@ -177,9 +177,13 @@ def _tile(fields: Fields) -> Tile | tuple[int, int, int]:
 def _views(section: Section, fields: Fields, graph: Graph, node: Node) -> tuple[Node, ...]:
     names = fields.texts("views") if fields.has("views") else ()
     nodes = {node.name: node for node in graph.nodes}
+    read = {*graph.outputs, *(name for other in graph.nodes for name in other.inputs)}
     for name in names:
-        if name not in nodes or not nodes[name].outputs[:1] == node.inputs[:1]:
-            section.fail(f"{name!r} is no node that {node.name!r} reads")
+        view = nodes.get(name)
+        if view is None or not isinstance(view.op, Reshape) or view.inputs[:1] != node.inputs[:1]:
+            section.fail(f"{name!r} is no node that copies what {node.name!r} reads")
+        if read & set(view.outputs):
+            section.fail(f"{name!r} must run: somebody reads what it copies")
     return tuple(nodes[name] for name in names)
 
 
@@ -236,7 +240,7 @@ def _check_unfold(
     unfold: Mapping[str, Unfold],
     before: Sequence[Placement],
 ) -> None:
-    """The patches are those of this node's window, on a tensor that the host writes for it alone."""
+    """The patches are those of this node's window, on what the host writes for it alone."""
     try:
         known = {
             (name, astuple(way))
@@ -264,7 +268,7 @@ def _check_ends(
         if name not in reads:
             section.fail(f"it reads {name!r}, which the node does not")
     for name in (*job.inputs, job.output):
-        shape, tensor = job.work.kernel.shapes[name], graph.tensors[name]
+        shape, tensor = job.kernel.shapes[name], graph.tensors[name]
         fits = name in job.unfold or math.prod(shape) == math.prod(tensor.shape)
         if tensor.dtype.bits != 8 or not fits:
             section.fail(f"{name!r} is {tensor.dtype}{list(tensor.shape)} in the graph")

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ...isa.config import AcceleratorConfig
 from ...isa.errors import ConfigError, ModelError
+from ..artifact import Origin
 from ..graph import Graph
 from ..graph_text import format_graph, parse_graph
-from ..module import LEVELS, Level, Module, Origin
+from ..module import LEVELS, Level, Module
 from .document import HEADING, Fields, Section, field_lines, sections
 from .nests import nest_lines, parse_nests
 from .schedule import parse_schedule, schedule_lines
@@ -20,6 +21,13 @@ FORMAT = 1
 MARK = "weft "
 """What they start with."""
 
+
+def _nothing_more(module: Module, rest: Sequence[Section]) -> Module:
+    for section in rest:
+        section.fail(f"expected hardware, graph or constants, not {section.kind!r}")
+    return module
+
+
 WRITERS: Mapping[Level, Callable[[Module], Iterator[str]]] = {
     "graph": lambda _: iter(()),
     "nests": nest_lines,
@@ -27,7 +35,7 @@ WRITERS: Mapping[Level, Callable[[Module], Iterator[str]]] = {
     "stream": stream_lines,
 }
 READERS: Mapping[Level, Callable[[Module, Sequence[Section]], Module]] = {
-    "graph": lambda module, rest: _nothing_more(module, rest),
+    "graph": _nothing_more,
     "nests": parse_nests,
     "schedule": parse_schedule,
     "stream": parse_stream,
@@ -131,9 +139,3 @@ def _hardware(section: Section) -> AcceleratorConfig:
         return AcceleratorConfig.from_mapping(values, where=where)
     except ConfigError as error:
         raise ModelError(str(error)) from None
-
-
-def _nothing_more(module: Module, rest: Sequence[Section]) -> Module:
-    for section in rest:
-        section.fail(f"expected hardware, graph or constants, not {section.kind!r}")
-    return module

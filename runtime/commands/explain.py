@@ -9,7 +9,7 @@ from typing import Any
 from ..explanation import explain
 from ..jit import jit
 from ..network import load
-from .options import add_effort, add_hardware, chosen_hardware, print_json
+from .options import add_crashes, add_effort, add_hardware, chosen_hardware, print_json
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -17,12 +17,14 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="MODEL", help="a .tflite or .onnx file or a .weft package")
     add_hardware(parser)
     add_effort(parser)
+    add_crashes(parser)
 
 
 def main(options: argparse.Namespace) -> int:
     """Compile, and say what was decided."""
+    network, hw = load(options.model), chosen_hardware(options)
     model = jit(
-        load(options.model), chosen_hardware(options), "functional", effort=options.effort
+        network, hw, "functional", effort=options.effort, crashes=options.crash_dir
     ).compile()
     rows = explain(model)
     if options.json:

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ...compiler.effort import EFFORTS
@@ -37,6 +38,14 @@ def add_effort(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--effort", choices=EFFORTS, default="default",
         help="how long to search for schedules (default default)",
+    )  # fmt: skip
+
+
+def add_crashes(parser: argparse.ArgumentParser) -> None:
+    """``--crash-dir``."""
+    parser.add_argument(
+        "--crash-dir", metavar="DIR", type=Path, default=Path(),
+        help="where a crash of the compiler leaves what reproduces it (default here)",
     )  # fmt: skip
 
 
