@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ from ..isa.config import AcceleratorConfig
 from ..isa.errors import ConfigError, DataError, DeviceError, PackageError
 from ..isa.spec import spec_hash
 from ..sim import connect
-from . import cache, report
+from . import cache, package, report
 from .executor import Executor, check_sample
 from .hardware import Hardware, hardware
 from .launch import StepProfile
@@ -63,6 +63,7 @@ class Run:
         self._progress = progress
         self._device_options = device_options
         self._model: CompiledModel | None = None
+        self._cached: Path | None = None
         self._executor: Executor | None = None
         self._profiles: list[StepProfile] = []
         self._samples = 0
@@ -281,14 +282,27 @@ class Run:
         if made is not None or self.network.module is not None:
             return compiled()
         options = f"{placement} {sorted(self._on_host)} {self._effort}"
-        path = cache.path_of(self.network.sha256, self.config, options)
+        path = self._cached = cache.path_of(self.network.sha256, self.config, options)
         model = cache.load(path, self.config, graph)
         if model is None:
             model = compiled()
-            extra = {"name": self.network.name, "sha256": self.network.sha256}
-            cache.store(path, model, extra)
+            cache.store(path, model, asdict(self.network.origin))
             model = replace(model, graph=graph)
         return model
+
+    def save(self, path: str | Path) -> None:
+        """Write the compiled network as a package.
+
+        Raises
+        ------
+        PackageError
+            If the file cannot be written.
+        """
+        model = self.compile()
+        if self._cached is not None and self._cached.exists():
+            package.copy(self._cached, path)
+        else:
+            package.save(model, path, asdict(self.network.origin))
 
 
 def first_module(

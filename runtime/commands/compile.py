@@ -8,9 +8,10 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
-from ...compiler.artifact import CompiledModel, Origin
+from ...compiler.artifact import CompiledModel
 from ...compiler.levels import format_module
 from ...compiler.module import LEVELS, Module
 from ...compiler.pipeline import PASSES, run
@@ -65,7 +66,8 @@ def main(options: argparse.Namespace) -> int:
         compiled = jit(
             network, config, "functional", effort=options.effort, crashes=options.crash_dir
         )
-        return _write_package(compiled.compile(), network.origin, options)
+        compiled.save(options.output)
+        return _sum_up(compiled.compile(), options)
     watch = _Watch(options)
     start = first_module(network, config, effort=options.effort)
     module = run(start, options.stop_after or LEVELS[-1], watch=watch, crashes=options.crash_dir)
@@ -73,11 +75,11 @@ def main(options: argparse.Namespace) -> int:
         watch.print_times()
     if emit == "text":
         return _write_text(module, options.output)
-    return _write_package(module.model, module.origin, options)
+    package.save(module.model, options.output, asdict(module.origin))
+    return _sum_up(module.model, options)
 
 
-def _write_package(model: CompiledModel, origin: Origin, options: argparse.Namespace) -> int:
-    package.save(model, options.output, {"name": origin.name, "sha256": origin.sha256})
+def _sum_up(model: CompiledModel, options: argparse.Namespace) -> int:
     programs = [steps[0].program for steps in model.programs]
     summary = {
         "package": options.output,
