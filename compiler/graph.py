@@ -127,12 +127,17 @@ class Mul:
     activation: Activation = "none"
 
 
+Ties = Literal["away", "up"]
+
+
 @dataclass(frozen=True)
 class AveragePool2D:
     """Mean over the window's elements inside the image."""
 
     window: Window
     activation: Activation = "none"
+    ties: Ties = "away"
+    """Where a mean between two integers goes: away from zero, or up."""
 
 
 @dataclass(frozen=True)

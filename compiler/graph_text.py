@@ -30,7 +30,18 @@ import numpy as np
 
 from ..isa.errors import ModelError
 from ..isa.nest import BOOL, DType
-from .graph import Activation, Attribute, Graph, Node, Op, Quant, Tensor, Window, element_dtype
+from .graph import (
+    Activation,
+    Attribute,
+    Graph,
+    Node,
+    Op,
+    Quant,
+    Tensor,
+    Ties,
+    Window,
+    element_dtype,
+)
 from .text_line import DECIMAL, PLAIN, Line
 from .verify import RANK_LIMIT, TENSOR_BYTES_LIMIT, verify
 
@@ -293,6 +304,11 @@ def _parse_attribute(line: Line, name: str) -> object:
             value = line.take()
             if value not in get_args(Activation):
                 line.fail(f"expected one of {', '.join(get_args(Activation))}, not {value!r}")
+            return value
+        case "ties":
+            value = line.take()
+            if value not in get_args(Ties):
+                line.fail(f"expected one of {', '.join(get_args(Ties))}, not {value!r}")
             return value
         case "beta":
             return line.real()

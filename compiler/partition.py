@@ -14,12 +14,14 @@ from .fit import changes_nothing
 from .graph import Call, Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape, op_name
 from .jobs import Job, job_of
 from .kernel import DRAM_RANK, Kernel, Refusal, dram_shape, kernel_of
-from .operators import nest_of, reason_against
+from .operators import Operator, lowered, reason_against
 from .unfold import unfoldings
 
 COPIES = "a copy; there is nothing to compute"
 UNCHANGED = "it changes nothing, whichever of the 256 values an element has; it becomes a copy"
 """The reason of a node that the host passes on."""
+INTEGERS = frozenset({"tfl.quantize"})
+"""Operators of the catalog whose loop nests instructions may match."""
 
 
 @dataclass(frozen=True)
@@ -149,12 +151,13 @@ def kernel_for(graph: Graph, node: Node) -> Kernel:
     """The normal form of a node's nest; :class:`.kernel.Refusal` if it has none."""
     if isinstance(node.op, Reshape):
         raise Refusal(COPIES)
-    if isinstance(node.op, Call):
+    if isinstance(node.op, Call) and node.op.kind not in INTEGERS:
         x = graph.tensors[node.inputs[0]] if node.inputs and node.inputs[0] else None
         if x is not None and x.dtype != I8:
             raise Refusal(f"{x.name!r} is {x.dtype}, not i8")
         raise Refusal(f"{node.op.kind} has no form in integers that instructions match")
-    operator = nest_of(graph, node)
+    operator = lowered(graph, node)
+    assert isinstance(operator, Operator), node.op
     if operator.scratch:
         raise Refusal(f"{op_name(node.op)} needs memory for intermediate values")
     shapes: dict[str, tuple[int, ...]] = {}

@@ -8,10 +8,12 @@ from typing import Any
 
 import tflite
 
+from ...isa.nest import F16, F32, I8, I16, U8
 from ..graph import (
     Activation,
     Add,
     AveragePool2D,
+    Call,
     Conv2D,
     DepthwiseConv2D,
     FullyConnected,
@@ -232,6 +234,30 @@ def _softmax(operator: _Operator) -> _Made:
     return Softmax(float(operator.source.access(options.Beta))), operator.inputs
 
 
+def _quantize(operator: _Operator) -> _Made:
+    """Between real numbers and a quantization, or two quantizations."""
+    x, out = operator.input(0, "input"), operator.tensors[operator.outputs[0]]
+    if x.dtype not in (F32, I8, U8, I16) or out.dtype not in (I8, U8, I16):
+        return Opaque(f"QUANTIZE+{x.dtype}+{out.dtype}"), operator.inputs
+    for tensor in (x, out):
+        if tensor.dtype != F32 and (tensor.quant is None or tensor.quant.axis is not None):
+            raise operator.error("takes and makes tensors that are quantized as a whole")
+    return Call("tfl.quantize", (("to", str(out.dtype)),)), operator.inputs[:1]
+
+
+def _dequantize(operator: _Operator) -> _Made:
+    x = operator.input(0, "input")
+    if x.dtype not in (F16, I8, U8, I16) or (x.quant is not None and x.quant.axis is not None):
+        return Opaque(f"DEQUANTIZE+{x.dtype}"), operator.inputs
+    return Call("tfl.dequantize"), operator.inputs[:1]
+
+
+def _log_softmax(operator: _Operator) -> _Made:
+    if operator.input(0, "input").dtype != F32:
+        return Opaque("LOG_SOFTMAX"), operator.inputs
+    return Call("LogSoftmax"), operator.inputs[:1]
+
+
 MAKERS: Mapping[str, Callable[[_Operator], _Made]] = {
     "CONV_2D": _conv2d,
     "DEPTHWISE_CONV_2D": _depthwise,
@@ -243,5 +269,8 @@ MAKERS: Mapping[str, Callable[[_Operator], _Made]] = {
     "MAX_POOL_2D": _pool(MaxPool2D),
     "RESHAPE": _reshape,
     "SOFTMAX": _softmax,
+    "LOG_SOFTMAX": _log_softmax,
+    "QUANTIZE": _quantize,
+    "DEQUANTIZE": _dequantize,
 }
 """TFLite's operators that the graph has nodes for."""
