@@ -20,7 +20,7 @@ from .unfold import unfoldings
 COPIES = "a copy; there is nothing to compute"
 UNCHANGED = "it changes nothing, whichever of the 256 values an element has; it becomes a copy"
 """The reason of a node that the host passes on."""
-INTEGERS = frozenset({"tfl.quantize"})
+INTEGERS = frozenset({"tfl.quantize", "wide.high", "wide.low"})
 """Operators of the catalog whose loop nests instructions may match."""
 
 
@@ -166,6 +166,8 @@ def kernel_for(graph: Graph, node: Node) -> Kernel:
         if buffer.name in constants:
             continue
         tensor = graph.tensors[buffer.name]
+        if tensor.name in graph.carried:
+            raise Refusal(f"{tensor.name!r} is carried over from one inference to the next")
         if tensor.data is not None:
             constants[tensor.name] = tensor.data
         elif tensor.dtype != I8:

@@ -84,7 +84,7 @@ def composed() -> list[str]:
 
 def manual() -> str:
     """The page."""
-    known = {kind: row for kind, row in CATALOG.items() if not kind.startswith("tfl.")}
+    known = {kind: row for kind, row in CATALOG.items() if "." not in kind}
     native = sorted(kind for kind, row in known.items() if row.native)
     numpy = sorted(kind for kind, row in known.items() if not row.native)
     rows = (("Native", native), ("By numpy", numpy), ("Composed", composed()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +28,7 @@ from ..graph import (
     Tensor,
     Window,
 )
+from . import lstm
 from .source import Source
 from .tensors import Tensors
 
@@ -83,11 +85,11 @@ def _node(operator: _Operator) -> RawNode:
         if not operator.outputs:
             raise operator.error("has no output")
         op, inputs = make(operator)
-    if isinstance(op, Opaque):
+    if isinstance(op, Opaque | Call):
         variables = operator.tensors.variables
         inputs = tuple(-1 if i in variables else i for i in inputs)
-        return RawNode(op, op.kind, inputs, operator.outputs)
-    return RawNode(op, operator.kind, inputs, operator.outputs)
+    kind = op.kind if isinstance(op, Opaque) else operator.kind
+    return RawNode(op, kind, inputs, operator.outputs)
 
 
 @dataclass(frozen=True)
@@ -258,6 +260,25 @@ def _log_softmax(operator: _Operator) -> _Made:
     return Call("LogSoftmax"), operator.inputs[:1]
 
 
+def _lstm(operator: _Operator) -> _Made:
+    """A layer over time; its states are dropped, what is needed of them becomes attributes."""
+    options = operator.options(tflite.UnidirectionalSequenceLSTMOptions)
+    access, inputs = operator.source.access, (*operator.inputs, *[-1] * 24)[:24]
+    tensors = [operator.tensors[i] if i >= 0 else None for i in inputs]
+    out = operator.tensors[operator.outputs[0]]
+    time_major = bool(access(options.TimeMajor))
+    reason = lstm.refusal(tensors, out, time_major)
+    code = access(options.FusedActivationFunction)
+    if code != tflite.ActivationFunctionType.TANH:
+        reason = f"ACTIVATION_{code}"
+    clip = float(access(options.CellClip))
+    if not 0 <= clip < math.inf:
+        raise operator.error(f"clips its cell state at {clip}")
+    if reason is not None:
+        return Opaque(f"{operator.kind}+{reason}"), operator.inputs
+    return Call(lstm.KIND, lstm.attributes(tensors, time_major, clip)), inputs
+
+
 MAKERS: Mapping[str, Callable[[_Operator], _Made]] = {
     "CONV_2D": _conv2d,
     "DEPTHWISE_CONV_2D": _depthwise,
@@ -270,6 +291,7 @@ MAKERS: Mapping[str, Callable[[_Operator], _Made]] = {
     "RESHAPE": _reshape,
     "SOFTMAX": _softmax,
     "LOG_SOFTMAX": _log_softmax,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": _lstm,
     "QUANTIZE": _quantize,
     "DEQUANTIZE": _dequantize,
 }

@@ -10,6 +10,7 @@ import tflite
 
 from ..graph import Graph, Node
 from ..verify import verify
+from . import lstm
 from .names import Names, is_plain, node_name
 from .operators import RawNode, read_operators
 from .signed import signed
@@ -59,7 +60,7 @@ def read(data: bytes, name: str) -> Graph:
     subgraphs = source.tables(model, "Subgraphs")
     if not subgraphs:
         raise source.error("the file holds no subgraph")
-    graph = _graph(source, model, subgraphs[0])
+    graph = lstm.expanded(_graph(source, model, subgraphs[0]))
     verify(graph)
     lowered = signed(graph)
     if lowered is not graph:
