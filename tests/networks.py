@@ -19,6 +19,7 @@ from weft.compiler.graph import (
     Activation,
     Add,
     AveragePool2D,
+    Call,
     Conv2D,
     DepthwiseConv2D,
     FullyConnected,
@@ -33,6 +34,7 @@ from weft.compiler.graph import (
     Sub,
     Tensor,
     Window,
+    element_dtype,
 )
 from weft.compiler.tflite.write import same_pads
 from weft.isa.nest import I8, I32, U8
@@ -160,6 +162,11 @@ class NetworkBuilder:
         """The same elements under another shape."""
         reals = self._reals[x].reshape(SAMPLES, *shape)
         return self._node("reshape", Reshape(), (x,), reals, self._quant(x))
+
+    def requantize(self, x: str, *, clip: float = 0.5) -> str:
+        """The same values in a quantization of their own."""
+        op, reals = Call("tfl.quantize", (("to", "i8"),)), self._reals[x]
+        return self._node("quantize", op, (x,), reals, _quant_of(reals, clip))
 
     def softmax(self, x: str, *, beta: float = 1.0) -> str:
         """Over the last axis; the output's scale is 1/256, its zero point -128."""
@@ -463,10 +470,12 @@ def _random_window(
 
 
 def random_inputs(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
-    """An int8 array for each input, over the whole range."""
+    """An array of bytes for each input, over the whole range."""
     rng = np.random.default_rng(seed)
     return {
-        name: rng.integers(-128, 128, graph.tensors[name].shape).astype(np.int8)
+        name: rng.integers(-128, 128, graph.tensors[name].shape)
+        .astype(np.int8)
+        .view(element_dtype(graph.tensors[name].dtype))
         for name in graph.inputs
     }
 

@@ -18,7 +18,7 @@ from ...isa.nest import F32, I8, I16, I32
 from ..catalog.lstm import GATE_BITS, SCALES
 from ..catalog.wide import digits_of
 from ..graph import Call, Graph, Node, Quant, Reshape, Tensor
-from ..scales import Rescale
+from ..scales import LEFT_LIMIT, Rescale
 from .names import Names
 
 KIND = "tfl.lstm"
@@ -118,11 +118,16 @@ class _Maker:
         weights, recurrent = (
             np.concatenate(self.data(node, first)) for first in (OF_INPUT, OF_HIDDEN)
         )
+        tensors = [self.graph.tensors[name] if name else None for name in node.inputs]
+        scales = [
+            (scale.multiplier, scale.left, scale.right)
+            for scale in scales_of(tensors, out, int(attributes["power"]))  # type: ignore[arg-type]
+        ]
         bias = np.concatenate(self.data(node, BIAS)) + _less_zero(weights, x)
         constants = (
             self.constant(f"{node.name}/bias", bias.astype(np.int32)),
             self.constant(f"{node.name}/offset", _less_zero(recurrent, out).astype(np.int32)),
-            self.constant(f"{node.name}/scales", scales_of(self.graph, node)),
+            self.constant(f"{node.name}/scales", np.array(scales, np.int32)),
         )
         of_input = _Weights(self, f"{node.name}/weights", weights)
         of_hidden = _Weights(self, f"{node.name}/recurrent", recurrent)
@@ -181,24 +186,24 @@ def _less_zero(weights: np.ndarray, x: Tensor) -> np.ndarray:
     return -x.quant.zero_point[0] * weights.sum(1, dtype=np.int64)
 
 
-def scales_of(graph: Graph, node: Node) -> np.ndarray:
-    """(multiplier, left, right) of every rescaling in a cell, in the order of ``tfl.lstm_cell``."""
-    power = int(dict(node.op.attributes)["power"])  # type: ignore[union-attr,arg-type]
+def scales_of(tensors: Sequence[Tensor | None], out: Tensor, power: int) -> list[Rescale]:
+    """Every rescaling in a cell whose state has the scale ``2**power``, as ``tfl.lstm_cell`` takes
+    them."""
 
-    def scale(name: str) -> float:
-        quant = graph.tensors[name].quant
-        assert quant is not None
-        return quant.scale[0]
+    def scale(tensor: Tensor | None) -> float:
+        assert tensor is not None
+        assert tensor.quant is not None
+        return tensor.quant.scale[0]
 
     factors: list[float] = []
-    for x, first in ((node.inputs[0], OF_INPUT), (node.outputs[0], OF_HIDDEN)):
-        for weights in node.inputs[first : first + len(ORDER)]:
-            joint = float(np.float32(scale(x)) * np.float32(scale(weights)))
-            factors.append(joint * 2.0**GATE_BITS)
-    factors += [2.0**-15, 2.0**-30 / 2.0**power, 2.0**-30 / scale(node.outputs[0])]
-    scales = [Rescale.of(factor) for factor in factors]
-    assert len(scales) == SCALES
-    return np.array([(s.multiplier, s.left, s.right) for s in scales], np.int32)
+    with np.errstate(over="ignore"):
+        for x, first in ((tensors[0], OF_INPUT), (out, OF_HIDDEN)):
+            for weights in tensors[first : first + len(ORDER)]:
+                joint = float(np.float32(scale(x)) * np.float32(scale(weights)))
+                factors.append(joint * 2.0**GATE_BITS)
+    factors += [2.0**-15, 2.0**-30 / 2.0**power, 2.0**-30 / scale(out)]
+    assert len(factors) == SCALES
+    return [Rescale.of(factor) for factor in factors]
 
 
 def refusal(graph_inputs: Sequence[Tensor | None], out: Tensor, time_major: bool) -> str | None:
@@ -242,15 +247,17 @@ def refusal(graph_inputs: Sequence[Tensor | None], out: Tensor, time_major: bool
         return "ODD_OUTPUT"
     if floats:
         return None
-    state = graph_inputs[STATES[1]]
-    if state is None or state.quant is None or state.dtype != I16:
-        return "STATE"
-    exact = math.log2(state.quant.scale[0])
-    if exact != int(exact) or not -15 <= exact <= 0 or any(state.quant.zero_point):
+    power = _power(graph_inputs[STATES[1]])
+    if power is None:
         return "STATE"
     if time_major or out.shape[1] > STEPS_LIMIT or x.quant is None or out.quant is None:
         return "TIME_MAJOR" if time_major else "LONG"
     if x.quant.axis is not None or out.quant.axis is not None:
+        return "ODD_SCALES"
+    quants = [t.quant for t in (x, out, *of_input, *of_hidden) if t is not None]
+    if not all(q is not None and 0 < q.scale[0] < math.inf for q in quants):
+        return "ODD_SCALES"
+    if any(scale.left > LEFT_LIMIT for scale in scales_of(graph_inputs, out, power)):
         return "ODD_SCALES"
     for four in (of_input, of_hidden):
         data = [t.data for t in four if t is not None and t.data is not None]
@@ -263,11 +270,17 @@ def attributes(
     tensors: Sequence[Tensor | None], time_major: bool, clip: float
 ) -> tuple[tuple[str, int], ...]:
     """What :func:`expanded` must know of a layer beside its tensors; ``clip`` is 0 for none."""
-    state, power, steps = tensors[STATES[1]], 0, 0
-    if state is not None and state.quant is not None and state.dtype == I16:
-        power = int(math.log2(state.quant.scale[0]))
-        steps = min(int(clip / state.quant.scale[0]), I16.max)
+    power = _power(tensors[STATES[1]]) or 0
+    steps = min(int(clip / 2.0**power), I16.max)
     return ("clip", steps), ("power", power), ("time_major", int(time_major))
+
+
+def _power(state: Tensor | None) -> int | None:
+    """The logarithm of the cell state's scale; None if it has no such scale as is expected."""
+    if state is None or state.quant is None or state.dtype != I16 or any(state.quant.zero_point):
+        return None
+    powers = [power for power in range(-15, 1) if state.quant.scale == (2.0**power,)]
+    return powers[0] if powers else None
 
 
 STATE_NAMES = ("hidden", "state")

@@ -162,11 +162,13 @@ def test_every_prefix_of_a_file_is_refused():
 
 
 @needs_shared
-@pytest.mark.parametrize("name", ["hello_sine", "micro_speech", "mnist_lstm"])
-def test_flipped_bytes_are_refused_or_give_a_valid_graph(name: str):
+@pytest.mark.parametrize(
+    ("name", "count"), [("hello_sine", 1000), ("micro_speech", 1000), ("mnist_lstm", 150)]
+)
+def test_flipped_bytes_are_refused_or_give_a_valid_graph(name: str, count: int):
     data = model_path(name).read_bytes()
     random_ = random.Random(name)
-    outcomes = {check(flip(data, random_)) for _ in range(1000)}
+    outcomes = {check(flip(data, random_)) for _ in range(count)}
     assert outcomes == {True, False}
 
 
