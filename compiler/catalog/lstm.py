@@ -1,14 +1,15 @@
-"""One step of TFLite's quantized LSTM after its products: gates, cell state, hidden state.
+"""TFLite's LSTM: a layer of floats, and one step of a quantized one after its products.
 
-Bytes go in and out, everything between has 16 bits: gates' inputs in Q3.12, their outputs in Q0.15,
-the cell state with a power of two as its scale. Sigmoid and tangent are interpolated in one table.
+In the quantized one, bytes go in and out. Everything between has 16 bits: gates' inputs in Q3.12,
+their outputs in Q0.15, the cell state with a power of two as its scale. Sigmoid and tangent are
+interpolated in one table.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from ...isa.nest import I8, I16, I32
+from ...isa.nest import F32, I8, I16, I32
 from .site import Kernel, Site, Types, define
 
 Array = np.ndarray
@@ -79,6 +80,49 @@ def tangent(x: Array, power: int) -> Array:
     value = _interpolated(np.abs(wide), 8)
     one, half = 1 << 23, 1 << 7
     return np.where(wide >= 0, value - one + half, one - value + half - 1) >> 8
+
+
+# --- floats --------------------------------------------------------------------------------------
+
+
+def _layer_infer(site: Site) -> Types:
+    x, weights, recurrent, bias, hidden, state = (site.input(k) for k in range(6))
+    for tensor in site.present():
+        site.expect(tensor, (F32,))
+    if len(x.shape) != 3 or len(hidden.shape) != 2:
+        site.fail(f"an input {list(x.shape)} and a state {list(hidden.shape)}")
+    units = hidden.shape[1]
+    batch, steps = x.shape[:2][:: -1 if site.integer("time_major", 0) else 1]
+    wide = GATES * units
+    if [t.shape for t in (weights, recurrent, bias, hidden, state)] != [
+        (wide, x.shape[2]), (wide, units), (wide,), (batch, units), (batch, units)
+    ]:  # fmt: skip
+        site.fail(f"weights {list(weights.shape)} and {list(recurrent.shape)}")
+    lead = (steps, batch) if site.integer("time_major", 0) else (batch, steps)
+    return [(F32, (*lead, units)), (F32, hidden.shape), (F32, hidden.shape)]
+
+
+@define("tfl.lstm", infer=_layer_infer, native=False)
+def layer(site: Site) -> Kernel:
+    """The hidden states of every step, and both states after the last one."""
+    clip, axis = site.real("clip", 0.0), 0 if site.integer("time_major", 0) else 1
+
+    def compute(x: Array, weights: Array, recurrent: Array, bias: Array, h: Array, c: Array):
+        every: list[Array] = []
+        for at in np.moveaxis(x @ weights.T + bias, axis, 0):
+            i, f, g, o = np.split(at + h @ recurrent.T, GATES, 1)
+            i, f, o = (1 / (1 + np.exp(-v)) for v in (i, f, o))
+            c = f * c + i * np.tanh(g)
+            if clip:
+                c = np.clip(c, -clip, clip)
+            h = o * np.tanh(c)
+            every.append(h)
+        return [np.stack(every, axis), h, c]
+
+    return Kernel(compute)
+
+
+# --- bytes ---------------------------------------------------------------------------------------
 
 
 def _infer(site: Site) -> Types:

@@ -2,33 +2,25 @@
 
 On bytes: all products with the input at once, then for each step the product with the hidden state
 and a cell. Products are such that an accelerator can run them (:mod:`weft.compiler.catalog.wide`).
-On floats: ONNX's operator of the catalog. The states go from one inference to the next, as those of
+On floats: one node. The states go from one inference to the next, as those of
 TFLite's do; the first one begins with zeros.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
 
 from ...isa.nest import F32, I8, I16, I32
-from ..catalog.lstm import GATE_BITS, SCALES
 from ..catalog.wide import digits_of
 from ..graph import Call, Graph, Node, Quant, Reshape, Tensor
-from ..scales import LEFT_LIMIT, Rescale
+from .lstm_form import BIAS, GATES, KIND, OF_HIDDEN, OF_INPUT, scales_of
 from .names import Names
 
-KIND = "tfl.lstm"
-"""Of the nodes that :func:`expanded` replaces; the catalog does not have it."""
-ORDER = ("input", "forget", "cell", "output")
-OF_INPUT, OF_HIDDEN, BIAS = 1, 5, 12
-"""Positions of the first of four weights, and of four biases, among TFLite's inputs."""
-ONNX_ORDER = (0, 3, 1, 2)
-STEPS_LIMIT = 1024
-"""Longer sequences are not unrolled."""
+STATES = ("hidden", "state")
+"""What the two states are called."""
 
 
 def expanded(graph: Graph) -> Graph:
@@ -48,6 +40,8 @@ def expanded(graph: Graph) -> Graph:
 
 
 class _Maker:
+    """Nodes and tensors of the new graph, in order."""
+
     def __init__(self, graph: Graph):
         self.graph = graph
         self.tensors = dict(graph.tensors)
@@ -68,49 +62,34 @@ class _Maker:
         self.tensors |= {tensor.name: tensor for tensor in made}
         self.nodes.append(Node(name, op, tuple(inputs), tuple(t.name for t in made)))
 
-    def data(self, node: Node, first: int, order: Sequence[int] = range(4)) -> list[np.ndarray]:
+    def data(self, node: Node, first: int) -> list[np.ndarray]:
         """The values of four inputs."""
-        found = [self.graph.tensors[node.inputs[first + k]].data for k in order]
+        found = [self.graph.tensors[name].data for name in node.inputs[first : first + GATES]]
         return [array for array in found if array is not None]
 
     # --- floats ----------------------------------------------------------------------------------
 
     def floats(self, node: Node) -> None:
-        """ONNX's LSTM, and its output without the axis of directions."""
+        """One node for the whole layer."""
+        options = dict(node.op.attributes)  # type: ignore[union-attr]  # a Call
         x, out = self.graph.tensors[node.inputs[0]], self.graph.tensors[node.outputs[0]]
-        weights, recurrent, bias = (
-            np.concatenate(self.data(node, first, ONNX_ORDER))[None]
-            for first in (OF_INPUT, OF_HIDDEN, BIAS)
-        )
         constants = [
-            self.constant(f"{node.name}/{what}", data)
-            for what, data in (
-                ("weights", weights),
-                ("recurrent", recurrent),
-                ("bias", np.concatenate((bias, np.zeros_like(bias)), 1)),
-            )
+            self.constant(f"{node.name}/{what}", np.concatenate(self.data(node, first)))
+            for what, first in (("weights", OF_INPUT), ("recurrent", OF_HIDDEN), ("bias", BIAS))
         ]
-        swapped = not dict(node.op.attributes)["time_major"]  # type: ignore[union-attr]  # a Call
-        a, b, units = out.shape
-        shape = (a, b, 1, units) if swapped else (a, 1, b, units)
-        every = Tensor(self.names.unique(f"{node.name}/directions"), F32, shape)
-        op = Call("LSTM", (("hidden_size", units), ("layout", int(swapped))))
-        one = (a, 1, units) if swapped else (1, b, units)
-        states = [
-            Tensor(self.names.unique(f"{node.name}/{what}"), F32, one) for what in STATE_NAMES
-        ]
-        begins = [
-            self.constant(f"{state.name}.first", np.zeros(one, np.float32)) for state in states
-        ]
-        self.node(node.name, op, (x.name, *constants, "", *begins), every, *states)
-        self.carried |= dict(zip(begins, (state.name for state in states), strict=True))
-        self.node(every.name, Reshape(), (every.name,), out)
+        shape = (x.shape[1 if options["time_major"] else 0], out.shape[2])
+        begins = [self.constant(f"{node.name}/{s}", np.zeros(shape, np.float32)) for s in STATES]
+        after = [Tensor(self.names.unique(f"{node.name}/{s}.last"), F32, shape) for s in STATES]
+        op = Call("tfl.lstm", (("clip", options["clip"]), ("time_major", options["time_major"])))
+        self.node(node.name, op, (x.name, *constants, *begins), out, *after)
+        self.carried |= dict(zip(begins, (t.name for t in after), strict=True))
 
     # --- bytes -----------------------------------------------------------------------------------
 
     def bytes(self, node: Node) -> None:
         """Products and cells, step by step."""
-        attributes = dict(node.op.attributes)  # type: ignore[union-attr]  # a Call
+        given = dict(node.op.attributes)  # type: ignore[union-attr]  # a Call
+        power = int(given["power"])  # type: ignore[arg-type]  # an integer
         x, out = self.graph.tensors[node.inputs[0]], self.graph.tensors[node.outputs[0]]
         assert out.quant is not None
         batch, steps, units = out.shape
@@ -120,8 +99,7 @@ class _Maker:
         )
         tensors = [self.graph.tensors[name] if name else None for name in node.inputs]
         scales = [
-            (scale.multiplier, scale.left, scale.right)
-            for scale in scales_of(tensors, out, int(attributes["power"]))  # type: ignore[arg-type]
+            (scale.multiplier, scale.left, scale.right) for scale in scales_of(tensors, out, power)
         ]
         bias = np.concatenate(self.data(node, BIAS)) + _less_zero(weights, x)
         constants = (
@@ -139,13 +117,13 @@ class _Maker:
         hidden = Tensor(self.names.unique(f"{node.name}/hidden.first"), I8, shape, out.quant)
         self.node(hidden.name, Reshape(), begins[:1], hidden)
         state = begins[1]
-        kept = Quant((2.0 ** float(attributes["power"]),), (0,))  # type: ignore[arg-type]
+        kept = Quant((2.0**power,), (0,))
         every: list[str] = []
         for step in range(steps):
             name = f"{node.name}.{step}"
             inputs = (sums, of_hidden.product(name, hidden), state, *constants)
-            options = {"clip": attributes["clip"], "power": attributes["power"]}
-            options |= {"step": step, "zero": zero}
+            clip = min(int(given["clip"] / 2.0**power), I16.max)  # type: ignore[operator]
+            options = {"clip": clip, "power": power, "step": step, "zero": zero}
             hidden = Tensor(self.names.unique(f"{name}/hidden"), I8, shape, out.quant)
             after = Tensor(self.names.unique(f"{name}/state"), I16, shape, kept)
             op = Call("tfl.lstm_cell", tuple(sorted(options.items())))
@@ -184,110 +162,3 @@ def _less_zero(weights: np.ndarray, x: Tensor) -> np.ndarray:
     """What the zero point of ``x`` adds to each sum, times -1."""
     assert x.quant is not None
     return -x.quant.zero_point[0] * weights.sum(1, dtype=np.int64)
-
-
-def scales_of(tensors: Sequence[Tensor | None], out: Tensor, power: int) -> list[Rescale]:
-    """Every rescaling in a cell whose state has the scale ``2**power``, as ``tfl.lstm_cell`` takes
-    them."""
-
-    def scale(tensor: Tensor | None) -> float:
-        assert tensor is not None
-        assert tensor.quant is not None
-        return tensor.quant.scale[0]
-
-    factors: list[float] = []
-    with np.errstate(over="ignore"):
-        for x, first in ((tensors[0], OF_INPUT), (out, OF_HIDDEN)):
-            for weights in tensors[first : first + len(ORDER)]:
-                joint = float(np.float32(scale(x)) * np.float32(scale(weights)))
-                factors.append(joint * 2.0**GATE_BITS)
-    factors += [2.0**-15, 2.0**-30 / 2.0**power, 2.0**-30 / scale(out)]
-    assert len(factors) == SCALES
-    return [Rescale.of(factor) for factor in factors]
-
-
-def refusal(graph_inputs: Sequence[Tensor | None], out: Tensor, time_major: bool) -> str | None:
-    """Why a layer is not one of :func:`expanded`'s; None if it is.
-
-    Parameters
-    ----------
-    graph_inputs : sequence of Tensor or None
-        TFLite's inputs; absent ones are None.
-    out : Tensor
-        Its output.
-    time_major : bool
-        Whether steps come before the batch.
-    """
-    x, of_input, of_hidden, bias = (
-        graph_inputs[0],
-        graph_inputs[OF_INPUT : OF_INPUT + 4],
-        graph_inputs[OF_HIDDEN : OF_HIDDEN + 4],
-        graph_inputs[BIAS : BIAS + 4],
-    )
-    known = (0, *range(OF_INPUT, OF_HIDDEN + 4), *range(BIAS, BIAS + 4), *STATES)
-    if any(t is not None for k, t in enumerate(graph_inputs) if k not in known):
-        return "PEEPHOLE_OR_PROJECTION"
-    if x is None or any(t is None for t in (*of_input, *of_hidden, *bias)):
-        return "COUPLED"
-    if x.dtype not in (I8, F32) or len(x.shape) != 3 or len(out.shape) != 3:
-        return str(x.dtype)
-    floats = x.dtype == F32
-    units = out.shape[2]
-    wanted = [
-        *[(t, (units, x.shape[2]), x.dtype) for t in of_input],
-        *[(t, (units, units), x.dtype) for t in of_hidden],
-        *[(t, (units,), F32 if floats else I32) for t in bias],
-    ]
-    for tensor, shape, dtype in wanted:
-        if tensor is None or tensor.data is None or (tensor.shape, tensor.dtype) != (shape, dtype):
-            return "ODD_WEIGHTS"
-        if not floats and len(tensor.shape) == 2 and not _symmetric(tensor):
-            return "ODD_SCALES"
-    if out.shape[:2] != x.shape[:2] or out.dtype != x.dtype:
-        return "ODD_OUTPUT"
-    if floats:
-        return None
-    power = _power(graph_inputs[STATES[1]])
-    if power is None:
-        return "STATE"
-    if time_major or out.shape[1] > STEPS_LIMIT or x.quant is None or out.quant is None:
-        return "TIME_MAJOR" if time_major else "LONG"
-    if x.quant.axis is not None or out.quant.axis is not None:
-        return "ODD_SCALES"
-    quants = [t.quant for t in (x, out, *of_input, *of_hidden) if t is not None]
-    if not all(q is not None and 0 < q.scale[0] < math.inf for q in quants):
-        return "ODD_SCALES"
-    if any(scale.left > LEFT_LIMIT for scale in scales_of(graph_inputs, out, power)):
-        return "ODD_SCALES"
-    for four in (of_input, of_hidden):
-        data = [t.data for t in four if t is not None and t.data is not None]
-        if digits_of(np.concatenate(data)) is None:
-            return "WIDE"
-    return None
-
-
-def attributes(
-    tensors: Sequence[Tensor | None], time_major: bool, clip: float
-) -> tuple[tuple[str, int], ...]:
-    """What :func:`expanded` must know of a layer beside its tensors; ``clip`` is 0 for none."""
-    power = _power(tensors[STATES[1]]) or 0
-    steps = min(int(clip / 2.0**power), I16.max)
-    return ("clip", steps), ("power", power), ("time_major", int(time_major))
-
-
-def _power(state: Tensor | None) -> int | None:
-    """The logarithm of the cell state's scale; None if it has no such scale as is expected."""
-    if state is None or state.quant is None or state.dtype != I16 or any(state.quant.zero_point):
-        return None
-    powers = [power for power in range(-15, 1) if state.quant.scale == (2.0**power,)]
-    return powers[0] if powers else None
-
-
-STATE_NAMES = ("hidden", "state")
-STATES = (18, 19)
-"""Positions of the hidden and the cell state, which keep their values between inferences."""
-
-
-def _symmetric(tensor: Tensor) -> bool:
-    """Whether it has one scale and the zero point 0."""
-    return tensor.quant is not None and tensor.quant.zero_point == (0,)

@@ -28,7 +28,7 @@ from ..graph import (
     Tensor,
     Window,
 )
-from . import lstm
+from . import lstm_form
 from .source import Source
 from .tensors import Tensors
 
@@ -267,7 +267,7 @@ def _lstm(operator: _Operator) -> _Made:
     tensors = [operator.tensors[i] if i >= 0 else None for i in inputs]
     out = operator.tensors[operator.outputs[0]]
     time_major = bool(access(options.TimeMajor))
-    reason = lstm.refusal(tensors, out, time_major)
+    reason = lstm_form.refusal(tensors, out, time_major)
     code = access(options.FusedActivationFunction)
     if code != tflite.ActivationFunctionType.TANH:
         reason = f"ACTIVATION_{code}"
@@ -276,7 +276,7 @@ def _lstm(operator: _Operator) -> _Made:
         raise operator.error(f"clips its cell state at {clip}")
     if reason is not None:
         return Opaque(f"{operator.kind}+{reason}"), operator.inputs
-    return Call(lstm.KIND, lstm.attributes(tensors, time_major, clip)), inputs
+    return Call(lstm_form.KIND, lstm_form.attributes(tensors, time_major, clip)), inputs
 
 
 MAKERS: Mapping[str, Callable[[_Operator], _Made]] = {
