@@ -24,6 +24,12 @@ UNCHANGED = "it changes nothing, whichever of the 256 values an element has; it 
 """The reason of a node that the host passes on."""
 INTEGERS = frozenset({"tfl.quantize", "wide.high", "wide.low"})
 """Operators of the catalog whose loop nests instructions may match."""
+REASONS = {
+    "wide.join": "it makes sums of 32 bits, and the accelerator stores bytes",
+    "tfl.lstm_cell": "its gates and states have 16 bits, and the accelerator stores bytes",
+    "tfl.dequantize": "it makes floats, and the accelerator stores bytes",
+}
+"""Why others have none."""
 
 
 @dataclass(frozen=True)
@@ -181,6 +187,8 @@ def kernel_for(
     if isinstance(node.op, Reshape):
         raise Refusal(COPIES)
     if isinstance(node.op, Call) and node.op.kind not in INTEGERS:
+        if node.op.kind in REASONS:
+            raise Refusal(REASONS[node.op.kind])
         x = graph.tensors[node.inputs[0]] if node.inputs and node.inputs[0] else None
         if x is not None and x.dtype != I8:
             raise Refusal(f"{x.name!r} is {x.dtype}, not i8")

@@ -23,6 +23,7 @@ OF_MODELS = (
     ("a copy", "nothing has to change; it moves no data on the device"),
     ("changes nothing", "nothing has to change; it moves no data on the device"),
     ("asked to run on the cpu", "ask for the accelerator"),
+    ("the accelerator stores bytes", "nothing can; it is the host's part of a layer in bytes"),
     ("no form in integers", "a model that does it in integers, or leaves it to the host"),
     ("not i8", "a model whose tensors are int8"),
     ("memory for intermediate values", "a model without it, or one whose host does it"),

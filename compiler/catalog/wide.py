@@ -52,7 +52,7 @@ def _infer(site: Site) -> Types:
 
 @define("wide.high", "wide.low", infer=_infer, native=True)
 def product(site: Site) -> Code:
-    """One byte of each sum of the products of rows."""
+    """One byte of each sum of the products of rows, of which ``parts`` are digits of one."""
     x, weights, out = site.x, site.input(1), site.out
     channels, depth = weights.shape
     rows = math.prod(x.shape[:-1])

@@ -150,7 +150,7 @@ class _Weights:
         for kind in ("wide.high", "wide.low"):
             half = maker.names.unique(f"{name}/{kind[5:]}")
             made = Tensor(half, I8, (*x.shape[:-1], self.rows))
-            maker.node(half, Call(kind), (x.name, self.name), made)
+            maker.node(half, Call(kind, (("parts", self.parts),)), (x.name, self.name), made)
             halves.append(half)
         whole = maker.names.unique(f"{name}/sums")
         op = Call("wide.join", (("parts", self.parts), ("shift", self.shift)))
