@@ -13,7 +13,18 @@ from ..graph import Quant, Tensor
 from ..scales import LEFT_LIMIT, Rescale
 from .quantization import saturated
 from .site import Code, Site, Types, define
-from .terms import divide, flat, function
+from .terms import (
+    axes_of,
+    buffer,
+    code,
+    divide,
+    flat,
+    function,
+    indices_of,
+    load,
+    loops,
+    store,
+)
 
 QUANTIZED = (I8, U8, I16)
 BOUND = DType("i", 25)
@@ -69,14 +80,14 @@ def quantize(site: Site) -> Code:
             I32,
         )
     factor, less = _scale(site), _quant(site, site.x).zero_point[0]
-    return flat(
-        site,
-        [site.x],
-        lambda x: requantize(
-            x - less, factor.multiplier, factor.left, factor.right, zero, dtype.min, dtype.max
-        ),
-        I32,
-    )
+    axes = axes_of(site.x.shape)
+    indices = indices_of(axes)
+    value = requantize(
+        load(site.x, indices) - less, factor.multiplier, factor.left, factor.right, zero,
+        dtype.min, dtype.max,
+    )  # fmt: skip
+    body = loops(axes, store(site.out, indices, value, I32))
+    return code(site, (buffer(site.x), buffer(site.out)), body)
 
 
 def _dequantize_infer(site: Site) -> Types:

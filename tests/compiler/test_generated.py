@@ -16,7 +16,9 @@ from weft.compiler.graph import Conv2D, DepthwiseConv2D, Graph, op_name
 from weft.compiler.host import compile_nodes
 from weft.compiler.pipeline import compile_graph
 from weft.compiler.tflite.signed import signed
-from weft.isa import AcceleratorConfig
+from weft.isa import AcceleratorConfig, MissingToolError
+from weft.runtime.executor import Executor
+from weft.sim import connect
 
 HARDWARE = (
     SMALL,
@@ -114,3 +116,22 @@ def test_three_hundred_generated_networks_are_bit_exact_on_five_machines(part):
     for seed in range(100 + 30 * part, 130 + 30 * part):
         where += assert_equal_everywhere(seed)
     assert where["accelerator"] > where["cpu"]
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("part", range(len(HARDWARE)))
+def test_thirty_generated_networks_are_bit_exact_on_the_rtl_of_five_machines(part):
+    config = HARDWARE[part]
+    try:
+        device = connect("rtl", config, dram_bytes=8 << 20)
+    except MissingToolError as error:
+        pytest.skip(str(error))
+    with device:
+        for seed in range(500 + 6 * part, 506 + 6 * part):
+            graph = generated(seed)
+            inputs = random_inputs(graph, seed)
+            expected = compile_nodes(graph, graph.nodes).run(inputs)
+            model = compile_graph(graph, config)
+            outputs, _ = Executor(model, device)(inputs)
+            for name, value in outputs.items():
+                np.testing.assert_array_equal(value, expected[name], err_msg=f"{seed}")
