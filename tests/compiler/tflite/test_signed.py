@@ -49,7 +49,8 @@ def test_a_legacy_network_is_exact_on_host_and_accelerator(config):
         np.testing.assert_array_equal(host[name], expected[name])
         np.testing.assert_array_equal(device[name], expected[name])
     there = {node.name for node in graph.nodes} & set(on_accelerator(model))
-    assert len(there) == len(graph.nodes) - 2  # all but the softmax, and the reshape before fc
+    # All but the softmax, the reshape before fc, and an addition that takes too many parameters.
+    assert len(there) == len(graph.nodes) - 2 - (config is SMALL)
 
 
 def test_only_the_ends_are_unsigned():
