@@ -162,7 +162,9 @@ class ContractionJob(Job):
         self.inputs, self.output = (work.image.tensor,), kernel.output
         self.read_bytes, self.met = work.image.touched_bytes, work.image.met
         self.weights = packed.data
-        self.records = pack_records(kernel, record, channel, config)
+        self.records = np.zeros((0, config.qnt_element_bytes), np.uint8)
+        if record:
+            self.records = pack_records(kernel, record, channel, config)
         batches = blocks(n, config.batch)
         if batches * work.image.rows.positions * work.image.columns.positions == 1:
             split = with_starts(self.records, c, config)
