@@ -10,12 +10,11 @@ import numpy as np
 
 from ..compiler.artifact import AcceleratorStep
 from ..compiler.graph import Graph
-from ..compiler.host import compile_nodes, reason_against
+from ..compiler.host import reason_against
 from ..compiler.pipeline import compile_graph
 from ..compiler.quantize.calls import called
 from ..isa.config import AcceleratorConfig
 from ..sim import connect
-from ..sim.paths import cache_directory
 from .executor import Executor
 
 
@@ -43,28 +42,22 @@ class Trace:
         self.graph = graph
         self.names: tuple[str, ...] = tuple(name for node in graph.nodes for name in node.outputs)
         """The tensors, in the order in which they are computed."""
-        self._executor: Executor | None = None
-        if on == "cpu":
-            self._host = compile_nodes(graph, graph.nodes, cache_directory() / "host")
-            return
         shown = replace(graph, outputs=self.names)
-        model = compile_graph(shown, config)
+        model = compile_graph(shown, config, placement="cpu" if on == "cpu" else "auto")
         device = None
         if any(isinstance(step, AcceleratorStep) for step in model.steps):
             device_options.setdefault("dram_bytes", max(256 << 20, model.dram_bytes))
             device = connect(on, config, **device_options)
-        self._executor = Executor(model, device)
+        self.executor = Executor(model, device)
 
     def __call__(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """All tensors for one sample, given the inputs."""
-        if self._executor is None:
-            return self._host.run(values)
-        return self._executor(values)[0]
+        return self.executor(values)[0]
 
     def close(self) -> None:
         """Give the device back."""
-        if self._executor is not None and self._executor.device is not None:
-            self._executor.device.close()
+        if self.executor.device is not None:
+            self.executor.device.close()
 
     def __enter__(self) -> Trace:
         return self

@@ -32,18 +32,15 @@ BASE = AcceleratorConfig.preset("base")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a float network, samples, and what `weft quantize` makes of them."""
     path = tmp_path_factory.mktemp("quantize")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("WEFT_CACHE", str(path / "cache"))
-        (path / "net.onnx").write_bytes(small().SerializeToString())
-        np.save(path / "x.npy", samples(12, 3, 8, 8))
-        argv = ["quantize", str(path / "net.onnx"), "--calibrate", str(path / "x.npy")]
-        assert main([*argv, "-o", str(path / "int8.onnx")]) == OK
+    (path / "net.onnx").write_bytes(small().SerializeToString())
+    np.save(path / "x.npy", samples(12, 3, 8, 8))
+    argv = ["quantize", str(path / "net.onnx"), "--calibrate", str(path / "x.npy")]
+    assert main([*argv, "-o", str(path / "int8.onnx")]) == OK
     return path
 
 
 @pytest.fixture(autouse=True)
 def inside(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WEFT_CACHE", str(folder / "cache"))
     monkeypatch.chdir(folder)
 
 
@@ -238,8 +235,7 @@ def test_a_fault_of_the_device_is_found_at_its_layer():
     with Trace(graph, BASE, "cpu") as host, Trace(graph, BASE, "functional") as trace:
         arrays = {"x": np.load("x.npy")[:1]}
         assert differences(host, trace, arrays).parting(float("inf")) is None
-        executor = trace._executor
-        assert executor is not None
+        executor = trace.executor
         assert executor.device is not None
         segments = [s for s in executor.model.segments if s.name.startswith("second")]
         weights = max(segments, key=lambda segment: segment.data.nbytes)

@@ -8,9 +8,12 @@ import numpy as np
 from onnx import helper
 
 from tests.compiler.onnx.models import model
+from weft.compiler.catalog import Site
 from weft.compiler.graph import Graph
 from weft.compiler.host import HostCode
 from weft.compiler.onnx import read
+from weft.compiler.onnx.fold import evaluate
+from weft.sim.paths import cache_directory
 
 
 def graph_of(proto: Any) -> Graph:
@@ -18,6 +21,8 @@ def graph_of(proto: Any) -> Graph:
     return made.graph(made.shapes({}))
 
 
+CACHE = cache_directory() / "host"
+"""Compiled objects: a network that several tests quantize is compiled once."""
 _codes: dict[int, HostCode] = {}
 """Compiled graphs by their identity; a HostCode keeps its graph alive."""
 
@@ -25,8 +30,18 @@ _codes: dict[int, HostCode] = {}
 def run(graph: Graph, x: np.ndarray) -> dict[str, np.ndarray]:
     """Every tensor for one sample of the one input."""
     if id(graph) not in _codes:
-        _codes[id(graph)] = HostCode(graph, graph.nodes)
+        _codes[id(graph)] = HostCode(graph, graph.nodes, CACHE)
     return _codes[id(graph)].run({graph.inputs[0]: x})
+
+
+def interpreted(graph: Graph, x: np.ndarray) -> np.ndarray:
+    """The first output for one sample, by each operator's definition: small graphs alone."""
+    values = {name: t.data for name, t in graph.tensors.items() if t.data is not None}
+    values[graph.inputs[0]] = x
+    for node in graph.nodes:
+        made = evaluate(Site.of(graph, node), [values[n] if n else None for n in node.inputs])
+        values.update(zip(node.outputs, made, strict=True))
+    return values[graph.outputs[0]]
 
 
 def samples(count: int, *shape: int, seed: int = 0) -> np.ndarray:

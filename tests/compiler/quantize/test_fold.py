@@ -9,7 +9,7 @@ from weft.compiler.graph import op_name
 
 pytest.importorskip("onnx")
 
-from tests.compiler.quantize.networks import Maker, graph_of, run, samples
+from tests.compiler.quantize.networks import Maker, graph_of, interpreted, samples
 from weft.compiler.quantize.fold import folded
 from weft.compiler.verify import verify
 
@@ -20,7 +20,7 @@ def simple(m: Maker, shape: tuple[int, ...], output: str) -> list[str]:
     made = folded(graph)
     verify(made)
     x = samples(1, *shape[1:]) if shape[0] == 1 else samples(*shape[:1], *shape[1:])
-    expected, got = run(graph, x)[graph.outputs[0]], run(made, x)[made.outputs[0]]
+    expected, got = interpreted(graph, x), interpreted(made, x)
     assert got.shape == expected.shape
     assert np.allclose(got, expected, rtol=1e-4, atol=1e-5 * np.abs(expected).max())
     return [op_name(node.op) for node in made.nodes]
@@ -34,14 +34,14 @@ def normalized(m: Maker, x: str, output: str, channels: int) -> str:
 def test_a_normalization_behind_a_convolution_is_part_of_it():
     m = Maker()
     normalized(m, m.conv("x", "c", 4, 3), "y", 4)
-    assert simple(m, (1, 3, 6, 6), "y") == ["Conv"]
+    assert simple(m, (1, 3, 4, 4), "y") == ["Conv"]
 
 
 def test_a_normalization_behind_a_convolution_without_bias_is_part_of_it():
     m = Maker()
     m.node("Conv", ["x", m.normal("w", 4, 3, 1, 1)], "c")
     normalized(m, "c", "y", 4)
-    assert simple(m, (1, 3, 6, 6), "y") == ["Conv"]
+    assert simple(m, (1, 3, 4, 4), "y") == ["Conv"]
 
 
 @pytest.mark.parametrize("transposed", [0, 1])
@@ -55,14 +55,14 @@ def test_a_normalization_behind_a_gemm_is_part_of_it(transposed: int):
 def test_a_normalization_elsewhere_is_a_depthwise_convolution():
     m = Maker()
     normalized(m, m.node("Relu", [m.conv("x", "c", 4, 3)], "r"), "y", 4)
-    assert simple(m, (1, 3, 6, 6), "y") == ["Conv", "Relu", "Conv"]
+    assert simple(m, (1, 3, 4, 4), "y") == ["Conv", "Relu", "Conv"]
 
 
 def test_a_normalization_of_what_others_read_too_leaves_the_convolution_alone():
     m = Maker()
     c = m.conv("x", "c", 4, 3)
     m.node("Add", [c, normalized(m, c, "n", 4)], "y")
-    assert simple(m, (1, 3, 6, 6), "y") == ["Conv", "Conv", "Add"]
+    assert simple(m, (1, 3, 4, 4), "y") == ["Conv", "Conv", "Add"]
 
 
 @pytest.mark.parametrize("kind", ["Add", "Mul", "Sub"])
@@ -95,7 +95,7 @@ def test_a_border_of_zeros_becomes_pads():
     m = Maker()
     m.node("Pad", ["x", m.constant("p", [0, 0, 1, 2, 0, 0, 3, 0], np.int64)], "b")
     m.conv("b", "y", 4, 3, pads=[0, 1, 0, 0])
-    assert simple(m, (1, 3, 6, 6), "y") == ["Conv"]
+    assert simple(m, (1, 3, 4, 4), "y") == ["Conv"]
 
 
 def test_a_border_of_ones_stays():
@@ -103,14 +103,14 @@ def test_a_border_of_ones_stays():
     pads = m.constant("p", [0, 0, 1, 1, 0, 0, 1, 1], np.int64)
     m.node("Pad", ["x", pads, m.constant("one", 1)], "b")
     m.conv("b", "y", 4, 3)
-    assert simple(m, (1, 3, 6, 6), "y") == ["Pad", "Conv"]
+    assert simple(m, (1, 3, 4, 4), "y") == ["Pad", "Conv"]
 
 
 @pytest.mark.parametrize("keep", [0, 1])
 def test_a_mean_over_the_image_is_a_pool(keep: int):
     m = Maker()
     m.node("ReduceMean", ["x", m.constant("a", [-1, 2], np.int64)], "y", keepdims=keep)
-    assert simple(m, (1, 3, 6, 6), "y") == ["GlobalAveragePool", *["Reshape"] * (1 - keep)]
+    assert simple(m, (1, 3, 4, 4), "y") == ["GlobalAveragePool", *["Reshape"] * (1 - keep)]
 
 
 def test_what_does_nothing_is_left_out():

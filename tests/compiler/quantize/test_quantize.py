@@ -17,6 +17,7 @@ onnx = pytest.importorskip("onnx")
 
 from tests.compiler.onnx.models import conv_net, qdq_net, reference  # noqa: E402
 from tests.compiler.quantize.networks import (  # noqa: E402
+    CACHE,
     Maker,
     graph_of,
     residual,
@@ -30,12 +31,12 @@ from weft.compiler.quantize.insert import Filter, integer_weights, weight_scales
 from weft.compiler.quantize.noise import real_values  # noqa: E402
 
 X = samples(24, 3, 8, 8)
-PLAIN = Options(bias_correction=False)
+PLAIN = Options(bias_correction=False, cache=CACHE)
 
 
 @cache
 def made() -> Quantized:
-    return quantize(graph_of(residual()), {"x": X})
+    return quantize(graph_of(residual()), {"x": X}, Options(cache=CACHE))
 
 
 @cache
@@ -45,7 +46,7 @@ def small_float() -> Graph:
 
 @cache
 def small_made(**options) -> Quantized:
-    return quantize(small_float(), {"x": X}, Options(**options))
+    return quantize(small_float(), {"x": X}, Options(**options, cache=CACHE))
 
 
 def kinds(graph) -> list[str]:
