@@ -91,8 +91,9 @@ def test_quantize_as_json(weft):
     assert (record["method"], record["per_channel"], record["bias_correction"]) == (
         "entropy", False, False,
     )  # fmt: skip
-    assert record["on_floats"] == [{"name": "second", "op": "Conv"}]
-    assert [layer["name"] for layer in record["layers"]] == ["first", "mean", "logits"]
+    floats = [(node["name"], node["op"]) for node in record["on_floats"]]
+    assert floats == [("second", "Conv"), ("mean", "GlobalAveragePool")]
+    assert [layer["name"] for layer in record["layers"]] == ["first", "logits"]
     assert all(layer["snr_db"] > 15 for layer in record["layers"])
 
 
