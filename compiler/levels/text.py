@@ -20,6 +20,7 @@ FORMAT = 1
 MARK = "weft "
 """What they start with."""
 
+
 def _nothing_more(module: Module, rest: Sequence[Section]) -> Module:
     for section in rest:
         section.fail(f"expected hardware, graph or constants, not {section.kind!r}")
