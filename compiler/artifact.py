@@ -8,7 +8,7 @@ them, each in its :class:`DramTensor` layout.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -88,7 +88,7 @@ class Program:
         Of its segment.
     address : int
         Where it lies.
-    instructions : tuple of Instruction
+    instructions : sequence of Instruction
         Ending in FINISH.
     owners : tuple of int
         For each instruction the layer that it belongs to, by position among the program's steps.
@@ -96,7 +96,7 @@ class Program:
 
     name: str
     address: int
-    instructions: tuple[Instruction, ...]
+    instructions: Sequence[Instruction]
     owners: tuple[int, ...]
 
     @property
@@ -106,13 +106,34 @@ class Program:
 
 
 @dataclass(frozen=True)
+class Search:
+    """How a layer's schedule was found.
+
+    Attributes
+    ----------
+    effort : str
+        How long was searched.
+    considered : int
+        Schedules that were estimated.
+    others : tuple of mapping
+        The best of those that were not chosen, like ``choices``, each with its ``estimate`` of
+        cycles; where it was rehearsed, ``rehearsal`` is when it and its neighbours ended.
+    """
+
+    effort: str
+    considered: int
+    others: tuple[Mapping[str, str | int], ...]
+
+
+@dataclass(frozen=True)
 class AcceleratorStep:
     """A layer: the instructions of ``program`` that belong to ``layer`` do what ``nodes`` say.
 
     ``macs`` is mathematical, without padding of channels; ``needed_macs`` are those of them that
     multiply no padding of the image either. ``compulsory_bytes`` is what any schedule must
     move over the bus: every input, weight and parameter read once, every output written once.
-    ``choices`` are the schedule's decisions, for the report.
+    ``choices`` are the schedule's decisions, for the report, and ``search`` is what they were
+    preferred to; None where nothing was searched.
     """
 
     name: str
@@ -126,6 +147,7 @@ class AcceleratorStep:
     needed_macs: int
     compulsory_bytes: int
     choices: Mapping[str, str | int]
+    search: Search | None = None
 
     @property
     def positions(self) -> tuple[int, ...]:

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from ..compiler.artifact import AcceleratorStep, CompiledModel
+from ..compiler.effort import EFFORTS, Effort
 from ..compiler.module import LEVELS, Module, Origin, Where
-from ..compiler.pipeline import run as run_passes
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import ConfigError, DataError, DeviceError, PackageError
 from ..isa.spec import spec_hash
@@ -44,16 +44,20 @@ class Run:
         *,
         on_host: frozenset[str],
         crashes: Path | None,
+        effort: Effort,
         progress: Callable[..., None] | None,
         device_options: dict[str, Any],
     ):
         if on not in (*TARGETS, INTERPRETER):
             raise ConfigError(f"a network runs on {', '.join(TARGETS)}, not on {on!r}")
+        if effort not in EFFORTS:
+            raise ConfigError(f"the effort is {', '.join(EFFORTS)}, not {effort!r}")
         self.network = network
         self.config = config
         self.on = on
         self._on_host = on_host
         self._crashes = crashes
+        self._effort: Effort = effort
         self._progress = progress
         self._device_options = device_options
         self._model: CompiledModel | None = None
@@ -162,6 +166,7 @@ class Run:
         network = Network(self.network.name, graph, sha256)
         run = type(self)(
             network, self.config, self.on, on_host=self._on_host, crashes=self._crashes,
+            effort=self._effort,
             progress=self._progress, device_options=self._device_options,
         )  # fmt: skip
         while len(self._bound) >= BOUND_LIMIT:
@@ -265,20 +270,23 @@ class Run:
         placement = "cpu" if self.on == "cpu" else "auto"
 
         def compiled() -> CompiledModel:
-            start = first_module(self.network, self.config, placement, self._on_host)
-            return run_passes(start, crashes=self._crashes).model
+            from ..compiler.pipeline import run  # much to import, often for nothing
+
+            start = first_module(self.network, self.config, placement, self._on_host, self._effort)
+            return run(start, crashes=self._crashes).model
 
         # What a package or a text says of its origin is no key for the cache.
         if made is not None or self.network.module is not None:
             return compiled()
-        options = f"{placement} {sorted(self._on_host)}"
+        options = f"{placement} {sorted(self._on_host)} {self._effort}"
         path = cache.path_of(self.network.sha256, self.config, options)
-        model = cache.load(path, self.config)
+        model = cache.load(path, self.config, graph)
         if model is None:
             model = compiled()
             extra = {"name": self.network.name, "sha256": self.network.sha256}
             cache.store(path, model, extra)
-        return replace(model, graph=graph)
+            model = replace(model, graph=graph)
+        return model
 
 
 def first_module(
@@ -286,6 +294,7 @@ def first_module(
     config: AcceleratorConfig,
     placement: Where = "auto",
     on_host: frozenset[str] = frozenset(),
+    effort: Effort = "default",
 ) -> Module:
     """Where the compilation of a network begins: with its graph, or at the level of its text.
 
@@ -295,14 +304,14 @@ def first_module(
     made = network.module
     if made is None:
         origin = Origin(network.name, network.sha256)
-        return Module(network.graph, config, placement, on_host, origin)
+        return Module(network.graph, config, placement, on_host, origin, effort=effort)
     placement = "cpu" if "cpu" in (placement, made.placement) else "auto"
     on_host |= made.on_host
     if (placement, on_host) == (made.placement, made.on_host):
-        return replace(made, config=config)
+        return replace(made, config=config, effort=effort)
     if LEVELS.index(made.level) <= LEVELS.index("nests"):
-        return replace(made, config=config, placement=placement, on_host=on_host)
-    return Module(made.graph, config, placement, on_host, made.origin)
+        return replace(made, config=config, placement=placement, on_host=on_host, effort=effort)
+    return Module(made.graph, config, placement, on_host, made.origin, effort=effort)
 
 
 def _sample(value: np.ndarray, i: int, count: int) -> np.ndarray:
@@ -318,6 +327,7 @@ def jit(
     *,
     on_host: frozenset[str] = frozenset(),
     crashes: Path | None = None,
+    effort: Effort = "default",
     progress: Callable[..., None] | None = None,
     **device_options: Any,
 ) -> Run:
@@ -339,6 +349,8 @@ def jit(
     crashes : Path or None
         The folder for a file that reproduces a crash of the compiler; without, the exception is
         what it is.
+    effort : str
+        How long to search for schedules: ``fast``, ``default`` or ``max``.
     progress : callable or None
         Told of the phases of the RTL's first build.
     **device_options
@@ -347,7 +359,7 @@ def jit(
     Raises
     ------
     ConfigError
-        If ``hw`` or ``on`` is not known.
+        If ``hw``, ``on`` or ``effort`` is not known.
     PackageError
         If a package was compiled for other hardware than ``hw``.
 
@@ -365,13 +377,37 @@ def jit(
         on,
         on_host=on_host,
         crashes=crashes,
+        effort=effort,
         progress=progress,
         device_options=device_options,
     )
 
 
+def compile(
+    network: Network,
+    hw: Hardware | None = None,
+    *,
+    on_host: frozenset[str] = frozenset(),
+    effort: Effort = "default",
+) -> CompiledModel:
+    """``network`` compiled, from the cache if it was before; parameters as in :func:`jit`.
+
+    Raises
+    ------
+    ConfigError, PackageError
+        As :func:`jit` does.
+    UnsupportedError
+        If operators are left that neither accelerator nor host can run; it lists them all.
+    """
+    return jit(network, hw, "functional", on_host=on_host, effort=effort).compile()
+
+
 def hardware_of(network: Network, hw: Hardware | None) -> AcceleratorConfig:
     """What a network is compiled for: see :func:`jit`.
+
+    Raises
+    ------
+    ConfigError, PackageError
 
     Raises
     ------

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from ..compiler.artifact import CompiledModel
-from ..compiler.graph_text import format_graph, parse_graph
+from ..compiler.graph import Graph
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import PackageError, WeftError
 from ..isa.spec import spec_hash
@@ -43,6 +43,8 @@ def save(model: CompiledModel, path: str | Path, extra: dict[str, Any]) -> None:
     PackageError
         If the file cannot be written.
     """
+    from ..compiler.graph_text import format_graph
+
     path = Path(path)
     header = {
         "format": FORMAT,
@@ -69,18 +71,21 @@ def save(model: CompiledModel, path: str | Path, extra: dict[str, Any]) -> None:
 
 
 def load(
-    path: str | Path, config: AcceleratorConfig | None = None
+    path: str | Path, config: AcceleratorConfig | None = None, graph: Graph | None = None
 ) -> tuple[CompiledModel, dict[str, Any]]:
     """The model in the package of that path; see :func:`parse`."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise PackageError(f"{path}: {error.strerror}") from None
-    return parse(data, str(path), config)
+    return parse(data, str(path), config, graph)
 
 
 def parse(
-    data: bytes, where: str, config: AcceleratorConfig | None = None
+    data: bytes,
+    where: str,
+    config: AcceleratorConfig | None = None,
+    graph: Graph | None = None,
 ) -> tuple[CompiledModel, dict[str, Any]]:
     """The model in a package, and what :func:`save` was given as ``extra``.
 
@@ -92,6 +97,9 @@ def parse(
         Stands before a message: the file's name.
     config : AcceleratorConfig or None
         The hardware that it shall run on; None takes the package's own.
+    graph : Graph or None
+        Of a package that this Weft has written itself: what it was compiled from. Then the graph
+        is not read, and the instructions are decoded when somebody looks at them.
 
     Raises
     ------
@@ -100,7 +108,7 @@ def parse(
         instruction set other than this one.
     """
     try:
-        return _parse(data, config)
+        return _parse(data, config, graph)
     except WeftError as error:
         raise PackageError(f"{where}: {error}") from None
     except (
@@ -111,7 +119,7 @@ def parse(
 
 
 def _parse(
-    data: bytes, config: AcceleratorConfig | None
+    data: bytes, config: AcceleratorConfig | None, own_graph: Graph | None
 ) -> tuple[CompiledModel, dict[str, Any]]:  # fmt: skip
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         for part in archive.infolist():
@@ -120,13 +128,19 @@ def _parse(
                 raise PackageError(f"its part {part.filename!r} is compressed or encrypted")
         header = json.loads(archive.read(MANIFEST))
         own = _own_config(header, config)
-        graph = parse_graph(archive.read(GRAPH).decode())
+        graph = own_graph or _graph(archive.read(GRAPH).decode())
         blob = np.frombuffer(archive.read(SEGMENTS), np.uint8)
-    model = manifest.model_of(header, graph, own, blob)
+    model = manifest.model_of(header, graph, own, blob, own_graph is not None)
     extra = header.get("extra")
     if not isinstance(extra, dict):
         raise PackageError(f"extra must be a mapping, not {extra!r:.60}")
     return model, extra
+
+
+def _graph(text: str) -> Graph:
+    from ..compiler.graph_text import parse_graph
+
+    return parse_graph(text)
 
 
 def _own_config(header: Any, config: AcceleratorConfig | None) -> AcceleratorConfig:

@@ -155,6 +155,12 @@ class Fields:
             self.fail(key, "a list of texts in quotes")
         return tuple(self._take(key))
 
+    def take_list(self, key: str) -> list[Any]:
+        """A list, of which nothing is known."""
+        if not isinstance(self._found.get(key, (0, None))[1], list):
+            self.fail(key, "a list")
+        return list(self._take(key))
+
     def mapping(self, key: str) -> dict[str, Any]:
         """A mapping, of which nothing is known but that its keys are texts."""
         if not isinstance(self._found.get(key, (0, None))[1], dict):

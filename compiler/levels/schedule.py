@@ -14,7 +14,7 @@ from ...isa.config import AcceleratorConfig
 from ...isa.errors import ModelError
 from ...isa.interpret import AccessError
 from ...isa.nest_text import format_nest
-from ..artifact import Unfold
+from ..artifact import Search, Unfold
 from ..graph import Graph, Node, Reshape
 from ..jobs import WAYS, Decision, Job, job_of
 from ..kernel import Kernel, Refusal
@@ -31,6 +31,7 @@ from .nests import arrays_of, check_owners, fit, head, node_of, parsed_nest
 
 BORDERS = ("upper and lower", "left and right")
 """Along which a contraction has zones, if it has any."""
+REHEARSAL = "rehearsal"
 PLANES = ("planes", "rows", "columns")
 """How an elementwise operator is cut."""
 
@@ -66,6 +67,10 @@ def _layer_lines(graph: Graph, placed: Placement, job: Job) -> Iterator[str]:
         fields["lying"] = True
     if kernel.flat:
         fields["flat"] = dict(kernel.flat)
+    if REHEARSAL in job.choices:
+        fields[REHEARSAL] = job.choices[REHEARSAL]
+    if job.search is not None:
+        fields["search"] = asdict(job.search)
     yield from field_lines(fields)
     yield from format_nest(nest_of_kernel(name, kernel)).splitlines()
     for own, array in kernel.constants.items():
@@ -142,7 +147,12 @@ def _layer(
     flat = fields.mapping("flat") if fields.has("flat") else {}
     if any(lanes != config.block for lanes in flat.values()):
         section.fail(f"flat tensors have {config.block} lanes an element")
-    fields.end("use", "tile", "zones", "views", "read_bytes", "met", "unfold", "lying", "flat")
+    rehearsal = fields.integer(REHEARSAL, least=0) if fields.has(REHEARSAL) else None
+    search = parse_search(fields)
+    fields.end(
+        "use", "tile", "zones", "views", "read_bytes", "met", "unfold", "lying", "flat", REHEARSAL,
+        "search",
+    )  # fmt: skip
     kernel = _kernel(section, graph, arrays, lying, flat)
     try:
         job = job_of(kernel, config, Decision(operations, tile, zones))
@@ -153,7 +163,9 @@ def _layer(
     if set(job.decision.operations) != set(operations):
         idle = sorted(set(operations) - set(job.decision.operations))
         section.fail(f"layer {node.name!r} has no use for {', '.join(idle)}")
-    job.read_bytes, job.met = read_bytes, Fraction(above, below)
+    job.read_bytes, job.met, job.search = read_bytes, Fraction(above, below), search
+    if rehearsal is not None:
+        job.choices = {**job.choices, REHEARSAL: rehearsal}
     if unfold:
         job.unfold = unfold
         _check_unfold(section, graph, config, node, unfold, before)
@@ -172,6 +184,20 @@ def _tile(fields: Fields) -> Tile | tuple[int, int, int]:
     outer = sizes.truth("weights_outer")
     sizes.end(*names, "weights_outer")
     return Tile(*values, weights_outer=outer)
+
+
+def parse_search(fields: Fields) -> Search | None:
+    """What a layer's schedule was preferred to, if that is told."""
+    if not fields.has("search"):
+        return None
+    own = Fields.of(fields.mapping("search"), fields.number)
+    effort, considered = own.text("effort"), own.integer("considered", least=0)
+    others = own.take_list("others")
+    own.end("effort", "considered", "others")
+    for other in others:
+        if not isinstance(other, dict) or not all(isinstance(v, str | int) for v in other.values()):
+            raise ModelError(f"line {fields.number}: expected mappings, not {other!r:.40}")
+    return Search(effort, considered, tuple(others))
 
 
 def _views(section: Section, fields: Fields, graph: Graph, node: Node) -> tuple[Node, ...]:

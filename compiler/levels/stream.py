@@ -29,6 +29,7 @@ from ..text_line import Line
 from .arrays import array_lines
 from .document import HEADING, Fields, Section, field_lines, quoted, shifted
 from .nests import arrays_of, check_owners
+from .schedule import parse_search
 
 BYTES = "bytes"
 """The array of a segment."""
@@ -76,6 +77,8 @@ def _step_lines(step: Step) -> Iterator[str]:
             "choices": dict(step.choices),
             "program": step.program.name,
         }
+        if step.search is not None:
+            fields["search"] = asdict(step.search)
     yield from field_lines(fields)
 
 
@@ -257,12 +260,13 @@ def _step(
     for key, value in choices.items():
         if isinstance(value, bool) or not isinstance(value, int | str):
             section.fail(f"choice {key!r} is {value!r:.40}")
+    search = parse_search(fields)
     needed, least = fields.integer("needed_macs", 0), fields.integer("compulsory_bytes", 0)
     fields.end(
         "op", "nodes", "inputs", "outputs", "macs", "needed_macs", "compulsory_bytes", "choices",
-        "program",
+        "program", "search",
     )  # fmt: skip
     return AcceleratorStep(
         name, op, nodes, inputs, outputs, programs[own], layers[own].index(name), macs, needed,
-        least, choices,
+        least, choices, search,
     )  # fmt: skip

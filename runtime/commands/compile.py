@@ -17,7 +17,13 @@ from ...isa.errors import DataError, InputError
 from .. import package
 from ..jit import first_module, hardware_of
 from ..network import load
-from .options import add_crashes, add_hardware, chosen_hardware, print_json
+from .options import (
+    add_crashes,
+    add_effort,
+    add_hardware,
+    chosen_hardware,
+    print_json,
+)
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -44,6 +50,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--time-passes", action="store_true", help="CPU seconds of each pass")
     add_hardware(parser)
     add_crashes(parser)
+    add_effort(parser)
 
 
 def main(options: argparse.Namespace) -> int:
@@ -60,7 +67,7 @@ def main(options: argparse.Namespace) -> int:
     if network.compiled is not None:
         raise InputError(f"{options.model} is a package: it is compiled already")
     watch = _Watch(options)
-    start = first_module(network, config)
+    start = first_module(network, config, effort=options.effort)
     module = run(start, options.stop_after or LEVELS[-1], watch=watch, crashes=options.crash_dir)
     if options.time_passes:
         watch.print_times()

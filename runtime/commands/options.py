@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ...compiler.effort import EFFORTS
 from ...isa.config import PRESETS, AcceleratorConfig
 from ...isa.errors import ConfigError
 from ..hardware import hardware
@@ -37,6 +38,14 @@ def add_crashes(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--crash-dir", metavar="DIR", type=Path, default=Path(),
         help="where a crash of the compiler leaves what reproduces it (default here)",
+    )  # fmt: skip
+
+
+def add_effort(parser: argparse.ArgumentParser) -> None:
+    """``--effort``."""
+    parser.add_argument(
+        "--effort", choices=EFFORTS, default="default",
+        help="how long to search for schedules (default default)",
     )  # fmt: skip
 
 

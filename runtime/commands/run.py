@@ -19,7 +19,14 @@ from ...isa.errors import ConfigError, DataError, MismatchError
 from .. import report
 from ..jit import INTERPRETER, TARGETS, jit
 from ..network import Network, load
-from .options import add_crashes, add_hardware, chosen_hardware, print_json, progress_bars
+from .options import (
+    add_crashes,
+    add_effort,
+    add_hardware,
+    chosen_hardware,
+    print_json,
+    progress_bars,
+)
 
 SEED = 0
 """Of the data that is made when none is given."""
@@ -45,6 +52,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     add_hardware(parser)
     add_crashes(parser)
+    add_effort(parser)
     parser.add_argument("--input", metavar="FILE", help="samples on the first axis, .npy or .npz")
     parser.add_argument("--key", help="which array of an .npz")
     parser.add_argument("--limit", type=int, metavar="N", help="run only the first N samples")
@@ -94,6 +102,7 @@ def main(options: argparse.Namespace) -> int:
             options.on,
             on_host=frozenset(options.on_host),
             crashes=options.crash_dir,
+            effort=options.effort,
             progress=build,
             **device,
         )

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import weft
 from tests.compiler.compiled import BATCHED, SERIAL, SMALL, TINY, outputs_of
 from tests.networks import STEPS, NetworkBuilder, random_inputs
 from weft.compiler.artifact import AcceleratorStep
@@ -15,6 +16,7 @@ from weft.compiler.graph import Graph
 from weft.compiler.host import compile_nodes
 from weft.compiler.pipeline import compile_graph
 from weft.isa import AcceleratorConfig
+from weft.runtime.network import Network
 
 HARDWARE = (
     SMALL,
@@ -78,3 +80,20 @@ def test_three_hundred_generated_networks_are_bit_exact_on_five_machines(part):
     for seed in range(100 + 30 * part, 130 + 30 * part):
         where += assert_equal_everywhere(seed)
     assert where["accelerator"] > where["cpu"]
+
+
+@pytest.mark.deep
+def test_thirty_generated_networks_are_bit_exact_on_the_rtl():
+    on_accelerator = 0
+    for seed in range(400, 430):
+        graph = generated(seed)
+        inputs = random_inputs(graph, seed)
+        expected = compile_nodes(graph, graph.nodes).run(inputs)
+        network = Network(graph.name, graph, graph.name)
+        with weft.jit(network, TINY, "rtl") as run:
+            outputs = run(*(inputs[name] for name in graph.inputs))
+            on_accelerator += run.report()["totals"]["offload_macs"] > 0
+        arrays = outputs if isinstance(outputs, tuple) else (outputs,)
+        for name, value in zip(graph.outputs, arrays, strict=True):
+            np.testing.assert_array_equal(value, expected[name], err_msg=f"{seed}")
+    assert on_accelerator > 20
