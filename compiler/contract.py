@@ -8,6 +8,7 @@ from math import prod
 from ..isa.nest import I8, Binary, Const, Expr, Index, Load, Select, Sum, walk
 from .affine import affine, indices_of, is_index
 from .image import Image, Walk, Where, image_of
+from .integers import facts
 from .kernel import Lack, Refusal
 from .matcher import Matcher
 from .unify import Match, Pattern
@@ -106,16 +107,15 @@ def _check_elements(pattern: Pattern, *holes: Load) -> None:
     """A step writes one element, and none of its lanes is beyond an element's extents."""
     if indices_of(pattern.target.indices[0]) & pattern.lanes.keys():
         raise Refusal("its steps write more than one element")
+    box = {name: (0, extent - 1) for name, extent in pattern.lanes.items()}
     for hole in holes:
         shape = pattern.shapes[hole.buffer]
         for lane, extent in zip(hole.indices[1:], shape[1:], strict=True):
-            form = affine(lane)
-            if form is None or not form.indices <= pattern.lanes.keys():
-                continue  # a remainder, which is within by its form
-            low, high = form.bounds(pattern.lanes)
-            if low < 0 or high >= extent:
+            known = facts(lane, box)
+            if known.low < 0 or known.high >= extent:
                 raise Refusal(
-                    f"its steps read lanes {low} to {high} of {hole.buffer}, which has {extent}"
+                    f"its steps read lanes {known.low} to {known.high} of {hole.buffer}, which has "
+                    f"{extent}"
                 )
 
 
