@@ -23,7 +23,7 @@ X, Y, Z = Index("x"), Index("y"), Index("z")
 BOX = {"x": (0, 47), "y": (0, 5), "z": (-7, 7)}
 
 
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(st.integers(0, 1 << 60), st.integers(1, 9), st.sampled_from([2, 4, 9]))
 def test_what_is_said_of_an_expression_is_true_at_every_point(seed, size, widest):
     rng = random.Random(seed)
@@ -33,13 +33,13 @@ def test_what_is_said_of_an_expression_is_true_at_every_point(seed, size, widest
 
 def test_ranges_are_mostly_the_narrowest_and_equalities_mostly_shown():
     narrow = shown = 0
-    for seed in range(400):
+    for seed in range(200):
         rng = random.Random(seed)
         e = random_expression(rng, 1 + seed % 8)
         found = check(e, rearranged(e, rng), random_box(rng, 8))
         narrow, shown = narrow + found[0], shown + found[1]
-    assert narrow > 340
-    assert shown > 395
+    assert narrow > 170
+    assert shown > 197
 
 
 def test_the_oracle_sees_a_wrong_claim():

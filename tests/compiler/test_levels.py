@@ -86,7 +86,12 @@ def test_the_command_goes_on_from_a_text_to_the_same_package(tmp_path, capsys):
                  "--emit", "text", "-o", text]) == 0  # fmt: skip
     assert main(["compile", text, "-o", again, "--time-passes"]) == 0
     assert Path(whole).read_bytes() == Path(again).read_bytes()
-    assert re.findall(r"s  (\w+)", capsys.readouterr().err) == ["allocate", "emit", "check"]
+    assert re.findall(r"s  (\w+)", capsys.readouterr().err) == [
+        "allocate",
+        "rehearse",
+        "emit",
+        "check",
+    ]
     assert main(["run", text, "--on", "interpreter", "--limit", "1"]) == 0
 
 
@@ -103,7 +108,7 @@ def test_a_text_for_other_hardware_is_refused_where_that_was_decided(tmp_path, c
 
 def test_another_tile_is_another_program_with_the_same_outputs():
     text = text_of("schedule")
-    tile = '{"outputs": 1, "rows": 5,'
+    tile = '{"outputs": 1, "rows": 3,'
     assert tile in text
     module = run(parse_module(text.replace(tile, '{"outputs": 1, "rows": 2,', 1)))
     assert (
@@ -117,16 +122,16 @@ def test_another_tile_is_another_program_with_the_same_outputs():
 
 def test_instructions_that_do_not_compute_a_layer_are_refused_by_name():
     text = text_of("schedule").replace('"depthwise.set", "depthwise.add"', '"gemm"', 1)
-    with pytest.raises(ModelError, match=r"line \d+: gemm, .* do not compute layer 'depthwise1'"):
+    with pytest.raises(ModelError, match=r"line \d+: gemm, .* do not compute layer 'depthwise_1'"):
         parse_module(text)
 
 
 def test_a_nest_that_is_changed_is_what_the_accelerator_computes():
     text = text_of("nests")
-    before, nest = text.split("== node conv1\n")
+    before, nest = text.split("== node conv_0\n")
     changed = (
         before
-        + "== node conv1\n"
+        + "== node conv_0\n"
         + nest.replace("-128\n            ),\n", "-100\n            ),\n", 1)
     )
     assert changed != text
@@ -139,10 +144,10 @@ def test_a_nest_that_is_changed_is_what_the_accelerator_computes():
 
 
 def test_a_nest_of_the_host_cannot_be_changed():
-    before, nest = text_of("nests").split("== node softmax1\n")
+    before, nest = text_of("nests").split("== node softmax_6\n")
     changed = nest.replace("..", ".. 0 +", 1)
-    with pytest.raises(ModelError, match="'softmax1' runs on the host"):
-        run(parse_module(f"{before}== node softmax1\n{changed}"))
+    with pytest.raises(ModelError, match="'softmax_6' runs on the host"):
+        run(parse_module(f"{before}== node softmax_6\n{changed}"))
 
 
 def test_a_program_that_is_changed_so_that_it_races_is_refused():
@@ -161,14 +166,14 @@ def test_a_program_that_is_changed_so_that_it_races_is_refused():
         ("graph", "weft graph 1", "weft shape 1", "line 1: expected 'weft LEVEL 1'"),
         ("graph", "weft graph 1", "weft graph 7", "line 1: version '7'; this Weft reads 1"),
         ("graph", 'placement "auto"', 'placement "gpu"', "line 4: expected auto or cpu, not 'gpu'"),
-        ("graph", "block = 4", "block = 5", "line 6: hardware: block must be"),
-        ("graph", "node conv1", "nodes conv1", r"line \d+: expected input, node, output"),
+        ("graph", "block = 4", "block = 5", "line 7: hardware: block must be"),
+        ("graph", "node conv_0", "nodes conv_0", r"line \d+: expected input, node, output"),
         ("nests", "parallel for", "parallel far", r"line \d+: expected 'for', not 'far'"),
-        ("nests", "conv1.bias[o]", "conv1.bies[o]", r"line \d+: 'conv1': there is no buffer"),
-        ("schedule", '"rows": 5', '"rows": 50', r"line \d+: .* there is no tile"),
-        ("schedule", '"rows": 5', '"rows": "5"', r"line \d+: expected rows as an integer"),
+        ("nests", "conv_0.bias[o]", "conv_0.bies[o]", r"line \d+: 'conv_0': there is no buffer"),
+        ("schedule", '"rows": 3', '"rows": 30', r"line \d+: .* there is no tile"),
+        ("schedule", '"rows": 3', '"rows": "3"', r"line \d+: expected rows as an integer"),
         ("stream", "load.wgt", "load.wgd", r"line \d+: .* did you mean 'load.wgt'"),
-        ("stream", "of conv1", "of conv9", r"line \d+: program .* has no layer 'conv9'"),
+        ("stream", "of conv_0", "of conv_9", r"line \d+: program .* has no layer 'conv_9'"),
     ],
 )  # fmt: skip
 def test_what_is_malformed_is_refused_with_its_line(level, old, new, message, tmp_path, capsys):
@@ -214,7 +219,7 @@ def crashing(name: str):
     """The passes, of which one crashes on every network that has a pool."""
 
     def crash(module: Module) -> Module:
-        if any(node.name == "max_pool1" for node in module.graph.nodes):
+        if any(node.name == "max_pool_3" for node in module.graph.nodes):
             raise KeyError("what nobody expected")
         return module
 

@@ -20,9 +20,9 @@ TOKEN = re.compile(r"-?\d+|[A-Za-z_][\w.]*|\S")
 def small() -> Graph:
     """A network with every kind of placement: unfolded, padded, elementwise, a view, the host."""
     n = NetworkBuilder("small")
-    x = n.conv(n.input(1, 5, 5, 1), 4, 3, activation="relu")
+    x = n.conv(n.input(1, 3, 3, 1), 4, 3, activation="relu")
     y = n.max_pool(n.add(x, n.depthwise(x, 3)), 2, strides=2, padding="valid")
-    n.softmax(n.fc(n.reshape(y, 1, 16), 3))
+    n.softmax(n.fc(n.reshape(y, 1, 4), 3))
     return n.graph()
 
 
