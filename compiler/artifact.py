@@ -9,7 +9,7 @@ them, each in its :class:`DramTensor` layout.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -106,6 +106,14 @@ class Program:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The model file: what a package says of where it comes from."""
+
+    name: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
 class Search:
     """How a layer's schedule was found.
 
@@ -117,12 +125,32 @@ class Search:
         Schedules that were estimated.
     others : tuple of mapping
         The best of those that were not chosen, like ``choices``, each with its ``estimate`` of
-        cycles; where it was rehearsed, ``rehearsal`` is when it and its neighbours ended.
+        cycles, and with ``rehearsal`` if there was one.
+    rehearsal : int or None
+        When the layer and its neighbours ended, if that was rehearsed.
     """
 
     effort: str
     considered: int
     others: tuple[Mapping[str, str | int], ...]
+    rehearsal: int | None = None
+
+    @classmethod
+    def of(cls, record: object) -> Search:
+        """What was written as a mapping of its fields; :class:`ValueError` if it is not that."""
+        if not isinstance(record, dict) or record.keys() != {field.name for field in fields(cls)}:
+            raise ValueError(f"a search is {', '.join(field.name for field in fields(cls))}")
+        effort, considered = record["effort"], record["considered"]
+        others, rehearsal = record["others"], record["rehearsal"]
+        numbers = [considered, 0 if rehearsal is None else rehearsal]
+        if not isinstance(effort, str) or any(type(n) is not int or n < 0 for n in numbers):
+            raise ValueError("a search has an effort and counts")
+        if not isinstance(others, list | tuple) or not all(
+            isinstance(other, dict) and all(type(v) in (str, int) for v in other.values())
+            for other in others
+        ):
+            raise ValueError("the others of a search map texts to texts or integers")
+        return cls(effort, considered, tuple(others), rehearsal)
 
 
 @dataclass(frozen=True)

@@ -107,6 +107,7 @@ def _candidates(slope: float, span: int, expected: np.ndarray) -> Iterator[_Cand
     """Requantizations that multiply by ``slope``, the most exact intermediate value first."""
     fraction, exponent = math.frexp(slope)
     nearest = round(fraction * (1 << 31))
+    bounds = int(expected.min()), int(expected.max())
     room = 30 - span.bit_length()
     for left in range(max(0, room), -1, -1):
         right = left - exponent
@@ -114,8 +115,10 @@ def _candidates(slope: float, span: int, expected: np.ndarray) -> Iterator[_Cand
             continue
         for multiplier in (nearest, nearest - 1, nearest + 1):
             if 0 < multiplier < 1 << 31:
-                bounds = int(expected.min()), int(expected.max())
                 yield _Candidate(multiplier, left, right, *bounds)
+    once = round(slope * (1 << 31))  # with the first rounding alone, whose ties go up
+    if 0 < once < 1 << 31:
+        yield _Candidate(once, 0, 0, *bounds)
 
 
 def _tabulated(value: Expr, low: int, high: int) -> np.ndarray:

@@ -80,6 +80,8 @@ class Job(ABC):
     """What other instructions would have made of it, like :attr:`choices`."""
     search: Search | None = None
     """What they were preferred to; None if all was decided."""
+    _searched: Effort | None
+    """With how much effort; None if all was decided."""
     read_bytes: int
     """What any schedule must read of its inputs."""
     met: Fraction = Fraction(1)
@@ -100,6 +102,24 @@ class Job(ABC):
     @abstractmethod
     def take(self, number: int, rehearsals: Sequence[int] = ()) -> None:
         """Do it in one of the :attr:`ways`; ``rehearsals`` are the cycles that each took."""
+
+    def _tell(
+        self,
+        told: Sequence[dict[str, str | int]],
+        number: int,
+        considered: int,
+        rehearsals: Sequence[int],
+    ) -> None:
+        """Say which of the ways that are ``told`` was taken, and what it was preferred to."""
+        self.choices = told[number]
+        if self._searched is None:
+            return
+        ends: list[dict[str, str | int]] = [{"rehearsal": cycles} for cycles in rehearsals]
+        ends += [{}] * (len(told) - len(ends))
+        others = [way | end for way, end in zip(told, ends, strict=True)]
+        del others[number]
+        rehearsal = rehearsals[number] if rehearsals else None
+        self.search = Search(self._searched, considered, (*others, *self.rivals), rehearsal)
 
     @abstractmethod
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
@@ -166,7 +186,9 @@ class ContractionJob(Job):
         self.inputs, self.output = (work.image.tensor,), kernel.output
         self.read_bytes, self.met = work.image.touched_bytes, work.image.met
         self.weights = packed.data
-        self.records = pack_records(kernel, record, channel, config)
+        self.records = np.zeros((0, config.qnt_element_bytes), np.uint8)
+        if record:
+            self.records = pack_records(kernel, record, channel, config)
         batches = blocks(n, config.batch)
         if batches * work.image.rows.positions * work.image.columns.positions == 1:
             split = with_starts(self.records, c, config)
@@ -202,12 +224,8 @@ class ContractionJob(Job):
         self.layer, self.tile = best.layer, best.tile
         self.decision = Decision(work.operations, self.tile, best.zones)
         told = [_told(way, work) for way in self._found[: OTHERS + 1]]
-        for one, cycles in zip(told, rehearsals, strict=False):
-            one["rehearsal"] = cycles
-        if self._searched is not None:
-            others = [*told[:number], *told[number + 1 :]]
-            considered = sum(way.considered for way in self._found)
-            self.search = Search(self._searched, considered, (*others, *self.rivals))
+        considered = sum(way.considered for way in self._found)
+        self._tell(told, number, considered, rehearsals)
         self.weight_bytes = self.layer.weight_bytes
         self.records = zone_records(
             self._whole_records,
@@ -217,7 +235,6 @@ class ContractionJob(Job):
             work.image.pad,
             (work.image.rows.taps, work.column_steps),
         )
-        self.choices = told[number]
 
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
         """Its actions, given where everything lies and where in the scratchpads there is room."""
@@ -336,12 +353,7 @@ class ElementwiseJob(Job):
         self.plan = self._found[number][0]
         self.decision = Decision(self.work.operations, self.plan.tile)
         told = [_told_plan(*way) for way in self._found[: OTHERS + 1]]
-        for one, cycles in zip(told, rehearsals, strict=False):
-            one["rehearsal"] = cycles
-        if self._searched is not None:
-            others = [*told[:number], *told[number + 1 :]]
-            self.search = Search(self._searched, len(self._found), tuple(others))
-        self.choices = told[number]
+        self._tell(told, number, len(self._found), rehearsals)
 
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
         """Its actions, given where everything lies and where in the scratchpads there is room."""

@@ -46,6 +46,7 @@ class Lack(Enum):
     WORK = "nothing; there is nothing to do"
     INTEGERS = "that it is done in integers"
     INT8 = "8-bit tensors"
+    BYTES = "nothing; the rest of its layer is done in bytes"
     NO_SCRATCH = "that no memory for intermediate values is needed"
     PADDING = "fewer rows and columns of padding"
     DIVISOR = "one divisor for all elements"

@@ -17,12 +17,20 @@ from .fit import changes_nothing
 from .graph import Call, Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape, op_name
 from .jobs import Job, job_of
 from .kernel import DRAM_RANK, Kernel, Lack, Refusal, dram_shape, kernel_of
-from .operators import Operator, nest_of, reason_against
+from .operators import Operator, lowered, reason_against
 from .unfold import unfoldings
 
 COPIES = "a copy; there is nothing to compute"
 UNCHANGED = "it changes nothing, whichever of the 256 values an element has; it becomes a copy"
 """The reason of a node that the host passes on."""
+INTEGERS = frozenset({"tfl.quantize", "wide.high", "wide.low"})
+"""Operators of the catalog whose loop nests instructions may match."""
+REASONS = {
+    "wide.join": "it makes sums of 32 bits, and the accelerator stores bytes",
+    "tfl.lstm_cell": "its gates and states have 16 bits, and the accelerator stores bytes",
+    "tfl.dequantize": "it makes floats, and the accelerator stores bytes",
+}
+"""Why others have none."""
 
 
 @dataclass(frozen=True)
@@ -184,15 +192,17 @@ def kernel_for(
     """The normal form of a node's nest; :class:`.kernel.Refusal` if it has none."""
     if isinstance(node.op, Reshape):
         raise Refusal(COPIES, Lack.WORK)
-    if isinstance(node.op, Call):
+    if isinstance(node.op, Call) and node.op.kind not in INTEGERS:
+        if node.op.kind in REASONS:
+            raise Refusal(REASONS[node.op.kind], Lack.BYTES)
         x = graph.tensors[node.inputs[0]] if node.inputs and node.inputs[0] else None
         if x is not None and x.dtype != I8:
             raise Refusal(f"{x.name!r} is {x.dtype}, not i8", Lack.INT8)
         raise Refusal(
             f"{node.op.kind} has no form in integers that instructions match", Lack.INTEGERS
         )
-    operator = nest_of(graph, node) if nests is None else nests[node.name]
-    assert isinstance(operator, Operator)  # an operator of the graph is no function
+    operator = lowered(graph, node) if nests is None else nests[node.name]
+    assert isinstance(operator, Operator)  # none of INTEGERS is a function
     if operator.scratch:
         raise Refusal(f"{op_name(node.op)} needs memory for intermediate values", Lack.NO_SCRATCH)
     shapes: dict[str, tuple[int, ...]] = {}
@@ -201,6 +211,8 @@ def kernel_for(
         if buffer.name in constants:
             continue
         tensor = graph.tensors[buffer.name]
+        if tensor.name in graph.carried:
+            raise Refusal(f"{tensor.name!r} is carried over from one inference to the next")
         if tensor.data is not None:
             constants[tensor.name] = tensor.data
         elif tensor.dtype != I8:

@@ -22,6 +22,7 @@ GROWTH = 6
 OF_MODELS: Mapping[Lack, str] = {
     Lack.WORK: "nothing has to change; it moves no data on the device",
     Lack.INTEGERS: "a model that does it in integers, or leaves it to the host",
+    Lack.BYTES: "nothing can; it is the host's part of a layer in bytes",
     Lack.INT8: "a model whose tensors are int8",
     Lack.NO_SCRATCH: "a model without it, or one whose host does it",
     Lack.PADDING: "a model with at most 15 rows and columns of padding",

@@ -187,7 +187,7 @@ class Steps:
         several = (zone.rows, zone.columns, chunk.taps, zone.steps)
         if max(r.count for r in several) > 1 or layer.column_steps > 1 or not layer.dense:
             return None
-        if not consecutive(self.blocks(chunk)):
+        if not consecutive(self.blocks(chunk)) or len(self.blocks(chunk)) < chunk.depth.count:
             return None
         outputs, depth, _, _ = self.weights(chunk)
         pitch, weight = self.need.box_rows * self.need.box_columns, int(depth > 1)

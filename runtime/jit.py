@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..compiler.artifact import AcceleratorStep, CompiledModel
 from ..compiler.effort import EFFORTS, Effort
-from ..compiler.module import LEVELS, Module, Origin, Where
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import ConfigError, DataError, DeviceError, PackageError
 from ..isa.spec import spec_hash
 from ..sim import connect
-from . import cache, report
+from . import cache, package, report
 from .executor import Executor, check_sample
 from .hardware import Hardware, hardware
 from .launch import StepProfile
 from .network import Network
+
+if TYPE_CHECKING:
+    from ..compiler.module import Module, Where
 
 TARGETS = ("rtl", "functional", "cpu")
 """Where a network can run."""
@@ -43,8 +45,8 @@ class Run:
         on: str,
         *,
         on_host: frozenset[str],
-        crashes: Path | None,
         effort: Effort,
+        crashes: Path | None,
         progress: Callable[..., None] | None,
         device_options: dict[str, Any],
     ):
@@ -56,11 +58,12 @@ class Run:
         self.config = config
         self.on = on
         self._on_host = on_host
-        self._crashes = crashes
         self._effort: Effort = effort
+        self._crashes = crashes
         self._progress = progress
         self._device_options = device_options
         self._model: CompiledModel | None = None
+        self._cached: Path | None = None
         self._executor: Executor | None = None
         self._profiles: list[StepProfile] = []
         self._samples = 0
@@ -165,8 +168,8 @@ class Run:
         sha256 = hashlib.sha256(repr((self.network.sha256, key)).encode()).hexdigest()
         network = Network(self.network.name, graph, sha256)
         run = type(self)(
-            network, self.config, self.on, on_host=self._on_host, crashes=self._crashes,
-            effort=self._effort,
+            network, self.config, self.on, on_host=self._on_host, effort=self._effort,
+            crashes=self._crashes,
             progress=self._progress, device_options=self._device_options,
         )  # fmt: skip
         while len(self._bound) >= BOUND_LIMIT:
@@ -279,14 +282,27 @@ class Run:
         if made is not None or self.network.module is not None:
             return compiled()
         options = f"{placement} {sorted(self._on_host)} {self._effort}"
-        path = cache.path_of(self.network.sha256, self.config, options)
+        path = self._cached = cache.path_of(self.network.sha256, self.config, options)
         model = cache.load(path, self.config, graph)
         if model is None:
             model = compiled()
-            extra = {"name": self.network.name, "sha256": self.network.sha256}
-            cache.store(path, model, extra)
+            cache.store(path, model, asdict(self.network.origin))
             model = replace(model, graph=graph)
         return model
+
+    def save(self, path: str | Path) -> None:
+        """Write the compiled network as a package.
+
+        Raises
+        ------
+        PackageError
+            If the file cannot be written.
+        """
+        model = self.compile()
+        if self._cached is not None and self._cached.exists():
+            package.copy(self._cached, path)
+        else:
+            package.save(model, path, asdict(self.network.origin))
 
 
 def first_module(
@@ -299,12 +315,15 @@ def first_module(
     """Where the compilation of a network begins: with its graph, or at the level of its text.
 
     What is decided there already is taken as it stands, unless the caller asks for other places
-    of nodes: then all begins with the graph again.
+    of nodes: then all begins with the graph again. An effort other than the default one counts
+    more than the text's.
     """
+    from ..compiler.module import LEVELS, Module
+
     made = network.module
     if made is None:
-        origin = Origin(network.name, network.sha256)
-        return Module(network.graph, config, placement, on_host, origin, effort=effort)
+        return Module(network.graph, config, placement, on_host, network.origin, effort=effort)
+    effort = made.effort if effort == "default" else effort
     placement = "cpu" if "cpu" in (placement, made.placement) else "auto"
     on_host |= made.on_host
     if (placement, on_host) == (made.placement, made.on_host):
@@ -326,8 +345,8 @@ def jit(
     on: str = "rtl",
     *,
     on_host: frozenset[str] = frozenset(),
-    crashes: Path | None = None,
     effort: Effort = "default",
+    crashes: Path | None = None,
     progress: Callable[..., None] | None = None,
     **device_options: Any,
 ) -> Run:
@@ -346,11 +365,11 @@ def jit(
         stands there; nothing is compiled on, and there is no report).
     on_host : frozenset of str
         Names of nodes that run on the CPU whatever the accelerator can do.
+    effort : str
+        How long to search for schedules: ``fast``, ``default`` or ``max``.
     crashes : Path or None
         The folder for a file that reproduces a crash of the compiler; without, the exception is
         what it is.
-    effort : str
-        How long to search for schedules: ``fast``, ``default`` or ``max``.
     progress : callable or None
         Told of the phases of the RTL's first build.
     **device_options
@@ -376,8 +395,8 @@ def jit(
         config,
         on,
         on_host=on_host,
-        crashes=crashes,
         effort=effort,
+        crashes=crashes,
         progress=progress,
         device_options=device_options,
     )
@@ -408,17 +427,13 @@ def hardware_of(network: Network, hw: Hardware | None) -> AcceleratorConfig:
     Raises
     ------
     ConfigError, PackageError
-
-    Raises
-    ------
-    ConfigError, PackageError
         As there.
     """
     made: CompiledModel | Module | None = network.compiled or network.module
     if made is None:
         return hardware("base" if hw is None else hw)
     config = made.config if hw is None else hardware(hw)
-    decided = not isinstance(made, Module) or made.level in ("schedule", "stream")
+    decided = isinstance(made, CompiledModel) or made.level in ("schedule", "stream")
     if decided and spec_hash(config) != spec_hash(made.config):
         raise PackageError(
             f"{network.name}: compiled for spec {spec_hash(made.config)}, "

@@ -266,13 +266,10 @@ def _choices(record: Any, where: str) -> dict[str, str | int]:
 
 
 def _search(record: Any, where: str) -> Search | None:
-    if record is None:
-        return None
-    if not isinstance(record, dict):
-        raise PackageError(f"{where}: search: a mapping is expected, not {record!r:.60}")
-    others = tuple(_choices(other, where) for other in _list(record, "others", where))
-    considered = _integer(record, "considered", where, most=MACS_LIMIT)
-    return Search(_text(record, "effort", where), considered, others)
+    try:
+        return None if record is None else Search.of(record)
+    except ValueError as error:
+        raise PackageError(f"{where}: {error}") from None
 
 
 def _segments(records: Mapping[str, Any], blob: np.ndarray, dram_bytes: int) -> tuple[Segment, ...]:

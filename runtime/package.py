@@ -14,6 +14,7 @@ import os
 import struct
 import uuid
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -52,17 +53,37 @@ def save(model: CompiledModel, path: str | Path, extra: dict[str, Any]) -> None:
         "config": model.config.to_mapping(),
         "extra": extra,
     }
+
+    def write(partial: Path) -> None:
+        with zipfile.ZipFile(partial, "x") as archive:
+            records = json.dumps(header | manifest.records_of(model))
+            archive.writestr(zipfile.ZipInfo(MANIFEST), records)
+            archive.writestr(zipfile.ZipInfo(GRAPH), format_graph(model.graph))
+            with archive.open(zipfile.ZipInfo(SEGMENTS), "w", force_zip64=True) as part:
+                for segment in model.segments:
+                    part.write(segment.data.tobytes())
+
+    _whole(path, write)
+
+
+def copy(source: Path, path: str | Path) -> None:
+    """Write the package that is at ``source`` to ``path``, whole or not at all.
+
+    Raises
+    ------
+    PackageError
+        If one cannot be read or the other not be written.
+    """
+    _whole(Path(path), lambda partial: partial.write_bytes(source.read_bytes()))
+
+
+def _whole(path: Path, write: Callable[[Path], object]) -> None:
+    """What ``write`` makes of a file beside ``path``, and then there."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with zipfile.ZipFile(partial, "x") as archive:
-                records = json.dumps(header | manifest.records_of(model))
-                archive.writestr(zipfile.ZipInfo(MANIFEST), records)
-                archive.writestr(zipfile.ZipInfo(GRAPH), format_graph(model.graph))
-                with archive.open(zipfile.ZipInfo(SEGMENTS), "w", force_zip64=True) as part:
-                    for segment in model.segments:
-                        part.write(segment.data.tobytes())
+            write(partial)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)

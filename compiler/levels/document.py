@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ...isa.errors import ModelError, ProgramError
+from ..artifact import Search
 from ..text_line import PLAIN, Line
 
 HEADING = "== "
@@ -155,12 +156,6 @@ class Fields:
             self.fail(key, "a list of texts in quotes")
         return tuple(self._take(key))
 
-    def take_list(self, key: str) -> list[Any]:
-        """A list, of which nothing is known."""
-        if not isinstance(self._found.get(key, (0, None))[1], list):
-            self.fail(key, "a list")
-        return list(self._take(key))
-
     def mapping(self, key: str) -> dict[str, Any]:
         """A mapping, of which nothing is known but that its keys are texts."""
         if not isinstance(self._found.get(key, (0, None))[1], dict):
@@ -173,6 +168,16 @@ class Fields:
             raise ModelError(
                 f"line {number}: expected {', '.join(known) or 'nothing'}, not {key!r}"
             )
+
+
+def search_of(section: Section, fields: Fields) -> Search | None:
+    """What the choices of a layer were preferred to, if that is told."""
+    if not fields.has("search"):
+        return None
+    try:
+        return Search.of(fields.mapping("search"))
+    except ValueError as error:
+        section.fail(str(error))
 
 
 def _no_number(text: str) -> NoReturn:

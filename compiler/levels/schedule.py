@@ -14,7 +14,7 @@ from ...isa.config import AcceleratorConfig
 from ...isa.errors import ModelError
 from ...isa.interpret import AccessError
 from ...isa.nest_text import format_nest
-from ..artifact import Search, Unfold
+from ..artifact import Unfold
 from ..graph import Graph, Node, Reshape
 from ..jobs import WAYS, Decision, Job, job_of
 from ..kernel import Kernel, Refusal
@@ -25,13 +25,12 @@ from ..tiling import Tile
 from ..unfold import unfoldings
 from .arrays import array_lines
 from .check_nest import check_nest
-from .document import HEADING, Fields, Section, field_lines, quoted
+from .document import HEADING, Fields, Section, field_lines, quoted, search_of
 from .kernels import kernel_of_nest, nest_of_kernel
 from .nests import arrays_of, check_owners, fit, head, node_of, parsed_nest
 
 BORDERS = ("upper and lower", "left and right")
 """Along which a contraction has zones, if it has any."""
-REHEARSAL = "rehearsal"
 PLANES = ("planes", "rows", "columns")
 """How an elementwise operator is cut."""
 
@@ -61,16 +60,14 @@ def _layer_lines(graph: Graph, placed: Placement, job: Job) -> Iterator[str]:
     if placed.views:
         fields["views"] = [view.name for view in placed.views]
     fields |= {"read_bytes": job.read_bytes, "met": list(job.met.as_integer_ratio())}
+    if job.search is not None:
+        fields["search"] = asdict(job.search)
     if job.unfold:
         fields["unfold"] = {name: asdict(unfold) for name, unfold in job.unfold.items()}
     if kernel.lying:
         fields["lying"] = True
     if kernel.flat:
         fields["flat"] = dict(kernel.flat)
-    if REHEARSAL in job.choices:
-        fields[REHEARSAL] = job.choices[REHEARSAL]
-    if job.search is not None:
-        fields["search"] = asdict(job.search)
     yield from field_lines(fields)
     yield from format_nest(nest_of_kernel(name, kernel)).splitlines()
     for own, array in kernel.constants.items():
@@ -143,16 +140,14 @@ def _layer(
     read_bytes = fields.integer("read_bytes", least=0)
     above, below = fields.integers("met", 2, least=1)
     unfold = _unfold(fields)
+    search = search_of(section, fields)
     lying = fields.truth("lying") if fields.has("lying") else False
     flat = fields.mapping("flat") if fields.has("flat") else {}
     if any(lanes != config.block for lanes in flat.values()):
         section.fail(f"flat tensors have {config.block} lanes an element")
-    rehearsal = fields.integer(REHEARSAL, least=0) if fields.has(REHEARSAL) else None
-    search = parse_search(fields)
     fields.end(
-        "use", "tile", "zones", "views", "read_bytes", "met", "unfold", "lying", "flat", REHEARSAL,
-        "search",
-    )  # fmt: skip
+        "use", "tile", "zones", "views", "read_bytes", "met", "unfold", "lying", "flat", "search"
+    )
     kernel = _kernel(section, graph, arrays, lying, flat)
     try:
         job = job_of(kernel, config, Decision(operations, tile, zones))
@@ -163,9 +158,8 @@ def _layer(
     if set(job.decision.operations) != set(operations):
         idle = sorted(set(operations) - set(job.decision.operations))
         section.fail(f"layer {node.name!r} has no use for {', '.join(idle)}")
-    job.read_bytes, job.met, job.search = read_bytes, Fraction(above, below), search
-    if rehearsal is not None:
-        job.choices = {**job.choices, REHEARSAL: rehearsal}
+    job.read_bytes, job.met = read_bytes, Fraction(above, below)
+    job.search = search
     if unfold:
         job.unfold = unfold
         _check_unfold(section, graph, config, node, unfold, before)
@@ -184,20 +178,6 @@ def _tile(fields: Fields) -> Tile | tuple[int, int, int]:
     outer = sizes.truth("weights_outer")
     sizes.end(*names, "weights_outer")
     return Tile(*values, weights_outer=outer)
-
-
-def parse_search(fields: Fields) -> Search | None:
-    """What a layer's schedule was preferred to, if that is told."""
-    if not fields.has("search"):
-        return None
-    own = Fields.of(fields.mapping("search"), fields.number)
-    effort, considered = own.text("effort"), own.integer("considered", least=0)
-    others = own.take_list("others")
-    own.end("effort", "considered", "others")
-    for other in others:
-        if not isinstance(other, dict) or not all(isinstance(v, str | int) for v in other.values()):
-            raise ModelError(f"line {fields.number}: expected mappings, not {other!r:.40}")
-    return Search(effort, considered, tuple(others))
 
 
 def _views(section: Section, fields: Fields, graph: Graph, node: Node) -> tuple[Node, ...]:

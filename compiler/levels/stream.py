@@ -27,9 +27,8 @@ from ..artifact import (
 from ..module import Module
 from ..text_line import Line
 from .arrays import array_lines
-from .document import HEADING, Fields, Section, field_lines, quoted, shifted
+from .document import HEADING, Fields, Section, field_lines, quoted, search_of, shifted
 from .nests import arrays_of, check_owners
-from .schedule import parse_search
 
 BYTES = "bytes"
 """The array of a segment."""
@@ -260,7 +259,7 @@ def _step(
     for key, value in choices.items():
         if isinstance(value, bool) or not isinstance(value, int | str):
             section.fail(f"choice {key!r} is {value!r:.40}")
-    search = parse_search(fields)
+    search = search_of(section, fields)
     needed, least = fields.integer("needed_macs", 0), fields.integer("compulsory_bytes", 0)
     fields.end(
         "op", "nodes", "inputs", "outputs", "macs", "needed_macs", "compulsory_bytes", "choices",

@@ -7,10 +7,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ...isa.config import AcceleratorConfig
 from ...isa.errors import ConfigError, ModelError
+from ..artifact import Origin
 from ..effort import EFFORTS
 from ..graph import Graph
 from ..graph_text import format_graph, parse_graph
-from ..module import LEVELS, Level, Module, Origin
+from ..module import LEVELS, Level, Module
 from .document import HEADING, Fields, Section, field_lines, sections
 from .nests import nest_lines, parse_nests
 from .schedule import parse_schedule, schedule_lines
@@ -104,14 +105,8 @@ def parse_module(text: str) -> Module:
     if unknown:
         raise ModelError(f"line {fields.number}: the graph has no node {min(unknown)!r}")
     config = _hardware(by_kind["hardware"])
-    module = Module(  # type: ignore[call-arg]
-        graph,
-        config,
-        placement,
-        on_host,
-        origin,
-        effort=effort,  # type: ignore[arg-type]  # words
-    )
+    # Placement and effort are words of their types.
+    module = Module(graph, config, placement, on_host, origin, effort=effort)  # type: ignore[arg-type]
     rest = [s for s in found if s.kind not in ("hardware", "graph", "constants")]
     return READERS[level](module, rest)
 

@@ -16,15 +16,16 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
     parser.add_argument("model", metavar="MODEL", help="a .tflite or .onnx file or a .weft package")
     add_hardware(parser)
-    add_crashes(parser)
     add_effort(parser)
+    add_crashes(parser)
 
 
 def main(options: argparse.Namespace) -> int:
     """Compile, and say what was decided."""
     network, hw = load(options.model), chosen_hardware(options)
-    run = jit(network, hw, "functional", effort=options.effort, crashes=options.crash_dir)
-    model = run.compile()
+    model = jit(
+        network, hw, "functional", effort=options.effort, crashes=options.crash_dir
+    ).compile()
     rows = explain(model)
     if options.json:
         print_json(rows)

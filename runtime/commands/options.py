@@ -33,19 +33,19 @@ def add_hardware(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_crashes(parser: argparse.ArgumentParser) -> None:
-    """``--crash-dir``."""
-    parser.add_argument(
-        "--crash-dir", metavar="DIR", type=Path, default=Path(),
-        help="where a crash of the compiler leaves what reproduces it (default here)",
-    )  # fmt: skip
-
-
 def add_effort(parser: argparse.ArgumentParser) -> None:
     """``--effort``."""
     parser.add_argument(
         "--effort", choices=EFFORTS, default="default",
         help="how long to search for schedules (default default)",
+    )  # fmt: skip
+
+
+def add_crashes(parser: argparse.ArgumentParser) -> None:
+    """``--crash-dir``."""
+    parser.add_argument(
+        "--crash-dir", metavar="DIR", type=Path, default=Path(),
+        help="where a crash of the compiler leaves what reproduces it (default here)",
     )  # fmt: skip
 
 

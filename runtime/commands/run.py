@@ -51,8 +51,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="where to run (default rtl); interpreter: the level of a text, as it stands",
     )  # fmt: skip
     add_hardware(parser)
-    add_crashes(parser)
     add_effort(parser)
+    add_crashes(parser)
     parser.add_argument("--input", metavar="FILE", help="samples on the first axis, .npy or .npz")
     parser.add_argument("--key", help="which array of an .npz")
     parser.add_argument("--limit", type=int, metavar="N", help="run only the first N samples")
@@ -101,8 +101,8 @@ def main(options: argparse.Namespace) -> int:
             chosen_hardware(options),
             options.on,
             on_host=frozenset(options.on_host),
-            crashes=options.crash_dir,
             effort=options.effort,
+            crashes=options.crash_dir,
             progress=build,
             **device,
         )

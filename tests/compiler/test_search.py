@@ -67,10 +67,10 @@ def test_what_is_chosen_has_the_least_estimate_of_all(models):
 def test_with_the_most_effort_the_best_are_rehearsed(models):
     seen = 0
     for step in layers(models["max"]):
-        if "rehearsal" in step.choices:
+        if step.search.rehearsal is not None:
             rehearsed = [o["rehearsal"] for o in step.search.others if "rehearsal" in o]
             assert rehearsed
-            seen += step.choices["rehearsal"] <= min(rehearsed)
+            seen += step.search.rehearsal <= min(rehearsed)
     assert seen >= 2
 
 
