@@ -40,8 +40,10 @@ def declare(*operations: Operation) -> None:
     """
     for new in operations:
         selectors = SELECTORS.get(new.format.name, ())
-        if "mode" in new.fixed and not 0 <= new.fixed["mode"] < 1 << MODE_BITS:
-            raise ProgramError(f"{new.name}: there is no mode {new.fixed['mode']}")
+        for field in new.format.fields:
+            value, bits = new.fixed.get(field.name, 0), field.width
+            if isinstance(bits, int) and not 0 <= value < 1 << bits:
+                raise ProgramError(f"{new.name}: there is no {field.name} {value}")
         for old in instructions.OPERATIONS:
             if old.name == new.name:
                 raise ProgramError(f"{new.name}: there is an operation of that name")
@@ -49,6 +51,3 @@ def declare(*operations: Operation) -> None:
             if old.format is new.format and same:
                 raise ProgramError(f"{new.name}: its encoding is that of {old.name}")
         instructions.OPERATIONS = (*instructions.OPERATIONS, new)
-
-
-MODE_BITS = 3
