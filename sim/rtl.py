@@ -166,10 +166,7 @@ class RtlDevice(Device):
         self._stopped = None
 
     def break_down(self, first: int, end: int) -> None:
-        """Let the bus answer errors where a beat has bytes from ``first`` to before ``end``.
-
-        Nothing of such beats is written. It lasts until the next call; equal numbers mend it.
-        """
+        """Let the bus answer errors there; see :meth:`Device.break_down`."""
         self._driver.break_down(first, end)
 
     def break_off(self, address: int, count: int, cycles: int) -> None:

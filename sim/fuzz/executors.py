@@ -26,8 +26,8 @@ class Executor(ABC):
     """Runs programs one after another; scratchpads stay from one to the next."""
 
     @abstractmethod
-    def run(self, program: Program) -> Outcome | None:
-        """What becomes of a program; None if this executor has not what it takes."""
+    def run(self, program: Program) -> Outcome:
+        """What becomes of a program."""
 
     @abstractmethod
     def reset(self) -> None:
@@ -57,15 +57,13 @@ class GoldenExecutor(Executor):
 
 
 class DeviceExecutor(Executor):
-    """A device that cannot answer errors from within DRAM."""
+    """A device."""
 
     def __init__(self, device: Device):
         self.device = device
 
-    def run(self, program: Program) -> Outcome | None:
+    def run(self, program: Program) -> Outcome:
         """What the device makes of a program."""
-        if program.bad[0] < program.bad[1]:
-            return None
         return on_device(program, self.device, reset=False)
 
     def reset(self) -> None:
@@ -78,18 +76,12 @@ class DeviceExecutor(Executor):
 
 
 class RtlExecutor(DeviceExecutor):
-    """The RTL, whose bus may break down and whose ``rst`` may come at any time."""
+    """The RTL, whose ``rst`` may come at any time."""
 
     device: RtlDevice
 
-    def run(self, program: Program) -> Outcome:
-        """What the RTL makes of a program."""
-        self.device.break_down(*program.bad)
-        return on_device(program, self.device, reset=False)
-
     def break_off(self, program: Program, cycles: int) -> None:
         """Launch it, pulse ``rst``, then load zeros everywhere."""
-        self.device.break_down(0, 0)
         self.device.write(0, program.image)
         self.device.break_off(program.address, program.count, cycles)
         wiping = wiping_program(program.config)

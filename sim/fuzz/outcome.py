@@ -66,11 +66,14 @@ def on_device(program: Program, device: Device, *, reset: bool = True) -> Outcom
     """What a device makes of a program, from reset unless told otherwise."""
     if reset:
         device.reset()
+    device.break_down(*program.bad)
     device.write(0, program.image)
     try:
         result = device.run(program.address, program.count)
     except DeviceFault as fault:
         return _faulted(fault)
+    finally:
+        device.break_down(0, 0)
     return Outcome(None, device.read(0, program.image.size), result.counters)
 
 
