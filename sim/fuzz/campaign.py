@@ -17,7 +17,7 @@ from .outcome import Outcome
 from .program import DRAM_BYTES, Program
 from .reproduce import write_test
 from .session import Finding, Session, play
-from .sessions import POOL, pooled_config, random_session
+from .sessions import picked_numbers, pooled_config, random_session
 from .shrink import shrink
 
 MOST_FINDINGS = 5
@@ -79,14 +79,10 @@ class Campaign:
         Building the RTL does not count as time. ``progress`` is told after every session,
         ``build`` of the phases of a build.
         """
-        picked = RandomChoices(f"configs {self.seed}")
         numbers: list[int] = []
-        while self.config is None and len(numbers) < min(self.configs, POOL):
-            number = picked.integer(0, POOL - 1)
-            numbers += [number] if number not in numbers else []
-        configs = [pooled_config(number) for number in numbers]
-        if self.config is not None:
-            configs = [self.config]
+        if self.config is None:
+            numbers = picked_numbers(self.configs, RandomChoices(f"configs {self.seed}"))
+        configs = [self.config] if self.config else [pooled_config(n) for n in numbers]
         report = Report(self.seed, numbers)
         for config in configs if "rtl" in self.on else ():  # which is not yet searching
             library(config, coverage=self.coverage is not None, progress=build)
