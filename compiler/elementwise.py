@@ -103,8 +103,10 @@ def records_of(work: Elementwise, channel: str | None) -> list[Mapping[str, Expr
     return found
 
 
-def plan(work: Elementwise, config: AcceleratorConfig) -> tuple[Plan, int]:
-    """How to cut it, and an estimate of cycles.
+def plan(
+    work: Elementwise, config: AcceleratorConfig, tile: tuple[int, int, int] | None = None
+) -> tuple[Plan, int]:
+    """How to cut it, and an estimate of cycles; with ``tile`` that is decided.
 
     Raises
     ------
@@ -130,6 +132,10 @@ def plan(work: Elementwise, config: AcceleratorConfig) -> tuple[Plan, int]:
         for rows in (parts(height) if columns == width else [1])
         for count in (parts(planes) if columns == width else [1])
     ]
+    if tile is not None:
+        options = [p for p in options if p.tile == tile]
+        if not options:
+            raise Refusal(f"there is no tile {list(tile)} of such a layer")
     fitting = [
         p
         for p in options

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
@@ -19,10 +19,29 @@ from .elementwise import ElementwiseSchedule, plan, records_of
 from .kernel import Kernel, Refusal
 from .layout import blocks
 from .schedule import Bases, Rings, Stage
-from .tensorize import tensorize
-from .tiling import Layer, Tile, choose, extents
+from .tensorize import tensorize, tensorize_with
+from .tiling import Layer, Tile, choose, estimate, extents
 from .work import Contraction, Elementwise
-from .zones import zone_records, zones_of
+from .zones import Zone, zone_records, zones_of
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was found by searching, so that nobody need search again.
+
+    Attributes
+    ----------
+    operations : tuple of str
+        The instructions, all that are used.
+    tile : Tile, or tuple of int
+        How a contraction is cut; planes, rows and columns of an elementwise operator.
+    zones : (bool, bool)
+        Whether a contraction has zones along the upper and lower borders, and along the others.
+    """
+
+    operations: tuple[str, ...]
+    tile: Tile | tuple[int, int, int]
+    zones: tuple[bool, bool] = (False, False)
 
 
 class Job(ABC):
@@ -30,6 +49,10 @@ class Job(ABC):
 
     Attributes
     ----------
+    kernel : Kernel
+        The form that the instructions match.
+    decision : Decision
+        What the job was made from, or what was found.
     inputs : tuple of str
         The activations that it reads, each once.
     output : str
@@ -42,6 +65,8 @@ class Job(ABC):
         The schedule's decisions, for people.
     """
 
+    kernel: Kernel
+    decision: Decision
     inputs: tuple[str, ...]
     output: str
     weights: np.ndarray
@@ -66,19 +91,27 @@ class Job(ABC):
         """Its actions, given where everything lies and where in the scratchpads there is room."""
 
 
-def job_of(kernel: Kernel, config: AcceleratorConfig) -> Job:
-    """``kernel`` as work for the accelerator; :class:`.kernel.Refusal` if it cannot be."""
-    work = tensorize(kernel, config)
+def job_of(kernel: Kernel, config: AcceleratorConfig, decided: Decision | None = None) -> Job:
+    """``kernel`` as work for the accelerator; :class:`.kernel.Refusal` if it cannot be.
+
+    If all is ``decided``, ``kernel`` is the form that instructions match as it stands.
+    """
+    if decided is None:
+        work = tensorize(kernel, config)
+    else:
+        work = tensorize_with(kernel, config, decided.operations)
     if isinstance(work, Contraction):
-        return ContractionJob(work, config)
-    return ElementwiseJob(work, config)
+        return ContractionJob(work, config, decided)
+    return ElementwiseJob(work, config, decided)
 
 
 class ContractionJob(Job):
     """A sum of products."""
 
-    def __init__(self, work: Contraction, config: AcceleratorConfig):
-        kernel = work.kernel
+    def __init__(
+        self, work: Contraction, config: AcceleratorConfig, decided: Decision | None = None
+    ):
+        kernel = self.kernel = work.kernel
         packed = pack_weights(work, config)
         record = work.ending.record
         channel = work.channel if varies(record, work.channel) else None
@@ -103,7 +136,9 @@ class ContractionJob(Job):
             work.tap_lanes,
             len(self.starts),
         )
-        self.layer, self.tile, cycles = _best(whole, config)
+        found = _best(whole, config) if decided is None else _decided(whole, decided, config)
+        self.layer, self.tile, cycles, zones = found
+        self.decision = Decision(work.operations, self.tile, zones)
         self.weight_bytes = self.layer.weight_bytes
         self.records = zone_records(
             self.records,
@@ -130,17 +165,22 @@ class ContractionJob(Job):
         ).stages
 
 
-def _best(whole: Layer, config: AcceleratorConfig) -> tuple[Layer, Tile, int]:
-    """The layer with as many zones as are worth while, its tile, and the estimate of its cycles."""
-    image, found = whole.image, list[tuple[Layer, Tile, int]]()
-    ways = [(False, False), (True, False), (True, True)]
+WAYS = ((False, False), (True, False), (True, True))
+"""Along which borders there may be zones."""
+
+
+def _best(whole: Layer, config: AcceleratorConfig) -> tuple[Layer, Tile, int, tuple[bool, bool]]:
+    """The layer with as many zones as are worth while, its tile, the estimate of its cycles, and
+    along which borders the zones are."""
+    found = list[tuple[Layer, Tile, int, tuple[bool, bool]]]()
     refused: Refusal | None = None
-    for zones in dict.fromkeys(zones_of(image, whole.tap_lanes, *way) for way in ways):
-        layer = replace(whole, zones=zones)
-        if image.pad and zones != whole.zones:
-            layer = replace(layer, records=whole.outputs * layer.variants)
+    ways: dict[tuple[Zone, ...], tuple[bool, bool]] = {}
+    for way in WAYS:
+        ways.setdefault(zones_of(whole.image, whole.tap_lanes, *way), way)
+    for zones, way in ways.items():
+        layer = _with_zones(whole, zones)
         try:
-            found.append((layer, *choose(layer, config)))
+            found.append((layer, *choose(layer, config), way))
         except Refusal as refusal:
             refused = refused or refusal
     if not found:
@@ -149,11 +189,29 @@ def _best(whole: Layer, config: AcceleratorConfig) -> tuple[Layer, Tile, int]:
     return min(found, key=lambda way: way[2])
 
 
+def _decided(
+    whole: Layer, decided: Decision, config: AcceleratorConfig
+) -> tuple[Layer, Tile, int, tuple[bool, bool]]:
+    if not isinstance(decided.tile, Tile):
+        raise Refusal("a sum of products is cut along outputs, rows, columns, depth and taps")
+    layer = _with_zones(whole, zones_of(whole.image, whole.tap_lanes, *decided.zones))
+    return layer, decided.tile, estimate(layer, decided.tile, config), decided.zones
+
+
+def _with_zones(whole: Layer, zones: tuple[Zone, ...]) -> Layer:
+    layer = replace(whole, zones=zones)
+    if whole.image.pad and zones != whole.zones:
+        return replace(layer, records=whole.outputs * layer.variants)
+    return layer
+
+
 class ElementwiseJob(Job):
     """Accumulators combined element by element."""
 
-    def __init__(self, work: Elementwise, config: AcceleratorConfig):
-        kernel = work.kernel
+    def __init__(
+        self, work: Elementwise, config: AcceleratorConfig, decided: Decision | None = None
+    ):
+        kernel = self.kernel = work.kernel
         self.config = config
         self.inputs = tuple(dict.fromkeys(image.tensor for image in work.images.values()))
         self.output = kernel.output
@@ -165,8 +223,12 @@ class ElementwiseJob(Job):
         rows = [pack_records(kernel, record, None, config) for record in self.parameters]
         empty = np.zeros((0, config.qnt_element_bytes), np.uint8)
         self.records = np.concatenate([empty, *rows])
-        self.plan, cycles = plan(work, config)
+        own = None if decided is None else decided.tile
+        if isinstance(own, Tile):
+            raise Refusal("an elementwise operator is cut along planes, rows and columns")
+        self.plan, cycles = plan(work, config, own)
         tile = self.plan.tile
+        self.decision = Decision(work.operations, tile)
         self.choices = {
             "tile": "x".join(map(str, tile)),
             "steps": math.prod(self.plan.positions) * self.plan.planes * len(work.acts),

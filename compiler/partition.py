@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import UnsupportedError
-from ..isa.nest import I8
+from ..isa.nest import I8, Load, Stmt, rewrite
+from ..isa.nest import Node as Term
+from .catalog import Kernel as Function
 from .catalog import Site, products
 from .fit import changes_nothing
 from .graph import Call, Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape, op_name
 from .jobs import Job, job_of
 from .kernel import DRAM_RANK, Kernel, Refusal, dram_shape, kernel_of
-from .operators import nest_of, reason_against
+from .operators import Operator, nest_of, reason_against
 from .unfold import unfoldings
 
 COPIES = "a copy; there is nothing to compute"
@@ -37,7 +39,11 @@ class Placement:
 
 
 def place(
-    graph: Graph, config: AcceleratorConfig, placement: str, on_host: frozenset[str]
+    graph: Graph,
+    config: AcceleratorConfig,
+    placement: str,
+    on_host: frozenset[str],
+    nests: Mapping[str, Operator | Function],
 ) -> tuple[Placement, ...]:
     """A placement for every node, in the graph's order.
 
@@ -51,6 +57,8 @@ def place(
         ``auto``, or ``cpu`` for everything on the host.
     on_host : frozenset of str
         Nodes that run on the host in any case.
+    nests : mapping
+        What each node computes.
 
     Raises
     ------
@@ -76,10 +84,10 @@ def place(
             try:
                 if view is not None:
                     seen = replace(node, inputs=(view.inputs[0], *node.inputs[1:]))
-                    job = job_of(kernel_for(graph, seen), config)
+                    job = job_of(_seen(graph, seen, view, nests), config)
                     placed.append(Placement(seen, job, views=(view,)))
                     continue
-                kernel = kernel_for(graph, node)
+                kernel = kernel_for(graph, node, nests)
                 if changes_nothing(kernel) and _on_host(node.inputs[0], placed):
                     copy = replace(node, op=Reshape(), inputs=node.inputs[:1])
                     placed.append(Placement(copy, None, UNCHANGED))
@@ -145,7 +153,28 @@ def fills_of(graph: Graph) -> dict[str, int]:
     }
 
 
-def kernel_for(graph: Graph, node: Node) -> Kernel:
+def _seen(graph: Graph, node: Node, view: Node, nests: Mapping[str, Operator | Function]) -> Kernel:
+    """The normal form of a node that reads what ``view`` would copy."""
+    operator = nests[node.name]
+    assert isinstance(operator, Operator)
+    names = {view.outputs[0]: view.inputs[0]}
+
+    def renamed(term: Term) -> Term | None:
+        match term:
+            case Load(buffer, indices) if buffer in names:
+                return Load(names[buffer], indices)
+        return None
+
+    body = rewrite(operator.nest.body, renamed)
+    assert isinstance(body, Stmt)
+    buffers = tuple(replace(b, name=names.get(b.name, b.name)) for b in operator.nest.buffers)
+    nest = replace(operator.nest, body=body, buffers=buffers)
+    return kernel_for(graph, node, {node.name: replace(operator, nest=nest)})
+
+
+def kernel_for(
+    graph: Graph, node: Node, nests: Mapping[str, Operator | Function] | None = None
+) -> Kernel:
     """The normal form of a node's nest; :class:`.kernel.Refusal` if it has none."""
     if isinstance(node.op, Reshape):
         raise Refusal(COPIES)
@@ -154,7 +183,8 @@ def kernel_for(graph: Graph, node: Node) -> Kernel:
         if x is not None and x.dtype != I8:
             raise Refusal(f"{x.name!r} is {x.dtype}, not i8")
         raise Refusal(f"{node.op.kind} has no form in integers that instructions match")
-    operator = nest_of(graph, node)
+    operator = nest_of(graph, node) if nests is None else nests[node.name]
+    assert isinstance(operator, Operator)  # an operator of the graph is no function
     if operator.scratch:
         raise Refusal(f"{op_name(node.op)} needs memory for intermediate values")
     shapes: dict[str, tuple[int, ...]] = {}

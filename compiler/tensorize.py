@@ -15,7 +15,7 @@ Where no instruction fits at once, other forms of the nest are tried (:mod:`.rew
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from ..isa.config import AcceleratorConfig
@@ -58,14 +58,30 @@ def _everything(config: AcceleratorConfig) -> AcceleratorConfig:
     return replace(config, requantize=True, pad_value=True, overwrite=True)
 
 
-def _tensorized(kernel: Kernel, config: AcceleratorConfig) -> Tensorized:
+def tensorize_with(
+    form: Kernel, config: AcceleratorConfig, operations: Collection[str]
+) -> Tensorized:
+    """``form``, as it stands, with these instructions and no others: what a schedule that was
+    written down says of a layer, proven again.
+
+    Raises
+    ------
+    Refusal
+        If they do not compute it.
+    """
+    return _tensorized(form, config, operations)
+
+
+def _tensorized(
+    kernel: Kernel, config: AcceleratorConfig, only: Collection[str] | None = None
+) -> Tensorized:
     _check_ends(kernel)
     reason = "no instruction stores such a value"
-    for form in forms(kernel):
+    for form in forms(kernel) if only is None else (kernel,):
         if isinstance(form, Refusal):
             reason = str(form)
             continue
-        matcher, reasons = Matcher(form, config), list[str]()
+        matcher, reasons = Matcher(form, config, only), list[str]()
         for ending, total in _endings(matcher):
             try:
                 if isinstance(total, Sum):
@@ -98,4 +114,4 @@ def _endings(matcher: Matcher) -> Iterator[tuple[Ending, Expr]]:
                 yield Ending(pattern.operation.name, record_of(match)), values[0]
 
 
-__all__ = ["Contraction", "Elementwise", "tensorize"]
+__all__ = ["Contraction", "Elementwise", "tensorize", "tensorize_with"]

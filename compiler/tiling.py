@@ -209,6 +209,32 @@ def choose(layer: Layer, config: AcceleratorConfig) -> tuple[Tile, int]:
     )
 
 
+def estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int:
+    """Of the cycles with a tile that somebody else has chosen.
+
+    Raises
+    ------
+    Refusal
+        If it does not fit.
+    """
+    _check_pads(layer)
+    _check_lanes(layer.columns, config)
+    whole = layer.columns.lanes == 1 or tile.columns == layer.columns.positions
+    limits = (layer.outputs, layer.rows.positions, layer.columns.positions, layer.depth)
+    sizes = (tile.outputs, tile.rows, tile.columns, tile.depth)
+    if not (
+        whole
+        and all(1 <= size <= limit for size, limit in zip(sizes, limits, strict=True))
+        and (layer.dense or tile.depth == layer.depth)
+        and tile.taps in (1, layer.rows.taps)
+    ):
+        raise Refusal(f"there is no tile {tile} of such a layer")
+    cycles = _estimate(layer, tile, config)
+    if cycles is None:
+        raise Refusal(f"{tile} does not fit; this hardware has {config.depths_text}")
+    return cycles
+
+
 def _check_pads(layer: Layer) -> None:
     for what, walk in (("rows", layer.rows), ("columns", layer.columns)):
         if max(walk.before, walk.after) > 15:

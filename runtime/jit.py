@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..compiler.artifact import AcceleratorStep, CompiledModel
-from ..compiler.pipeline import compile_graph
+from ..compiler.module import LEVELS, Module, Origin, Where
+from ..compiler.pipeline import run as run_passes
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import ConfigError, DataError, DeviceError, PackageError
 from ..isa.spec import spec_hash
@@ -23,6 +25,8 @@ from .network import Network
 
 TARGETS = ("rtl", "functional", "cpu")
 """Where a network can run."""
+INTERPRETER = "interpreter"
+"""Where any level of it can, as it stands: see :mod:`.interpreter`."""
 
 
 BOUND_LIMIT = 8
@@ -39,15 +43,17 @@ class Run:
         on: str,
         *,
         on_host: frozenset[str],
+        crashes: Path | None,
         progress: Callable[..., None] | None,
         device_options: dict[str, Any],
     ):
-        if on not in TARGETS:
+        if on not in (*TARGETS, INTERPRETER):
             raise ConfigError(f"a network runs on {', '.join(TARGETS)}, not on {on!r}")
         self.network = network
         self.config = config
         self.on = on
         self._on_host = on_host
+        self._crashes = crashes
         self._progress = progress
         self._device_options = device_options
         self._model: CompiledModel | None = None
@@ -154,9 +160,9 @@ class Run:
                 self._by_value |= unbound.inputs
         sha256 = hashlib.sha256(repr((self.network.sha256, key)).encode()).hexdigest()
         network = Network(self.network.name, graph, sha256)
-        run = Run(
-            network, self.config, self.on, on_host=self._on_host, progress=self._progress,
-            device_options=self._device_options,
+        run = type(self)(
+            network, self.config, self.on, on_host=self._on_host, crashes=self._crashes,
+            progress=self._progress, device_options=self._device_options,
         )  # fmt: skip
         while len(self._bound) >= BOUND_LIMIT:
             self._bound.pop(next(iter(self._bound))).close()
@@ -191,8 +197,8 @@ class Run:
 
     def close(self) -> None:
         """Give the device back; another call connects again."""
-        for run in self._bound.values():
-            run.close()
+        for bound in self._bound.values():
+            bound.close()
         if self._executor is not None and self._executor.device is not None:
             self._executor.device.close()
         self._executor = None
@@ -259,9 +265,11 @@ class Run:
         placement = "cpu" if self.on == "cpu" else "auto"
 
         def compiled() -> CompiledModel:
-            return compile_graph(graph, self.config, placement=placement, on_host=self._on_host)
+            start = first_module(self.network, self.config, placement, self._on_host)
+            return run_passes(start, crashes=self._crashes).model
 
-        if made is not None:  # what a package says of its origin is no key for the cache
+        # What a package or a text says of its origin is no key for the cache.
+        if made is not None or self.network.module is not None:
             return compiled()
         options = f"{placement} {sorted(self._on_host)}"
         path = cache.path_of(self.network.sha256, self.config, options)
@@ -271,6 +279,30 @@ class Run:
             extra = {"name": self.network.name, "sha256": self.network.sha256}
             cache.store(path, model, extra)
         return replace(model, graph=graph)
+
+
+def first_module(
+    network: Network,
+    config: AcceleratorConfig,
+    placement: Where = "auto",
+    on_host: frozenset[str] = frozenset(),
+) -> Module:
+    """Where the compilation of a network begins: with its graph, or at the level of its text.
+
+    What is decided there already is taken as it stands, unless the caller asks for other places
+    of nodes: then all begins with the graph again.
+    """
+    made = network.module
+    if made is None:
+        origin = Origin(network.name, network.sha256)
+        return Module(network.graph, config, placement, on_host, origin)
+    placement = "cpu" if "cpu" in (placement, made.placement) else "auto"
+    on_host |= made.on_host
+    if (placement, on_host) == (made.placement, made.on_host):
+        return replace(made, config=config)
+    if LEVELS.index(made.level) <= LEVELS.index("nests"):
+        return replace(made, config=config, placement=placement, on_host=on_host)
+    return Module(made.graph, config, placement, on_host, made.origin)
 
 
 def _sample(value: np.ndarray, i: int, count: int) -> np.ndarray:
@@ -285,6 +317,7 @@ def jit(
     on: str = "rtl",
     *,
     on_host: frozenset[str] = frozenset(),
+    crashes: Path | None = None,
     progress: Callable[..., None] | None = None,
     **device_options: Any,
 ) -> Run:
@@ -299,9 +332,13 @@ def jit(
         was compiled for, and ``base`` for a model.
     on : str
         ``rtl`` (the generated Verilog in Verilator), ``functional`` (the instructions' meanings,
-        compiled) or ``cpu`` (no accelerator).
+        compiled), ``cpu`` (no accelerator) or ``interpreter`` (the level that a text is at, as it
+        stands there; nothing is compiled on, and there is no report).
     on_host : frozenset of str
         Names of nodes that run on the CPU whatever the accelerator can do.
+    crashes : Path or None
+        The folder for a file that reproduces a crash of the compiler; without, the exception is
+        what it is.
     progress : callable or None
         Told of the phases of the RTL's first build.
     **device_options
@@ -316,21 +353,39 @@ def jit(
 
     What is wrong with the network is raised at the first call, when it is compiled.
     """
-    made = network.compiled
-    if made is None:
-        config = hardware("base" if hw is None else hw)
-    else:
-        config = made.config if hw is None else hardware(hw)
-        if spec_hash(config) != spec_hash(made.config):
-            raise PackageError(
-                f"{network.name}: compiled for spec {spec_hash(made.config)}, "
-                f"the hardware has {spec_hash(config)}"
-            )
-    return Run(
+    config = hardware_of(network, hw)
+    kind = Run
+    if on == INTERPRETER:
+        from .interpreter import Interpreted
+
+        kind = Interpreted
+    return kind(
         network,
         config,
         on,
         on_host=on_host,
+        crashes=crashes,
         progress=progress,
         device_options=device_options,
     )
+
+
+def hardware_of(network: Network, hw: Hardware | None) -> AcceleratorConfig:
+    """What a network is compiled for: see :func:`jit`.
+
+    Raises
+    ------
+    ConfigError, PackageError
+        As there.
+    """
+    made: CompiledModel | Module | None = network.compiled or network.module
+    if made is None:
+        return hardware("base" if hw is None else hw)
+    config = made.config if hw is None else hardware(hw)
+    decided = not isinstance(made, Module) or made.level in ("schedule", "stream")
+    if decided and spec_hash(config) != spec_hash(made.config):
+        raise PackageError(
+            f"{network.name}: compiled for spec {spec_hash(made.config)}, "
+            f"the hardware has {spec_hash(config)}"
+        )
+    return config

@@ -7,6 +7,7 @@ the executor need not.
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, fields
@@ -87,6 +88,19 @@ def model_of(
     model = CompiledModel(graph, config, steps, tensors, segments, dram_bytes)
     _check_flow(model)
     return model
+
+
+def check_model(model: CompiledModel) -> None:
+    """Return if everything in ``model``, which somebody may have written, fits together.
+
+    Raises
+    ------
+    PackageError
+        As :func:`model_of`.
+    """
+    blob = np.concatenate([np.zeros(0, np.uint8), *(s.data for s in model.segments)])
+    records = json.loads(json.dumps(records_of(model)))
+    model_of(records, model.graph, model.config, blob)
 
 
 def _step_records(model: CompiledModel) -> list[dict[str, Any]]:

@@ -36,6 +36,8 @@ ENCRYPTED = 1
 def save(model: CompiledModel, path: str | Path, extra: dict[str, Any]) -> None:
     """Write ``model`` to ``path``, whole or not at all; ``extra`` goes into the manifest.
 
+    The same model makes the same bytes: nothing in a package tells the time.
+
     Raises
     ------
     PackageError
@@ -53,9 +55,10 @@ def save(model: CompiledModel, path: str | Path, extra: dict[str, Any]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             with zipfile.ZipFile(partial, "x") as archive:
-                archive.writestr(MANIFEST, json.dumps(header | manifest.records_of(model)))
-                archive.writestr(GRAPH, format_graph(model.graph))
-                with archive.open(SEGMENTS, "w", force_zip64=True) as part:
+                records = json.dumps(header | manifest.records_of(model))
+                archive.writestr(zipfile.ZipInfo(MANIFEST), records)
+                archive.writestr(zipfile.ZipInfo(GRAPH), format_graph(model.graph))
+                with archive.open(zipfile.ZipInfo(SEGMENTS), "w", force_zip64=True) as part:
                     for segment in model.segments:
                         part.write(segment.data.tobytes())
             os.replace(partial, path)

@@ -274,11 +274,15 @@ class FunctionalDevice(Device):
             called[group.at, 0] = self._code.address(name)
             called[group.at, 1] = params.ctypes.data + params.strides[0] * np.arange(len(params))
             called[group.at, 2] = self._tables[name].ctypes.data
-        order, _ = stream.ordered
+        order = self._order(stream)
         completed = np.concatenate([[0], np.cumsum(computes[order])])[:-1]
         calls = executes[order]
         order = order[calls]
         return _Program(stream, np.ascontiguousarray(called[order]), order, completed[calls], keep)
+
+    def _order(self, stream: Stream) -> NDArray[np.int64]:
+        """Positions of a stream's instructions in the order in which they are executed."""
+        return stream.ordered[0]
 
     def reset(self) -> None:
         """Scratchpads to zero, queues empty, faults cleared; DRAM keeps its contents."""

@@ -25,7 +25,11 @@ from tests.shared import SHARED
 from tests.sim import conformance
 from tests.sim.illegal import CASES
 from tests.sim.test_fault_tables import at_the_edge, forbidden_words, reserved_words
-from weft.isa import PRESETS, AcceleratorConfig, Instruction, InstructionSet
+from weft.hw.fetch import REQUEST_BEATS_BITS
+from weft.isa import PRESETS, AcceleratorConfig, FaultCode, Instruction, InstructionSet
+from weft.isa.assembly import assemble
+from weft.isa.formats import INSTRUCTION_BYTES
+from weft.isa.registers import REGISTERS
 from weft.runtime.jit import jit
 from weft.runtime.network import Network
 from weft.sim.coverage import Coverage, Share
@@ -36,7 +40,7 @@ from weft.sim.fuzz.outcome import golden, on_device
 from weft.sim.fuzz.program import DRAM_BYTES, Program, program_of
 from weft.sim.fuzz.session import play
 from weft.sim.fuzz.sessions import random_session
-from weft.sim.rtl import RtlDevice
+from weft.sim.rtl import CLEAR, FAULT, LAUNCH, RtlDevice
 
 TINY = PRESETS["tiny"]
 CONFIGS = {
@@ -69,6 +73,8 @@ def measured(config: AcceleratorConfig, sessions: int = SESSIONS) -> Coverage:
             assert on_device(program, device, reset=False).fault == golden(program).fault
         for device in devices.values():
             _conformance(config, device)
+            _commands(config, device)
+    _long_stream(config, coverage)
     if config.requantize:
         _network(config, coverage)
     return coverage
@@ -102,6 +108,41 @@ def _conformance(config: AcceleratorConfig, device: RtlDevice) -> None:
             device.run(program.address, program.count)
             after = device.read(conformance.IMAGE_ADDRESS, program.after.size)
             assert np.array_equal(after, program.after), program.name
+
+
+def _commands(config: AcceleratorConfig, device: RtlDevice) -> None:
+    """What no program needs of the registers: all are read and written; launches come at the
+    wrong time, while a program runs and after a fault."""
+    program = program_of(config, assemble("gemm\n" * 40, config))  # without FINISH
+    device.break_off(0, 0, 0)
+    for value in (0xFFFF_FFFF, 0):
+        for register in REGISTERS:
+            for word in range(register.words):
+                offset = register.offset + 4 * word
+                if register.access == "read-write":
+                    device._driver.write_register(offset, value)
+                found = device._driver.read_register(offset)
+                assert found == value or register.access != "read-write", register.name
+    device.write(0, program.image)
+    for control in (LAUNCH, CLEAR | LAUNCH):
+        device._launch(program.address, program.count)
+        device._write("CONTROL", LAUNCH)
+        device._driver.run(1000)
+        device._write("CONTROL", control)
+        assert device._read("STATUS") == FAULT
+        assert device._read("FAULT") == FaultCode.NO_FINISH
+        device.break_off(0, 0, 0)
+
+
+def _long_stream(config: AcceleratorConfig, coverage: Coverage) -> None:
+    """A program that fetch does not request at once."""
+    count = (config.bus_bytes << REQUEST_BEATS_BITS) // INSTRUCTION_BYTES + 2
+    words = [Instruction("load.inp")] * (count - 1) + [Instruction("finish")]
+    instructions = InstructionSet(config)
+    stream = b"".join(instructions.encode(w).to_bytes(INSTRUCTION_BYTES, "little") for w in words)
+    with RtlDevice(config, dram_bytes=1 << 22, dram_latency=1, coverage=coverage) as device:
+        device.write(0, stream)
+        assert device.run(0, count).counters["instructions"] == count
 
 
 def _network(config: AcceleratorConfig, coverage: Coverage) -> None:

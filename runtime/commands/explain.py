@@ -9,18 +9,20 @@ from typing import Any
 from ..explanation import explain
 from ..jit import jit
 from ..network import load
-from .options import add_hardware, chosen_hardware, print_json
+from .options import add_crashes, add_hardware, chosen_hardware, print_json
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
     parser.add_argument("model", metavar="MODEL", help="a .tflite or .onnx file or a .weft package")
     add_hardware(parser)
+    add_crashes(parser)
 
 
 def main(options: argparse.Namespace) -> int:
     """Compile, and say what was decided."""
-    model = jit(load(options.model), chosen_hardware(options), "functional").compile()
+    network, hw = load(options.model), chosen_hardware(options)
+    model = jit(network, hw, "functional", crashes=options.crash_dir).compile()
     rows = explain(model)
     if options.json:
         print_json(rows)

@@ -8,6 +8,7 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 from ...isa.config import PRESETS, AcceleratorConfig
@@ -29,6 +30,14 @@ def add_hardware(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="override one hardware parameter; may be repeated",
     )
+
+
+def add_crashes(parser: argparse.ArgumentParser) -> None:
+    """``--crash-dir``."""
+    parser.add_argument(
+        "--crash-dir", metavar="DIR", type=Path, default=Path(),
+        help="where a crash of the compiler leaves what reproduces it (default here)",
+    )  # fmt: skip
 
 
 def chosen_hardware(
