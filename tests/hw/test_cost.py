@@ -30,4 +30,3 @@ def test_what_a_configuration_leaves_out_it_does_not_pay_for():
     with_all, without = found_of(TINY)["total"], found_of(plain)["total"]
     for kind in KINDS:
         assert without[kind] < with_all[kind], kind
-    assert without["multipliers"] == TINY.batch * TINY.block * (TINY.block + 1)
