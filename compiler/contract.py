@@ -8,7 +8,7 @@ from math import prod
 from ..isa.nest import I8, Binary, Const, Expr, Index, Load, Select, Sum, walk
 from .affine import affine, indices_of, is_index
 from .image import Image, Walk, Where, image_of
-from .kernel import Refusal
+from .kernel import Lack, Refusal
 from .matcher import Matcher
 from .unify import Match, Pattern
 from .work import Contraction, Ending
@@ -22,9 +22,9 @@ def contraction(matcher: Matcher, total: Sum, ending: Ending) -> Contraction:
     Refusal
         If no instruction's products are those of ``total``.
     """
-    reason = "no instruction adds products to an accumulator"
+    refusal = Refusal("no instruction adds products to an accumulator")
     for pattern in matcher.patterns:
-        reasons: list[str] = []
+        refusals: list[Refusal] = []
         if pattern.target.buffer != "acc" or not _reads_weights(pattern):
             continue
         in_place = pattern.target in walk(pattern.value)
@@ -33,10 +33,10 @@ def contraction(matcher: Matcher, total: Sum, ending: Ending) -> Contraction:
         for match in _products(matcher, pattern, total):
             try:
                 return _placed(matcher, pattern, match, total, ending)
-            except Refusal as refusal:
-                reasons.append(str(refusal))
-        reason = reasons[0] if reasons else reason  # at last, that of the simplest instruction
-    raise Refusal(reason)
+            except Refusal as refused:
+                refusals.append(refused)
+        refusal = refusals[0] if refusals else refusal  # at last, that of the simplest instruction
+    raise refusal
 
 
 def _products(matcher: Matcher, pattern: Pattern, total: Sum) -> Iterator[Match]:
@@ -53,7 +53,7 @@ def _placed(
     holes = {h.buffer: (h, v) for h, v in match.holes.items() if isinstance(h, Load)}
     (x_hole, x), (w_hole, weights) = holes["inp"], holes["wgt"]
     if not kernel.is_constant(weights):
-        raise Refusal("the weights are not constant")
+        raise Refusal("the weights are not constant", Lack.WEIGHTS)
     where = Where(kernel, total.axes)
     image = image_of(where, x, "inp", matcher.patterns)
     lanes = _Lanes(pattern)

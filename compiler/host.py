@@ -49,9 +49,11 @@ class HostCode:
         written = [name for node in nodes for name in node.outputs]
         read = dict.fromkeys(name for node in nodes for name in node.inputs if name)
         self.inputs: tuple[str, ...] = tuple(
-            n for n in read if n not in written and graph.tensors[n].data is None
+            n
+            for n in read
+            if n not in written and (graph.tensors[n].data is None or n in graph.carried)
         )
-        """Tensors that :meth:`run` takes."""
+        """Tensors that :meth:`run` takes; those that are carried over begin with their data."""
         self.outputs: tuple[str, ...] = tuple(written)
         """Tensors that :meth:`run` gives."""
         self._memory: dict[str, np.ndarray] = {}
@@ -128,7 +130,7 @@ class HostCode:
         """
         for name in self.inputs:
             memory = self._memory[name]
-            value = values.get(name)
+            value = values.get(name, self.graph.tensors[name].data)
             if value is None:
                 raise DataError(f"tensor {name!r} has no value")
             if value.dtype != memory.dtype or value.shape != memory.shape:

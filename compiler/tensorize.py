@@ -76,21 +76,21 @@ def _tensorized(
     kernel: Kernel, config: AcceleratorConfig, only: Collection[str] | None = None
 ) -> Tensorized:
     _check_ends(kernel)
-    reason = "no instruction stores such a value"
+    refusal = Refusal("no instruction stores such a value")
     for form in forms(kernel) if only is None else (kernel,):
         if isinstance(form, Refusal):
-            reason = str(form)
+            refusal = form
             continue
-        matcher, reasons = Matcher(form, config, only), list[str]()
+        matcher, refusals = Matcher(form, config, only), list[Refusal]()
         for ending, total in _endings(matcher):
             try:
                 if isinstance(total, Sum):
                     return contraction(matcher, total, ending)
                 return elementwise(matcher, total, ending)
-            except Refusal as refusal:
-                reasons.append(str(refusal))
-        reason = reasons[0] if reasons else reason
-    raise Refusal(reason)
+            except Refusal as refused:
+                refusals.append(refused)
+        refusal = refusals[0] if refusals else refusal
+    raise refusal
 
 
 def _check_ends(kernel: Kernel) -> None:

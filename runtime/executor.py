@@ -4,23 +4,28 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..compiler import layout
 from ..compiler.artifact import AcceleratorStep, CompiledModel, HostStep
 from ..compiler.graph import element_dtype
-from ..compiler.host import HostCode, compile_nodes
 from ..isa.errors import DataError
 from ..sim.device import Device
 from ..sim.paths import cache_directory
 from .launch import Launch, StepProfile
+
+if TYPE_CHECKING:
+    from ..compiler.host import HostCode
 
 Progress = Callable[[int, int], None]
 
 
 class Executor:
     """Runs one compiled network, sample by sample, on one device.
+
+    What a network carries from one inference to the next, as recurrent layers do, it keeps.
 
     Parameters
     ----------
@@ -33,6 +38,9 @@ class Executor:
     def __init__(self, model: CompiledModel, device: Device | None):
         self.model = model
         self.device = device
+        self.reset()
+        from ..compiler.host import compile_nodes  # much to import for a program of one launch
+
         self._host: dict[str, HostCode] = {
             step.name: compile_nodes(
                 model.graph,
@@ -58,7 +66,7 @@ class Executor:
         DeviceError
             If the device stops; the message begins with the step's name.
         """
-        values: dict[str, np.ndarray] = dict(inputs)
+        values: dict[str, np.ndarray] = {**self._carried, **inputs}
         in_dram: set[str] = set()
         profiles: list[StepProfile] = []
         programs = iter(self._programs)
@@ -73,11 +81,17 @@ class Executor:
                     values[name] = self._from_dram(name)
             values.update(self._host[step.name].run(values))
             profiles.append(StepProfile(seconds=time.perf_counter() - started))
-        outputs = {
-            name: values[name] if name in values else self._from_dram(name)
-            for name in self.model.graph.outputs
-        }
-        return outputs, profiles
+        graph = self.model.graph
+
+        def value(name: str) -> np.ndarray:
+            return values[name] if name in values else self._from_dram(name)
+
+        self._carried = {name: value(source) for name, source in graph.carried.items()}
+        return {name: value(name) for name in graph.outputs}, profiles
+
+    def reset(self) -> None:
+        """Forget what earlier inferences left: the next one is like the first."""
+        self._carried: dict[str, np.ndarray] = {}
 
     def _from_dram(self, name: str) -> np.ndarray:
         assert self.device is not None

@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ...isa.config import AcceleratorConfig
 from ...isa.errors import ConfigError, ModelError
+from ..artifact import Origin
 from ..graph import Graph
 from ..graph_text import format_graph, parse_graph
-from ..module import LEVELS, Level, Module, Origin
+from ..module import LEVELS, Level, Module
 from .document import HEADING, Fields, Section, field_lines, sections
 from .nests import nest_lines, parse_nests
 from .schedule import parse_schedule, schedule_lines
@@ -19,6 +20,7 @@ FORMAT = 1
 """The version of these texts."""
 MARK = "weft "
 """What they start with."""
+
 
 def _nothing_more(module: Module, rest: Sequence[Section]) -> Module:
     for section in rest:
