@@ -315,13 +315,15 @@ def first_module(
     """Where the compilation of a network begins: with its graph, or at the level of its text.
 
     What is decided there already is taken as it stands, unless the caller asks for other places
-    of nodes: then all begins with the graph again.
+    of nodes: then all begins with the graph again. An effort other than the default one counts
+    more than the text's.
     """
     from ..compiler.module import LEVELS, Module
 
     made = network.module
     if made is None:
         return Module(network.graph, config, placement, on_host, network.origin, effort=effort)
+    effort = made.effort if effort == "default" else effort
     placement = "cpu" if "cpu" in (placement, made.placement) else "auto"
     on_host |= made.on_host
     if (placement, on_host) == (made.placement, made.on_host):
