@@ -216,6 +216,12 @@ def test_one_file_is_the_same_on_the_host_and_the_accelerator(weft):
     assert all(row["exact"] for row in record["tensors"])
 
 
+@pytest.mark.deep
+def test_one_file_is_the_same_on_the_rtl(weft):
+    argv = ("--input", "x.npy", "--limit", "1", "--on", "rtl", "--on", "functional")
+    assert weft("diff", "int8.onnx", *argv, "--hw", "tiny")[0] == OK
+
+
 @pytest.mark.parametrize("target", ["host", "functional"])
 def test_a_planted_difference_is_found_at_its_layer(weft, target: str):
     code, out, err = weft(
