@@ -210,7 +210,13 @@ def main() -> int:
     unknown = set(options.names) - set(NETWORKS)
     if unknown:
         parser.error(f"no network {min(unknown)}; there are {', '.join(NETWORKS)}")
-    records = [measure(name, options.on) for name in options.names or NETWORKS]
+    names = options.names or list(NETWORKS)
+    if names != ["digits"] and not (SHARED / "models").is_dir():
+        print(
+            "the models are not there; set WEFT_SHARED to the folder with models/", file=sys.stderr
+        )
+        return 2
+    records = [measure(name, options.on) for name in names]
     if options.json:
         print(json.dumps(records, indent=2))
     else:
