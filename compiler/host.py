@@ -16,6 +16,7 @@ from ..isa.storage import numpy_dtype
 from .graph import Graph, Node, element_dtype
 from .hoist import hoist
 from .operators import Kernel, Operator, lowered, reason_against
+from .pack import Packed, packed
 
 __all__ = ["HostCode", "compile_nodes", "reason_against"]
 
@@ -37,6 +38,8 @@ class HostCode:
         Some of its nodes, in its order.
     cache : Path or None
         A directory for compiled objects.
+    outputs : sequence of str or None
+        The tensors that are asked for; by default everything that the nodes write.
 
     Raises
     ------
@@ -44,7 +47,15 @@ class HostCode:
         If :func:`reason_against` gives a reason for one of the nodes.
     """
 
-    def __init__(self, graph: Graph, nodes: Sequence[Node], cache: Path | None = None):
+    def __init__(
+        self,
+        graph: Graph,
+        nodes: Sequence[Node],
+        cache: Path | None = None,
+        *,
+        outputs: Sequence[str] | None = None,
+        threads: int = 1,
+    ):
         self.graph = graph
         written = [name for node in nodes for name in node.outputs]
         read = dict.fromkeys(name for node in nodes for name in node.inputs if name)
@@ -52,34 +63,51 @@ class HostCode:
             n for n in read if n not in written and graph.tensors[n].data is None
         )
         """Tensors that :meth:`run` takes."""
-        self.outputs: tuple[str, ...] = tuple(written)
+        self.outputs: tuple[str, ...] = tuple(written if outputs is None else outputs)
         """Tensors that :meth:`run` gives."""
         self._memory: dict[str, np.ndarray] = {}
-        for name in (*self.inputs, *self.outputs):
+        for name in (*self.inputs, *written):
             tensor = graph.tensors[name]
             self._memory[name] = np.zeros(tensor.shape, element_dtype(tensor.dtype))
         made = [(node, lowered(graph, node)) for node in nodes if self._writes(node)]
-        shapes = [anonymous(hoist(o.nest)) for _, o in made if isinstance(o, Operator)]
+        ready = [self._ready(o) if isinstance(o, Operator) else None for _, o in made]
+        shapes = [anonymous(one.nest) for one in ready if one is not None]
         names = {nest: f"nest{i}" for i, nest in enumerate(dict.fromkeys(shapes))}
         nests = [replace(nest, name=name) for nest, name in names.items()]
-        self.code = NativeCode(nests, cache=cache) if nests else None
+        self.code = NativeCode(nests, cache=cache, tiled=True) if nests else None
         form = iter(shapes)
         self._calls: list[Run] = [
-            self._native(o, names[next(form)]) if isinstance(o, Operator) else self._numpy(node, o)
-            for node, o in made
+            self._native(one, names[next(form)]) if one is not None else self._numpy(node, o)
+            for one, (node, o) in zip(ready, made, strict=True)
         ]
+        self._names = [node.name for node, _ in made]
 
     def _writes(self, node: Node) -> bool:
         """Whether a node has anything to do: its outputs may all be empty."""
         return any(self._memory[name].size for name in node.outputs)
 
-    def _native(self, operator: Operator, name: str) -> Run:
+    def _ready(self, operator: Operator) -> Packed:
+        """An operator's nest as the code generator takes it best."""
+
+        def constant(name: str) -> np.ndarray | None:
+            if name in operator.constants:
+                return operator.constants[name]
+            return self.graph.tensors[name].data if name in self.graph.tensors else None
+
+        made = packed(operator.nest, constant) or Packed(hoist(operator.nest))
+        made.constants.update(operator.constants)
+        made.scratch = (*made.scratch, *operator.scratch)
+        return made
+
+    def _native(self, operator: Packed, name: str) -> Run:
         assert self.code is not None
         arrays: dict[str, np.ndarray] = {}
         nest = self.code.nests[name]
         for buffer, own in zip(nest.buffers, operator.nest.buffers, strict=True):
             if own.name in operator.constants:
                 array = operator.constants[own.name]
+            elif own.name in operator.views:
+                array = self._array(operator.views[own.name])
             elif own.name in operator.scratch:
                 array = np.zeros(buffer.shape, numpy_dtype(buffer.dtype))
             else:
@@ -137,9 +165,17 @@ class HostCode:
                     f"not {value.dtype}{list(value.shape)}"
                 )
             memory[...] = value
+        self.native()
+        return {name: self._memory[name].copy() for name in self.outputs}
+
+    def native(self) -> None:
+        """Run everything on what memory holds."""
         for call in self._calls:
             call()
-        return {name: self._memory[name].copy() for name in self.outputs}
+
+    def part(self, node: str) -> Run:
+        """What computes one node, on what memory holds."""
+        return self._calls[self._names.index(node)]
 
 
 def anonymous(nest: Nest) -> Nest:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from .lanes import Lanes, fits_lanes, has_rows, mentions
 from .llvm_ir import Value, type_text
-from .llvm_sums import Sums
+from .llvm_tiles import Tiles
 from .nest import (
     I64,
     Binary,
@@ -39,6 +39,7 @@ from .nest import (
     Sum,
     promote,
 )
+from .tiles import Contraction, Target, contraction
 
 LANES = 16
 """Lanes of a piece of a long loop."""
@@ -46,7 +47,9 @@ WHOLE_LANES = 64
 """A loop of up to so many trips, a power of two, is one piece, unless it sums over rows."""
 
 
-def lower(nest: Nest, checked: frozenset[str], pairs: bool) -> tuple[str, set[str]]:
+def lower(
+    nest: Nest, checked: frozenset[str], pairs: bool, target: Target | None = None
+) -> tuple[str, set[str]]:
     """The function of ``nest`` and the declarations that it needs.
 
     Parameters
@@ -57,8 +60,10 @@ def lower(nest: Nest, checked: frozenset[str], pairs: bool) -> tuple[str, set[st
         The buffers whose first index is compared with the first extent.
     pairs : bool
         Whether the target has x86's multiplication of pairs of ``i16``.
+    target : Target or None
+        What registers it has, if contractions are to become tiles.
     """
-    body = _Function(nest, checked, pairs)
+    body = _Function(nest, checked, target, pairs)
     body.stmt(nest.body)
     body.line("ret i64 0")
     params = [f"i64 %p{i}" for i in range(len(nest.params))]
@@ -98,7 +103,7 @@ def _entry(nest: Nest, inner: str) -> str:
     )
 
 
-class _Function(Sums):
+class _Function(Tiles):
     """Expressions and statements."""
 
     # --- expressions
@@ -172,6 +177,8 @@ class _Function(Sums):
                     self.stmt(body)
                 self.jump(end)
                 self.start(end)
+            case For() if (found := self.tileable(stmt)) is not None:
+                self.tiles(found)
             case For(index, Const(start), Const(stop), body, True) if (
                 stop - start >= 2 and fits_lanes(body, index)
             ):
@@ -181,6 +188,13 @@ class _Function(Sums):
                 self.loop(index, first, last, 1, lambda: self.stmt(body))
             case _:
                 raise TypeError(f"not a statement: {stmt!r}")
+
+    def tileable(self, stmt: For) -> Contraction | None:
+        """A loop as a contraction, where such become tiles."""
+        if self.target is None or self.lanes is not None:
+            return None
+        found = contraction(stmt, self.buffers)
+        return found if found is not None and self.fits(found) else None
 
     def let(self, name: str, value: Expr, body: Stmt) -> None:
         lanes = self.lanes

@@ -22,13 +22,14 @@ from .interpret import AccessError
 from .lower import lower
 from .nest import Nest
 from .storage import bound_array, numpy_dtype
+from .tiles import Target
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SOURCES = (
-    "nest", "storage", "lanes", "llvm_ir", "llvm_access", "llvm_loops", "llvm_pairs", "llvm_rows",
-    "llvm_sums", "lower", "native",
+    "nest", "storage", "lanes", "tiles", "llvm_ir", "llvm_access", "llvm_loops", "llvm_pairs",
+    "llvm_rows", "llvm_sums", "llvm_tiles", "lower", "native",
 )  # fmt: skip
 """The modules that decide what code a nest becomes."""
 
@@ -136,6 +137,9 @@ class NativeCode:
         LLVM's optimization level, 0 to 3.
     cache : Path or None
         A directory for compiled objects; made if it is missing.
+    tiled : bool
+        Whether contractions become register tiles (:mod:`weft.isa.tiles`). LLVM's passes before
+        its back end are left out then: such code is as it shall be, and they would spoil it.
     """
 
     def __init__(
@@ -144,11 +148,12 @@ class NativeCode:
         checked: Collection[str] = (),
         level: int = 2,
         cache: Path | None = None,
+        tiled: bool = False,
     ):
         self.nests: Mapping[str, Nest] = {nest.name: nest for nest in nests}
         if len(self.nests) != len(nests):
             raise ValueError("two nests have the same name")
-        self.checked, self.level = frozenset(checked), level
+        self.checked, self.level, self.tiled = frozenset(checked), level, tiled
         self._tracker = _link(self._object(cache), [*self.nests, "sequence"])
         self._sequence = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)(
             self.address("sequence")
@@ -199,10 +204,11 @@ class NativeCode:
     def text(self) -> str:
         """The module as LLVM IR, before LLVM's passes."""
         pairs = "+avx2" in _host()[1].split(",")
+        target = Target.of(_triple(), _host()[1]) if self.tiled else None
         bodies: list[str] = []
         declarations: set[str] = set()
         for nest in self.nests.values():
-            body, declared = lower(nest, self.checked, pairs)
+            body, declared = lower(nest, self.checked, pairs, target)
             bodies.append(body)
             declarations |= declared
         return "\n".join([*sorted(declarations), SEQUENCE, *bodies])
@@ -210,7 +216,7 @@ class NativeCode:
     def assembly(self) -> str:
         """The machine code as text, for those who want to look at it."""
         machine = _machine(self.level)
-        return str(machine.emit_assembly(_optimized(self.text(), machine, self.level)))
+        return str(machine.emit_assembly(_optimized(self.text(), machine, 0 if self.tiled else self.level)))
 
     def _object(self, cache: Path | None) -> bytes:
         if cache is None:
@@ -230,11 +236,11 @@ class NativeCode:
 
     def _compiled(self) -> bytes:
         machine = _machine(self.level)
-        return bytes(machine.emit_object(_optimized(self.text(), machine, self.level)))
+        return bytes(machine.emit_object(_optimized(self.text(), machine, 0 if self.tiled else self.level)))
 
     def _key(self) -> str:
         digest = hashlib.sha256(_generator_hash().encode())
-        digest.update(repr((_host(), self.level, sorted(self.checked))).encode())
+        digest.update(repr((_host(), self.level, sorted(self.checked), self.tiled)).encode())
         for nest in self.nests.values():
             digest.update(repr(nest).encode())
         return digest.hexdigest()[:32]
@@ -259,6 +265,13 @@ def _host() -> tuple[str, str]:
     return str(llvm.get_host_cpu_name()), str(llvm.get_host_cpu_features().flatten())
 
 
+def _triple() -> str:
+    """The processor's kind, as LLVM names it."""
+    import llvmlite.binding as llvm
+
+    return str(llvm.get_process_triple())
+
+
 @lru_cache(maxsize=4)
 def _machine(level: int) -> Any:
     import llvmlite.binding as llvm
@@ -279,6 +292,8 @@ def _optimized(text: str, machine: Any, level: int) -> Any:
     module = llvm.parse_assembly(text)
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     module.verify()
+    if not level:
+        return module
     tuning = llvm.create_pipeline_tuning_options(speed_level=level)
     tuning.loop_vectorization = tuning.slp_vectorization = level >= 2
     builder = llvm.create_pass_builder(machine, tuning)
