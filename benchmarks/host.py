@@ -24,17 +24,15 @@ from typing import Any
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import numpy as np  # noqa: E402
-import onnx  # noqa: E402
-import onnxruntime as ort  # noqa: E402
+import numpy as np
+import onnx
+import onnxruntime as ort
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-import weft  # noqa: E402
-from benchmarks import host_models as models  # noqa: E402
-from weft.compiler.host import HostCode  # noqa: E402
-from weft.compiler.onnx.model import read  # noqa: E402
-
+from benchmarks import host_models as models
+from weft.compiler.host import HostCode
+from weft.compiler.onnx.model import read
 
 SHARED = Path(os.environ.get("WEFT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 ort.set_default_logger_severity(3)

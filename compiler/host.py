@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ..isa.errors import DataError
-from ..isa.native import NativeCode
+from ..isa.native import NativeCode, Row
 from ..isa.nest import Load, Nest, Stmt, Store, rewrite
 from ..isa.nest import Node as Term
 from ..isa.storage import numpy_dtype
 from .graph import Graph, Node, element_dtype
-from .hoist import hoist
-from .operators import Kernel, Operator, lowered, reason_against
-from .pack import Packed, packed
+from .operators import reason_against
+from .pack import Packed
+from .plan import HostStep, planned
 
 __all__ = ["HostCode", "compile_nodes", "reason_against"]
 
@@ -24,11 +26,16 @@ __all__ = ["HostCode", "compile_nodes", "reason_against"]
 Run = Callable[[], None]
 """One node, on memory that is already there."""
 
+LINE = 64
+"""Bytes of a line of a cache."""
+
 
 class HostCode:
     """Nodes compiled into one module, with memory for everything that they write.
 
-    Nests of the same structure are compiled once.
+    Nests that read what another one writes element by element are joined (:mod:`.fuse`), images
+    between operators lie with their channels last (:mod:`.lying`), contractions get packed operands
+    (:mod:`.pack`), and nests of the same structure are compiled once.
 
     Parameters
     ----------
@@ -56,8 +63,8 @@ class HostCode:
         outputs: Sequence[str] | None = None,
         threads: int = 1,
     ):
-        self.graph = graph
-        written = [name for node in nodes for name in node.outputs]
+        self.graph, self.threads = graph, threads
+        written = [name for node in nodes for name in node.outputs if name]
         read = dict.fromkeys(name for node in nodes for name in node.inputs if name)
         self.inputs: tuple[str, ...] = tuple(
             n for n in read if n not in written and graph.tensors[n].data is None
@@ -66,74 +73,82 @@ class HostCode:
         self.outputs: tuple[str, ...] = tuple(written if outputs is None else outputs)
         """Tensors that :meth:`run` gives."""
         self._memory: dict[str, np.ndarray] = {}
-        for name in (*self.inputs, *written):
-            tensor = graph.tensors[name]
-            self._memory[name] = np.zeros(tensor.shape, element_dtype(tensor.dtype))
-        made = [(node, lowered(graph, node)) for node in nodes if self._writes(node)]
-        ready = [self._ready(o) if isinstance(o, Operator) else None for _, o in made]
+        self._constants: dict[int, np.ndarray] = {}
+        steps = planned(graph, nodes, self.inputs, self.outputs)
+        ready = [s.ready(self._constant) if s.nest is not None else None for s in steps]
         shapes = [anonymous(one.nest) for one in ready if one is not None]
         names = {nest: f"nest{i}" for i, nest in enumerate(dict.fromkeys(shapes))}
         nests = [replace(nest, name=name) for nest, name in names.items()]
         self.code = NativeCode(nests, cache=cache, tiled=True) if nests else None
+        for name in (*self.inputs, *self.outputs):
+            self._array(name)
         form = iter(shapes)
-        self._calls: list[Run] = [
-            self._native(one, names[next(form)]) if one is not None else self._numpy(node, o)
-            for one, (node, o) in zip(ready, made, strict=True)
-        ]
-        self._names = [node.name for node, _ in made]
+        self._steps: list[tuple[tuple[str, ...], Row | Run]] = []
+        for one, step in zip(ready, steps, strict=True):
+            made = self._numpy(step) if one is None else self._native(one, names[next(form)])
+            self._steps.append((step.nodes, made))
+        self._calls = self._joined([made for _, made in self._steps])
 
-    def _writes(self, node: Node) -> bool:
-        """Whether a node has anything to do: its outputs may all be empty."""
-        return any(self._memory[name].size for name in node.outputs)
+    def _constant(self, name: str) -> np.ndarray | None:
+        return self.graph.tensors[name].data if name in self.graph.tensors else None
 
-    def _ready(self, operator: Operator) -> Packed:
-        """An operator's nest as the code generator takes it best."""
-
-        def constant(name: str) -> np.ndarray | None:
-            if name in operator.constants:
-                return operator.constants[name]
-            return self.graph.tensors[name].data if name in self.graph.tensors else None
-
-        made = packed(operator.nest, constant) or Packed(hoist(operator.nest))
-        made.constants.update(operator.constants)
-        made.scratch = (*made.scratch, *operator.scratch)
-        return made
-
-    def _native(self, operator: Packed, name: str) -> Run:
+    def _native(self, operator: Packed, name: str) -> Row:
         assert self.code is not None
         arrays: dict[str, np.ndarray] = {}
         nest = self.code.nests[name]
         for buffer, own in zip(nest.buffers, operator.nest.buffers, strict=True):
             if own.name in operator.constants:
                 array = operator.constants[own.name]
-            elif own.name in operator.views:
-                array = self._array(operator.views[own.name])
             elif own.name in operator.scratch:
-                array = np.zeros(buffer.shape, numpy_dtype(buffer.dtype))
+                array = aligned(own.shape, numpy_dtype(buffer.dtype))
             else:
-                array = self._array(own.name)
+                array = self._array(operator.views.get(own.name, own.name))
             if array.dtype == bool:
                 array = array.view(np.uint8)
             arrays[buffer.name] = array.reshape(buffer.shape)
-        return self.code.prepare(name, arrays)
+        return self.code.prepare(name, arrays).row
 
     def _array(self, name: str) -> np.ndarray:
-        """Where a tensor lies."""
-        if name in self._memory:
-            return self._memory[name]
-        data = self.graph.tensors[name].data
-        assert data is not None, name
-        return np.require(data, requirements=("C", "ALIGNED"))
+        """Where a tensor lies, row by row or otherwise."""
+        if name not in self._memory:
+            tensor = self.graph.tensors[name]
+            if tensor.data is not None:
+                array = np.require(tensor.data, requirements=("C", "ALIGNED"))
+            else:
+                array = aligned(tensor.shape, element_dtype(tensor.dtype))
+            self._memory[name] = array
+        return self._memory[name]
 
-    def _numpy(self, node: Node, kernel: Kernel) -> Run:
-        inputs = [self._array(name) if name else None for name in node.inputs]
-        outputs = [self._memory[name] for name in node.outputs]
+    def _numpy(self, step: HostStep) -> Run:
+        (name,), kernel = step.nodes, step.kernel
+        assert kernel is not None
+        inputs = [self._array(n) if n else None for n in step.reads]
+        outputs = [self._array(n) for n in step.writes]
 
         def run() -> None:
-            for memory, value in zip(outputs, kernel(node.name, inputs), strict=True):
+            for memory, value in zip(outputs, kernel(name, inputs), strict=True):
                 memory[...] = value
 
         return run
+
+    def _joined(self, made: Sequence[Row | Run]) -> list[Run]:
+        """Neighbouring native calls as one."""
+        runs: list[Run] = []
+        rows: list[Row] = []
+        for one in (*made, None):
+            if isinstance(one, tuple):
+                rows.append(one)
+                continue
+            if rows:
+                runs.append(self._sequence(rows))
+                rows = []
+            if one is not None:
+                runs.append(one)
+        return runs
+
+    def _sequence(self, rows: Sequence[Row]) -> Run:
+        assert self.code is not None
+        return self.code.prepared_sequence(rows)
 
     def run(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the nodes make of ``values``.
@@ -174,8 +189,17 @@ class HostCode:
             call()
 
     def part(self, node: str) -> Run:
-        """What computes one node, on what memory holds."""
-        return self._calls[self._names.index(node)]
+        """What computes one node, and what was joined with it, on what memory holds."""
+        (found,) = [made for nodes, made in self._steps if node in nodes]
+        return self._sequence([found]) if isinstance(found, tuple) else found
+
+
+def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
+    """Zeros that begin where a line of the cache does."""
+    size = math.prod(shape) * dtype.itemsize
+    memory = np.zeros(size + LINE, np.uint8)
+    start = -memory.ctypes.data % LINE
+    return memory[start : start + size].view(dtype).reshape(shape)
 
 
 def anonymous(nest: Nest) -> Nest:

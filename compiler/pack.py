@@ -465,7 +465,7 @@ def _vector(
     if any(name not in by_store for name, _ in loops):
         return None
     fixed = [constant(o.load.buffer) is not None for o in (a, b)]
-    best: tuple[tuple[object, ...], Axis, _Operand, _Operand] | None = None
+    best: tuple[tuple[int, ...], Axis, _Operand, _Operand] | None = None
     for name, extent in loops:
         inside = name in a.names, name in b.names
         if not any(inside):
@@ -473,14 +473,16 @@ def _vector(
         near = -by_store[name]
         if all(inside):
             x, w = (a, b) if fixed[1] or not fixed[0] else (b, a)
-            score: tuple[object, ...] = (0, extent >= FEW, near)
+            score: tuple[int, ...] = (int(extent >= FEW), 0, near)
         else:
             x, w = (a, b) if inside[1] else (b, a)
             known = fixed[1] if inside[1] else fixed[0]
-            score = (1 if known or not any(fixed) else -1, extent >= FEW, near)
+            if any(fixed) and not known:
+                continue
+            score = (int(extent >= FEW), 1, near)
         if best is None or score > best[0]:
             best = score, (name, extent), x, w
-    if best is None or (best[0][0] == -1):
+    if best is None:
         return None
     return best[1], best[2], best[3]
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 
 from .lanes import Lanes
 from .llvm_ir import Value, type_text
-from .llvm_loops import Term, Totals
+from .llvm_loops import Totals
 from .llvm_sums import Sums
 from .nest import I16, I32, I64, Block, Load, Nest, Store
 from .tiles import NEAR_CACHE, Contraction, Shape, Target, shape_of

@@ -11,7 +11,7 @@ import ctypes
 import hashlib
 import itertools
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -68,6 +68,11 @@ end:
 """Runs (function, params, buffers) after (function, params, buffers); see :class:`NativeCode`."""
 
 
+Row = tuple[int, int, int, "Call"]
+"""A call for :meth:`NativeCode.prepared_sequence`: addresses of function, parameters and buffers,
+and what they belong to."""
+
+
 class Call:
     """A nest bound to arrays, for callers that call often.
 
@@ -84,6 +89,11 @@ class Call:
         self._buffers = self.buffers.ctypes.data
         self._params = np.zeros(max(1, len(nest.params)), np.int64)
         self._at = self._params.ctypes.data
+
+    @property
+    def row(self) -> Row:
+        """This call, with the parameters of the last one, as part of a sequence."""
+        return self._code.address(self._nest.name), self._at, self._buffers, self
 
     def __call__(self, params: Mapping[str, int] | None = None) -> None:
         """Run with these parameters; :class:`AccessError` if a checked index was out of range."""
@@ -198,6 +208,17 @@ class NativeCode:
         """
         status = self._sequence(calls.ctypes.data, len(calls))
         return (status >> 8, (status & 255) - 1) if status else None
+
+    def prepared_sequence(self, rows: Sequence[Row]) -> Callable[[], None]:
+        """Many calls as one; nothing in them may be checked."""
+        table = np.array([row[:3] for row in rows], np.int64).reshape(-1, 3)
+        run, at, count = self._sequence, table.ctypes.data, len(table)
+        kept = table, [row[3] for row in rows]
+
+        def sequence() -> None:
+            assert run(at, count) == 0, kept
+
+        return sequence
 
     # --- compilation
 
