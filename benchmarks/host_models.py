@@ -102,9 +102,7 @@ def layer(one: Layer) -> onnx.ModelProto:
         helper.make_node("Relu", ["sum"], ["after"], "relu"),
         helper.make_node("MaxPool", ["after"], ["out"], "last", **pool),
     ]  # fmt: skip
-    return made(
-        one.name, nodes, {"x": one.x_shape}, "out", {"w": w, "b": random((one.filters,))}
-    )
+    return made(one.name, nodes, {"x": one.x_shape}, "out", {"w": w, "b": random((one.filters,))})
 
 
 def int8_layer(one: Layer) -> Graph:
@@ -118,9 +116,7 @@ def int8_layer(one: Layer) -> Graph:
     tensors = {
         "x": Tensor("x", I8, shape, x_quant),
         "w": Tensor("w", I8, w.shape, per_channel, w),
-        "b": Tensor(
-            "b", I32, (one.filters,), None, rng.integers(-999, 999, one.filters, np.int32)
-        ),
+        "b": Tensor("b", I32, (one.filters,), None, rng.integers(-999, 999, one.filters, np.int32)),
         "out": Tensor("out", I8, out, out_quant),
     }
     window = Window((one.size,) * 2, (one.stride,) * 2, (1, 1), (one.pad,) * 4)

@@ -64,9 +64,7 @@ def flattened(nest: Nest) -> Nest:
     stmts = body.stmts if isinstance(body, Block) else (body,)
     known = {b.name: b for b in buffers}
     ordered = tuple(_ordered(s, known) for s in stmts)
-    return replace(
-        nest, buffers=buffers, body=ordered[0] if len(ordered) == 1 else Block(ordered)
-    )
+    return replace(nest, buffers=buffers, body=ordered[0] if len(ordered) == 1 else Block(ordered))
 
 
 def _ordered(stmt: Stmt, buffers: Mapping[str, Buffer]) -> Stmt:
@@ -84,9 +82,11 @@ def _ordered(stmt: Stmt, buffers: Mapping[str, Buffer]) -> Stmt:
     inner = {n.index for n in walk(stmt) if isinstance(n, For)}
     stores = [n for n in walk(stmt) if isinstance(n, Store)]
     steps = [_steps(s.indices[0], loops) for s in stores if len(s.indices) == 1]
-    if len(steps) == len(stores) and all(s is not None for s in steps) and not inner & {
-        n for n, _ in loops
-    }:
+    if (
+        len(steps) == len(stores)
+        and all(s is not None for s in steps)
+        and not inner & {n for n, _ in loops}
+    ):
         last = steps[-1] if steps else {}
         assert last is not None
         if not tiled:

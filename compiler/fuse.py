@@ -112,9 +112,9 @@ def fused(first: Nest, second: Nest, tensor: str, kept: bool) -> Nest | None:
     rest = [n for n, e in b.loops if n not in names]
     if any(e != 1 for n, e in b.loops if n in rest):
         return None
-    values: dict[str, Expr] = {
-        t: Const(0) if o is None else Index(o) for t, o in names.items()
-    } | {n: Const(0) for n in rest}
+    values: dict[str, Expr] = {t: Const(0) if o is None else Index(o) for t, o in names.items()} | {
+        n: Const(0) for n in rest
+    }
     value = source.value
     dtype = first.buffer(tensor).dtype
     if dtype_of(value, buffers) != dtype:

@@ -205,9 +205,7 @@ class _Contraction:
             return None
         if dtype.kind != "f":
             spans = [range_of(o.value, buffers) for o in (a, b)]
-            if dtype != I32 or any(
-                s is None or s[0] < I16.min or s[1] > I16.max for s in spans
-            ):
+            if dtype != I32 or any(s is None or s[0] < I16.min or s[1] > I16.max for s in spans):
                 return None
         elif any(dtype_of(o.value, buffers) != dtype for o in (a, b)):
             return None
@@ -231,7 +229,9 @@ class _Contraction:
         name = self.vector[0]
         pairs = element == I16 and name not in self.x.names and self.step(axes[-1], moves) == 1
         size = FEW if self.vector[1] <= FEW else COLUMNS
-        w, terms = self.columns(f"{prefix}.columns", element, axes, pairs, size, steps, result, buffers)
+        w, terms = self.columns(
+            f"{prefix}.columns", element, axes, pairs, size, steps, result, buffers
+        )
         places = {n: Index(n) for n, _ in (*self.loops, *self.sum.axes)}
         sums: list[Axis] = []
         place: Expr = Const(0, I64)
@@ -287,7 +287,9 @@ class _Contraction:
             moves = _moves(x, [s // unit for s in unit_strides(source)])
             dense = sorted(unit_strides(source)) == sorted(_dense(source, unit))
             full = vector not in x.names or (moves[vector] == 1 and self.vector[1] % COLUMNS == 0)
-            start = sum(p.const * s // unit for p, s in zip(x.places, unit_strides(source), strict=True))
+            start = sum(
+                p.const * s // unit for p, s in zip(x.places, unit_strides(source), strict=True)
+            )
             if dense and full and start == 0 and source.dtype == element:
                 flat = f"{name}/{source.name}"
                 size = math.prod(source.shape)

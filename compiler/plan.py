@@ -82,9 +82,7 @@ def planned(
     strides = lying(
         [(s.nest, [n for n in (*s.reads, *s.writes) if n]) for s in steps], seeds, shapes, fixed
     )
-    steps = [
-        replace(s, nest=placed(s.nest, strides)) if s.nest is not None else s for s in steps
-    ]
+    steps = [replace(s, nest=placed(s.nest, strides)) if s.nest is not None else s for s in steps]
     return joined(steps, outputs)
 
 
@@ -114,9 +112,7 @@ def _pair(
     first, second = steps[j], steps[i]
     if first.nest is None or second.nest is None:
         return None
-    readers = [
-        k for k, s in enumerate(steps) if k != i and any(n in first.writes for n in s.reads)
-    ]
+    readers = [k for k, s in enumerate(steps) if k != i and any(n in first.writes for n in s.reads)]
     if any(k < i for k in readers) or first.scratch or second.scratch:
         return None
     others = any(name in steps[k].reads for k in readers)

@@ -60,7 +60,9 @@ def folded(node: Node) -> Node | None:
             value = x + y if op == "add" else x - y if op == "sub" else x * y
             wide = value.bit_length() > 30 or I64 in (node.a.dtype, node.b.dtype)  # type: ignore[union-attr]
             return Const(value, I64) if wide else Const(value)
-        case Binary("div" | "mod" as op, Const(value=int(x), dtype=d), Const(value=int(y))) if y > 0:
+        case Binary("div" | "mod" as op, Const(value=int(x), dtype=d), Const(value=int(y))) if (
+            y > 0
+        ):
             return Const(x // y if op == "div" else x % y, d)
         case Binary("add", a, Const(value=0)) | Binary("add", Const(value=0), a) if _index(a):
             return a

@@ -7,9 +7,9 @@ from collections.abc import Callable
 from contextlib import ExitStack
 
 from .lanes import Lanes
+from .llvm_folds import Folds
 from .llvm_ir import Value, type_text
 from .llvm_loops import Totals
-from .llvm_sums import Sums
 from .nest import I16, I32, I64, Block, Load, Nest, Store
 from .tiles import NEAR_CACHE, Contraction, Shape, Target, shape_of
 
@@ -17,8 +17,8 @@ UNROLL = {False: 4, True: 2}
 """Terms of the innermost loop, for floats or single integers and for pairs."""
 
 
-class Tiles(Sums):
-    """Sums, and contractions in tiles.
+class Tiles(Folds):
+    """Sums, reductions, roundings, and contractions in tiles.
 
     ``target`` is None where everything is left to lanes.
     """
@@ -199,8 +199,10 @@ class Tiles(Sums):
                 moved, w_moved = self.moved(x, by_x, name), self.moved([w], by_w, name)[0]
                 return self.terms(c, shape, tuple(rest), moved, w_moved, totals)
 
-            return self.looped(name, extent, 1, totals, row) if extent > 1 else self.terms(
-                c, shape, tuple(rest), x, w, totals
+            return (
+                self.looped(name, extent, 1, totals, row)
+                if extent > 1
+                else self.terms(c, shape, tuple(rest), x, w, totals)
             )
         unroll = min(extent, UNROLL[c.pairs])
         whole = extent // unroll * unroll
@@ -287,9 +289,7 @@ class Tiles(Sums):
             return self.binary("add", total, self.neighbours(products, None))
         if c.dtype.kind == "f":
             product = self.emit(f"fmul contract {kind} {a.text}, {b.text}")
-            return self.op(
-                f"fadd contract {kind} {total.text}, {product}", c.dtype, total.lanes
-            )
+            return self.op(f"fadd contract {kind} {total.text}, {product}", c.dtype, total.lanes)
         return self.binary("add", total, self.binary("mul", a, b))
 
     def tail(self, c: Contraction, shape: Shape, place: dict[str, Value], totals: Totals) -> None:
@@ -329,4 +329,3 @@ class Tiles(Sums):
                 self.store(store)
             self.known = {}
             self.lanes = None
-

@@ -38,6 +38,7 @@ from .nest import (
     Store,
     Sum,
     promote,
+    walk,
 )
 from .tiles import Contraction, Target, contraction
 
@@ -117,7 +118,8 @@ class _Function(Tiles):
             case Load(buffer, indices):
                 return self.load(self.buffers[buffer], indices)
             case Cast(dtype, a):
-                return self.cast(self.expr(a), dtype)
+                found = self.rounding(e)
+                return found if found is not None else self.cast(self.expr(a), dtype)
             case Select():
                 return self.remembered(e, lambda: self.select(e))
             case Sum():
@@ -180,10 +182,14 @@ class _Function(Tiles):
             case For() if (found := self.tileable(stmt)) is not None:
                 self.tiles(found)
             case For(index, Const(start), Const(stop), body, True) if (
-                stop - start >= 2 and fits_lanes(body, index)
+                self.lanes is None and stop - start >= 2 and fits_lanes(body, index)
             ):
                 self.lane_loop(index, int(start), int(stop), body)
+            case For() if self.target is not None and self.extremum(stmt):
+                pass
             case For(index, start, stop, body):
+                if any(isinstance(n, Store) for n in walk(body)):
+                    self.known = {}  # another trip may find something else
                 first, last = self.cast(self.expr(start), I64), self.cast(self.expr(stop), I64)
                 self.loop(index, first, last, 1, lambda: self.stmt(body))
             case _:

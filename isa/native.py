@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SOURCES = (
-    "nest", "storage", "lanes", "tiles", "llvm_ir", "llvm_access", "llvm_loops", "llvm_pairs",
-    "llvm_rows", "llvm_sums", "llvm_tiles", "lower", "native",
+    "nest", "requantize", "storage", "lanes", "tiles", "llvm_ir", "llvm_access", "llvm_folds",
+    "llvm_loops", "llvm_math", "llvm_pairs", "llvm_rounding", "llvm_rows", "llvm_sums", "llvm_tiles", "lower", "native",
 )  # fmt: skip
 """The modules that decide what code a nest becomes."""
 
@@ -237,7 +237,9 @@ class NativeCode:
     def assembly(self) -> str:
         """The machine code as text, for those who want to look at it."""
         machine = _machine(self.level)
-        return str(machine.emit_assembly(_optimized(self.text(), machine, 0 if self.tiled else self.level)))
+        return str(
+            machine.emit_assembly(_optimized(self.text(), machine, 0 if self.tiled else self.level))
+        )
 
     def _object(self, cache: Path | None) -> bytes:
         if cache is None:
@@ -257,7 +259,9 @@ class NativeCode:
 
     def _compiled(self) -> bytes:
         machine = _machine(self.level)
-        return bytes(machine.emit_object(_optimized(self.text(), machine, 0 if self.tiled else self.level)))
+        return bytes(
+            machine.emit_object(_optimized(self.text(), machine, 0 if self.tiled else self.level))
+        )
 
     def _key(self) -> str:
         digest = hashlib.sha256(_generator_hash().encode())

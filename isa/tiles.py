@@ -180,13 +180,13 @@ def contraction(stmt: Stmt, buffers: Mapping[str, Buffer]) -> Contraction | None
             return None
         by_vector = [s.get(vector, 0) for s in steps if s is not None]
         if by_vector[1] == units[1] and by_vector[0] in (0, units[0]):
-            return Contraction(
-                tuple(loops), stmt, total, x, w, dtype, False, steps[0], steps[1]
-            )
+            return Contraction(tuple(loops), stmt, total, x, w, dtype, False, steps[0], steps[1])
         last, extent = total.axes[-1] if total.axes else ("", 0)
-        pair = extent == 2 and all(
-            s is not None and s.get(last) == 2 for s in steps
-        ) and all(buffers[load.buffer].dtype == I16 for load in (x, w))
+        pair = (
+            extent == 2
+            and all(s is not None and s.get(last) == 2 for s in steps)
+            and all(buffers[load.buffer].dtype == I16 for load in (x, w))
+        )
         if pair and by_vector == [0, 4]:
             return Contraction(tuple(loops), stmt, total, x, w, dtype, True, steps[0], steps[1])
     return None
