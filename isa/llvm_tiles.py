@@ -127,16 +127,19 @@ class Tiles(Folds):
     def row_tiles(self, c: Contraction, shape: Shape, first: Value | int, count: int) -> None:
         """Tiles of ``count`` rows from ``first`` on; the last one may do some rows again."""
         base = self.constant(first, I64) if isinstance(first, int) else first
-        whole = count // shape.rows
-        if whole > 1:
-            stop = self.binary("add", base, self.constant(whole * shape.rows, I64))
-            self.blocks("row", base, stop, shape.rows, lambda at: self.tile(c, shape, at))
-        elif whole:
+        if count <= shape.rows:
             self.tile(c, shape, base)
-        rest = count - whole * shape.rows
-        if rest:
-            at = self.binary("add", base, self.constant(count - shape.rows, I64))
-            self.tile(c, shape, at)
+            return
+        stop = self.binary("add", base, self.constant(count, I64))
+        if count % shape.rows == 0:
+            self.blocks("row", base, stop, shape.rows, lambda at: self.tile(c, shape, at))
+            return
+        last = self.binary("add", base, self.constant(count - shape.rows, I64))
+
+        def tile(at: Value) -> None:
+            self.tile(c, shape, self.binary("min", at, last))
+
+        self.blocks("row", base, stop, shape.rows, tile)
 
     # --- one tile
 
