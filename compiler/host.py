@@ -73,8 +73,8 @@ class HostCode:
         self.outputs: tuple[str, ...] = tuple(written if outputs is None else outputs)
         """Tensors that :meth:`run` gives."""
         self._memory: dict[str, np.ndarray] = {}
-        self._constants: dict[int, np.ndarray] = {}
-        steps = planned(graph, nodes, self.inputs, self.outputs)
+        plan = planned(graph, nodes, self.inputs, self.outputs)
+        steps, self._views = plan.steps, plan.views
         ready = [s.ready(self._constant) if s.nest is not None else None for s in steps]
         shapes = [anonymous(one.nest) for one in ready if one is not None]
         names = {nest: f"nest{i}" for i, nest in enumerate(dict.fromkeys(shapes))}
@@ -112,7 +112,9 @@ class HostCode:
         """Where a tensor lies, row by row or otherwise."""
         if name not in self._memory:
             tensor = self.graph.tensors[name]
-            if tensor.data is not None:
+            if name in self._views:
+                array = self._array(self._views[name]).reshape(tensor.shape)
+            elif tensor.data is not None:
                 array = np.require(tensor.data, requirements=("C", "ALIGNED"))
             else:
                 array = aligned(tensor.shape, element_dtype(tensor.dtype))
@@ -122,7 +124,7 @@ class HostCode:
     def _numpy(self, step: HostStep) -> Run:
         (name,), kernel = step.nodes, step.kernel
         assert kernel is not None
-        inputs = [self._array(n) if n else None for n in step.reads]
+        inputs = [self._array(n) if n else None for n in step.arguments]
         outputs = [self._array(n) for n in step.writes]
 
         def run() -> None:

@@ -71,10 +71,15 @@ def lying(
     return {name: channels_last(shapes[name], elements[name]) for name in chosen}
 
 
-def placed(nest: Nest, strides: Mapping[str, tuple[int, ...]]) -> Nest:
-    """``nest`` on buffers that lie so."""
+def placed(
+    nest: Nest, strides: Mapping[str, tuple[int, ...]], scratch: Collection[str] = ()
+) -> Nest:
+    """``nest`` on buffers that lie so, and its scratch images like them."""
+    any_image = any(b.name in strides for b in nest.buffers)
 
     def one(buffer: Buffer) -> Buffer:
+        if any_image and buffer.name in scratch and len(buffer.shape) == IMAGE_RANK:
+            return replace(buffer, strides=channels_last(buffer.shape, buffer.dtype.bits // 8))
         return replace(buffer, strides=strides.get(buffer.name, buffer.strides))
 
     return replace(nest, buffers=tuple(one(b) for b in nest.buffers))
