@@ -14,8 +14,10 @@ from ..isa.errors import DataError
 from ..isa.native import NativeCode, Row
 from ..isa.nest import Load, Nest, Stmt, Store, rewrite
 from ..isa.nest import Node as Term
+from ..isa.pool import Phases
 from ..isa.storage import numpy_dtype
 from .graph import Graph, Node, element_dtype
+from .items import Phase, phases
 from .operators import reason_against
 from .pack import Packed
 from .plan import HostStep, planned
@@ -47,6 +49,8 @@ class HostCode:
         A directory for compiled objects.
     outputs : sequence of str or None
         The tensors that are asked for; by default everything that the nodes write.
+    threads : int
+        How many run it. Results do not depend on it.
 
     Raises
     ------
@@ -76,37 +80,53 @@ class HostCode:
         plan = planned(graph, nodes, self.inputs, self.outputs)
         steps, self._views = plan.steps, plan.views
         ready = [s.ready(self._constant) if s.nest is not None else None for s in steps]
-        shapes = [anonymous(one.nest) for one in ready if one is not None]
-        names = {nest: f"nest{i}" for i, nest in enumerate(dict.fromkeys(shapes))}
+        parts = [phases(one.nest) if one is not None else [] for one in ready]
+        shapes = [[anonymous(p.nest) for p in own] for own in parts]
+        every = dict.fromkeys(nest for own in shapes for nest in own)
+        names = {nest: f"nest{i}" for i, nest in enumerate(every)}
         nests = [replace(nest, name=name) for nest, name in names.items()]
         self.code = NativeCode(nests, cache=cache, tiled=True) if nests else None
         for name in (*self.inputs, *self.outputs):
             self._array(name)
-        form = iter(shapes)
-        self._steps: list[tuple[tuple[str, ...], Row | Run]] = []
-        for one, step in zip(ready, steps, strict=True):
-            made = self._numpy(step) if one is None else self._native(one, names[next(form)])
-            self._steps.append((step.nodes, made))
+        self._steps: list[tuple[tuple[str, ...], list[list[Row]] | Run]] = []
+        for one, step, own, forms in zip(ready, steps, parts, shapes, strict=True):
+            if one is None:
+                self._steps.append((step.nodes, self._numpy(step)))
+                continue
+            memory = self._arrays(one)
+            rows = [self._rows(p, names[f], memory) for p, f in zip(own, forms, strict=True)]
+            self._steps.append((step.nodes, rows))
         self._calls = self._joined([made for _, made in self._steps])
 
     def _constant(self, name: str) -> np.ndarray | None:
         return self.graph.tensors[name].data if name in self.graph.tensors else None
 
-    def _native(self, operator: Packed, name: str) -> Row:
-        assert self.code is not None
+    def _arrays(self, step: Packed) -> dict[str, np.ndarray]:
+        """Memory for a step's buffers, flat."""
         arrays: dict[str, np.ndarray] = {}
-        nest = self.code.nests[name]
-        for buffer, own in zip(nest.buffers, operator.nest.buffers, strict=True):
-            if own.name in operator.constants:
-                array = operator.constants[own.name]
-            elif own.name in operator.scratch:
-                array = aligned(own.shape, numpy_dtype(buffer.dtype))
+        for buffer in step.nest.buffers:
+            name = buffer.name
+            if name in step.constants:
+                array = step.constants[name]
+            elif name in step.scratch:
+                array = aligned(buffer.shape, numpy_dtype(buffer.dtype))
             else:
-                array = self._array(operator.views.get(own.name, own.name))
+                array = self._array(step.views.get(name, name))
             if array.dtype == bool:
                 array = array.view(np.uint8)
-            arrays[buffer.name] = array.reshape(buffer.shape)
-        return self.code.prepare(name, arrays).row
+            arrays[name] = array.reshape(buffer.shape)
+        return arrays
+
+    def _rows(self, phase: Phase, name: str, memory: Mapping[str, np.ndarray]) -> list[Row]:
+        """The calls of a phase."""
+        assert self.code is not None
+        nest = self.code.nests[name]
+        arrays = {
+            b.name: memory[own.name]
+            for b, own in zip(nest.buffers, phase.nest.buffers, strict=True)
+        }
+        call = self.code.prepare(name, arrays)
+        return call.rows(phase.items) if phase.items else [call.row]
 
     def _array(self, name: str) -> np.ndarray:
         """Where a tensor lies, row by row or otherwise."""
@@ -133,13 +153,13 @@ class HostCode:
 
         return run
 
-    def _joined(self, made: Sequence[Row | Run]) -> list[Run]:
+    def _joined(self, made: Sequence[list[list[Row]] | Run]) -> list[Run]:
         """Neighbouring native calls as one."""
         runs: list[Run] = []
-        rows: list[Row] = []
+        rows: list[list[Row]] = []
         for one in (*made, None):
-            if isinstance(one, tuple):
-                rows.append(one)
+            if isinstance(one, list):
+                rows += one
                 continue
             if rows:
                 runs.append(self._sequence(rows))
@@ -148,9 +168,12 @@ class HostCode:
                 runs.append(one)
         return runs
 
-    def _sequence(self, rows: Sequence[Row]) -> Run:
+    def _sequence(self, parts: Sequence[Sequence[Row]]) -> Run:
+        """Phases as one call."""
         assert self.code is not None
-        return self.code.prepared_sequence(rows)
+        if self.threads > 1 and any(len(rows) > 1 for rows in parts):
+            return Phases(parts, self.threads)
+        return self.code.prepared_sequence([row for rows in parts for row in rows])
 
     def run(self, values: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         """What the nodes make of ``values``.
@@ -193,7 +216,7 @@ class HostCode:
     def part(self, node: str) -> Run:
         """What computes one node, and what was joined with it, on what memory holds."""
         (found,) = [made for nodes, made in self._steps if node in nodes]
-        return self._sequence([found]) if isinstance(found, tuple) else found
+        return self._sequence(found) if isinstance(found, list) else found
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
@@ -222,6 +245,13 @@ def anonymous(nest: Nest) -> Nest:
     return Nest("", nest.params, buffers, body)
 
 
-def compile_nodes(graph: Graph, nodes: Sequence[Node], cache: Path | None = None) -> HostCode:
+def compile_nodes(
+    graph: Graph,
+    nodes: Sequence[Node],
+    cache: Path | None = None,
+    *,
+    outputs: Sequence[str] | None = None,
+    threads: int = 1,
+) -> HostCode:
     """Native code for ``nodes``; see :class:`HostCode`."""
-    return HostCode(graph, nodes, cache)
+    return HostCode(graph, nodes, cache, outputs=outputs, threads=threads)

@@ -68,7 +68,7 @@ end:
 """Runs (function, params, buffers) after (function, params, buffers); see :class:`NativeCode`."""
 
 
-Row = tuple[int, int, int, "Call"]
+Row = tuple[int, int, int, object]
 """A call for :meth:`NativeCode.prepared_sequence`: addresses of function, parameters and buffers,
 and what they belong to."""
 
@@ -94,6 +94,13 @@ class Call:
     def row(self) -> Row:
         """This call, with the parameters of the last one, as part of a sequence."""
         return self._code.address(self._nest.name), self._at, self._buffers, self
+
+    def rows(self, count: int) -> list[Row]:
+        """A call for each value of the only parameter from 0 on, as parts of a sequence."""
+        values = np.arange(count, dtype=np.int64)
+        function, at = self._code.address(self._nest.name), values.ctypes.data
+        keep = self, values
+        return [(function, at + 8 * i, self._buffers, keep) for i in range(count)]
 
     def __call__(self, params: Mapping[str, int] | None = None) -> None:
         """Run with these parameters; :class:`AccessError` if a checked index was out of range."""
@@ -324,6 +331,12 @@ def _optimized(text: str, machine: Any, level: int) -> Any:
     builder = llvm.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(module, builder)
     return module
+
+
+def compiled_text(text: str, names: Sequence[str]) -> Any:
+    """LLVM IR that is written by hand, ready to be called: addresses by name."""
+    machine = _machine(2)
+    return _link(bytes(machine.emit_object(_optimized(text, machine, 2))), names)
 
 
 _linker: list[Any] = []
