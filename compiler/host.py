@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from ..isa.errors import DataError
-from ..isa.native import NativeCode, Row
+from ..isa.native import NativeCode, Processor, Row
 from ..isa.nest import Load, Nest, Stmt, Store, rewrite
 from ..isa.nest import Node as Term
 from ..isa.pool import Phases
@@ -51,6 +51,8 @@ class HostCode:
         The tensors that are asked for; by default everything that the nodes write.
     threads : int
         How many run it. Results do not depend on it.
+    processor : Processor or None
+        What to compile for; by default this computer. It must be able to run it.
 
     Raises
     ------
@@ -66,6 +68,7 @@ class HostCode:
         *,
         outputs: Sequence[str] | None = None,
         threads: int = 1,
+        processor: Processor | None = None,
     ):
         self.graph, self.threads = graph, threads
         written = [name for node in nodes for name in node.outputs if name]
@@ -85,7 +88,7 @@ class HostCode:
         every = dict.fromkeys(nest for own in shapes for nest in own)
         names = {nest: f"nest{i}" for i, nest in enumerate(every)}
         nests = [replace(nest, name=name) for nest, name in names.items()]
-        self.code = NativeCode(nests, cache=cache, tiled=True) if nests else None
+        self.code = NativeCode(nests, (), 2, cache, True, processor) if nests else None
         for name in (*self.inputs, *self.outputs):
             self._array(name)
         self._steps: list[tuple[tuple[str, ...], list[list[Row]] | Run]] = []

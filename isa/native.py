@@ -12,6 +12,7 @@ import hashlib
 import itertools
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -157,6 +158,9 @@ class NativeCode:
     tiled : bool
         Whether contractions become register tiles (:mod:`weft.isa.tiles`). LLVM's passes before
         its back end are left out then: such code is as it shall be, and they would spoil it.
+    processor : Processor or None
+        What to compile for; by default this computer. Code for another one can be looked at and
+        taken away (:meth:`object`), but runs only where it can.
     """
 
     def __init__(
@@ -166,15 +170,18 @@ class NativeCode:
         level: int = 2,
         cache: Path | None = None,
         tiled: bool = False,
+        processor: Processor | None = None,
     ):
         self.nests: Mapping[str, Nest] = {nest.name: nest for nest in nests}
         if len(self.nests) != len(nests):
             raise ValueError("two nests have the same name")
         self.checked, self.level, self.tiled = frozenset(checked), level, tiled
-        self._tracker = _link(self._object(cache), [*self.nests, "sequence"])
-        self._sequence = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)(
-            self.address("sequence")
-        )
+        self.processor = processor or this_processor()
+        if processor is None or processor.triple == this_processor().triple:
+            self._tracker = _link(self._object(cache), [*self.nests, "sequence"])
+            self._sequence = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)(
+                self.address("sequence")
+            )
 
     def run(self, name: str, params: Mapping[str, int], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Execute a nest, changing ``arrays`` in place.
@@ -231,8 +238,9 @@ class NativeCode:
 
     def text(self) -> str:
         """The module as LLVM IR, before LLVM's passes."""
-        pairs = "+avx2" in _host()[1].split(",")
-        target = Target.of(_triple(), _host()[1]) if self.tiled else None
+        own = self.processor
+        pairs = "+avx2" in own.features.split(",")
+        target = Target.of(own.triple, own.features) if self.tiled else None
         bodies: list[str] = []
         declarations: set[str] = set()
         for nest in self.nests.values():
@@ -243,7 +251,7 @@ class NativeCode:
 
     def assembly(self) -> str:
         """The machine code as text, for those who want to look at it."""
-        machine = _machine(self.level)
+        machine = _machine(self.level, self.processor)
         return str(
             machine.emit_assembly(_optimized(self.text(), machine, 0 if self.tiled else self.level))
         )
@@ -264,15 +272,19 @@ class NativeCode:
         partial.replace(path)
         return code
 
+    def object(self) -> bytes:
+        """An object file with the functions."""
+        return self._compiled()
+
     def _compiled(self) -> bytes:
-        machine = _machine(self.level)
+        machine = _machine(self.level, self.processor)
         return bytes(
             machine.emit_object(_optimized(self.text(), machine, 0 if self.tiled else self.level))
         )
 
     def _key(self) -> str:
         digest = hashlib.sha256(_generator_hash().encode())
-        digest.update(repr((_host(), self.level, sorted(self.checked), self.tiled)).encode())
+        digest.update(repr((self.processor, self.level, sorted(self.checked), self.tiled)).encode())
         for nest in self.nests.values():
             digest.update(repr(nest).encode())
         return digest.hexdigest()[:32]
@@ -289,31 +301,40 @@ def _generator_hash() -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Processor:
+    """What code is made for, as LLVM names it."""
+
+    triple: str
+    cpu: str
+    features: str
+
+
 @lru_cache(maxsize=1)
-def _host() -> tuple[str, str]:
-    """The processor's name and features."""
+def this_processor() -> Processor:
+    """This computer."""
     import llvmlite.binding as llvm
 
-    return str(llvm.get_host_cpu_name()), str(llvm.get_host_cpu_features().flatten())
+    return Processor(
+        str(llvm.get_process_triple()),
+        str(llvm.get_host_cpu_name()),
+        str(llvm.get_host_cpu_features().flatten()),
+    )
 
 
-def _triple() -> str:
-    """The processor's kind, as LLVM names it."""
+@lru_cache(maxsize=8)
+def _machine(level: int, processor: Processor) -> Any:
     import llvmlite.binding as llvm
 
-    return str(llvm.get_process_triple())
-
-
-@lru_cache(maxsize=4)
-def _machine(level: int) -> Any:
-    import llvmlite.binding as llvm
-
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    cpu, features = _host()
-    target = llvm.Target.from_default_triple()
+    if processor.triple == this_processor().triple:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+    else:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+    target = llvm.Target.from_triple(processor.triple)
     return target.create_target_machine(
-        cpu=cpu, features=features, opt=level, reloc="pic", codemodel="default"
+        cpu=processor.cpu, features=processor.features, opt=level, reloc="pic", codemodel="default"
     )
 
 
@@ -335,7 +356,7 @@ def _optimized(text: str, machine: Any, level: int) -> Any:
 
 def compiled_text(text: str, names: Sequence[str]) -> Any:
     """LLVM IR that is written by hand, ready to be called: addresses by name."""
-    machine = _machine(2)
+    machine = _machine(2, this_processor())
     return _link(bytes(machine.emit_object(_optimized(text, machine, 2))), names)
 
 
@@ -351,7 +372,7 @@ def _link(code: bytes, names: Sequence[str]) -> Any:
     if not _linker:
         # JITLink keeps the sections of an object together. The older linker maps each by itself,
         # and their 32-bit references overflow when the gaps of the address space lie far apart.
-        _linker.append(llvm.create_lljit_compiler(_machine(2), use_jit_link=True))
+        _linker.append(llvm.create_lljit_compiler(_machine(2, this_processor()), use_jit_link=True))
     library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
     for name in names:
         library.export_symbol(name)

@@ -209,7 +209,8 @@ def convolved(
     counts = axes_of(window.counts, "y")
     batch, at = ("n", f.x.shape[0]), indices_of(counts)
     taps = axes_of(f.w.shape[2:], "k")
-    c, depth = Index("c"), f.w.shape[1]
+    depth = f.w.shape[1]
+    c: Expr = Index("c") if depth > 1 else ZERO
     each, m = f.w.shape[0] // f.group, out_channel(f)
     own: tuple[tuple[str, int], ...]
     channel: Expr
@@ -233,7 +234,7 @@ def convolved(
         inside = within if inside is None else inside & within
     if inside is not None:
         pixel = choose(inside, pixel, number(0, dtype))
-    weight = load(f.w, (m, c if depth > 1 else ZERO, *indices_of(taps)))
+    weight = load(f.w, (m, c, *indices_of(taps)))
     if zeros[1] is not None:
         weight = weight - zeros[1]
     value = total((*((("c", depth),) if depth > 1 else ()), *taps), pixel * weight)
