@@ -89,7 +89,8 @@ def _ordered(stmt: Stmt, buffers: Mapping[str, Buffer]) -> Stmt:
     ):
         last = steps[-1] if steps else {}
         assert last is not None
-        if not tiled:
+        moves = [abs(last.get(name, 0)) for name, extent in loops if extent > 1]
+        if not tiled and moves and moves[-1] > min(moves):
             loops.sort(key=lambda loop: -abs(last.get(loop[0], 0)))
         loops, stmt = _merged(loops, stmt)
     return _wrapped(loops, stmt)

@@ -57,6 +57,12 @@ COLUMNS = 16
 """Columns that lie side by side."""
 FEW = 8
 """Where there are not more than so many, that is how many lie side by side."""
+GROUP = 4
+"""Blocks of columns that are packed at a time."""
+CROWD = 2048
+"""Bytes from row to row, or a multiple, at which few of them fit into the nearest cache at once."""
+MANY = 128
+"""Columns for which it is worth while to copy rows."""
 SLACK = 32
 """Elements behind a copy that may be read, though they count for nothing."""
 
@@ -287,10 +293,11 @@ class _Contraction:
             moves = _moves(x, [s // unit for s in unit_strides(source)])
             dense = sorted(unit_strides(source)) == sorted(_dense(source, unit))
             full = vector not in x.names or (moves[vector] == 1 and self.vector[1] % COLUMNS == 0)
+            crowded = self.crowded(moves, unit)
             start = sum(
                 p.const * s // unit for p, s in zip(x.places, unit_strides(source), strict=True)
             )
-            if dense and full and start == 0 and source.dtype == element:
+            if dense and full and start == 0 and not crowded:
                 flat = f"{name}/{source.name}"
                 size = math.prod(source.shape)
                 buffers[flat] = Buffer(flat, source.dtype, (size,))
@@ -315,6 +322,8 @@ class _Contraction:
         for d in reversed(order):
             strides[d] = size
             size *= spans[d]
+            if d == order[-1] and len(order) > 1 and size * element.bits // 8 % CROWD == 0:
+                size += SLACK
         at = {x.load.indices[d]: Index(f"s{d}") + Const(bounds[d][0], I64) for d in order}
         assert len(at) == len(order)
         value = _replaced(x.value, at)
@@ -329,6 +338,11 @@ class _Contraction:
         steps.append(_loops([(f"s{d}", spans[d]) for d in order], store))
         step_of = [strides.get(d, 0) for d in range(len(x.places))]
         return name, _moves(x, step_of)
+
+    def crowded(self, moves: Mapping[str, int], unit: int) -> bool:
+        """Whether rows compete for the same places of the nearest cache, and meet often."""
+        rows = [n for n, _ in self.loops if n in self.x.names and n not in self.w.names]
+        return self.vector[1] >= MANY and any(moves[n] * unit % CROWD == 0 for n in rows)
 
     def merged(self, moves: Mapping[str, int]) -> list[tuple[Axis, ...]]:
         """The axes of the sum, those that go on where the next one ends as one."""
@@ -392,6 +406,19 @@ class _Contraction:
         value = rewrite(value, folded)
         assert isinstance(value, Expr)
         body = _loops(lie, Store(name, load.indices, value))
+        if blocks % GROUP == 0 and not pairs:
+            # Rows of memory are read some panels at a time: there is a cost for every row.
+            each = [a for a in lie if a[0] not in ("vb", "vi")]
+            order = [*each[: len(outer)], ("vg", blocks // GROUP), *each[len(outer) :],
+                     ("vs", GROUP), ("vi", size)]  # fmt: skip
+            grouped = rewrite(
+                substitute(
+                    Store(name, load.indices, value), {"vb": Index("vg") * GROUP + Index("vs")}
+                ),
+                folded,
+            )
+            assert isinstance(grouped, Stmt)
+            body = _loops(order, grouped)
         others = {n.buffer for n in walk(value) if isinstance(n, Load)}
         if any(self.constant(n) is None for n in others):
             result.scratch = (*result.scratch, name)

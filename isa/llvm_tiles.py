@@ -5,16 +5,38 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
 
 from .lanes import Lanes
 from .llvm_folds import Folds
 from .llvm_ir import Value, type_text
 from .llvm_loops import Totals
 from .nest import I16, I32, I64, Block, Load, Nest, Store
-from .tiles import NEAR_CACHE, Contraction, Shape, Target, shape_of
+from .tiles import NEAR_CACHE, Contraction, Shape, Target, shape_of, split_of
 
 UNROLL = {False: 4, True: 2}
 """Terms of the innermost loop, for floats or single integers and for pairs."""
+
+
+@dataclass(frozen=True)
+class Stretch:
+    """A part of the outermost axis of a sum.
+
+    Attributes
+    ----------
+    name, start, extent
+        Of the axis, and which part.
+    go_on : bool
+        Whether totals begin with what was stored, and not with 0.
+    ends_raw : bool
+        Whether totals are stored as they are, without what surrounds the sum.
+    """
+
+    name: str
+    start: Value | int
+    extent: int
+    go_on: bool
+    ends_raw: bool
 
 
 class Tiles(Folds):
@@ -26,6 +48,7 @@ class Tiles(Folds):
     def __init__(self, nest: Nest, checked: frozenset[str], target: Target | None, pairs: bool):
         super().__init__(nest, checked, pairs)
         self.target = target
+        self.stretch_of_sum: Stretch | None = None
 
     def fits(self, c: Contraction) -> bool:
         """Whether full vectors may be loaded: what is beyond the last loop's end is there, too."""
@@ -51,6 +74,28 @@ class Tiles(Folds):
         """The whole contraction, in an order of tiles that uses what the near cache holds."""
         assert self.target is not None
         shape = shape_of(c, self.target)
+        split = split_of(c, shape)
+        if split is None:
+            self.all_rows(c, shape)
+            return
+        name, chunk, count = split
+        self.stretch_of_sum = Stretch(name, 0, chunk, False, True)
+        self.all_rows(c, shape)
+        if count > 2:
+
+            def middle(at: Value) -> None:
+                start = self.binary("mul", at, self.constant(chunk, I64), " nuw nsw")
+                self.stretch_of_sum = Stretch(name, start, chunk, True, True)
+                self.all_rows(c, shape)
+
+            one, last = self.constant(1, I64), self.constant(count - 1, I64)
+            self.blocks("stretch", one, last, 1, middle)
+        self.stretch_of_sum = Stretch(name, (count - 1) * chunk, chunk, True, False)
+        self.all_rows(c, shape)
+        self.stretch_of_sum = None
+
+    def all_rows(self, c: Contraction, shape: Shape) -> None:
+        """All rows and vectors, for the terms at hand."""
         count = math.prod(extent for _, extent in c.rows)
         block = self.rows_of_a_block(c, shape, count)
         if block >= count:
@@ -134,6 +179,13 @@ class Tiles(Folds):
         if count % shape.rows == 0:
             self.blocks("row", base, stop, shape.rows, lambda at: self.tile(c, shape, at))
             return
+        if self.stretch_of_sum is not None:  # a row must not be added to twice
+            whole = count // shape.rows * shape.rows
+            stop = self.binary("add", base, self.constant(whole, I64))
+            self.blocks("row", base, stop, shape.rows, lambda at: self.tile(c, shape, at))
+            rest = replace(shape, rows=count - whole)
+            self.tile(c, rest, self.binary("add", base, self.constant(whole, I64)))
+            return
         last = self.binary("add", base, self.constant(count - shape.rows, I64))
 
         def tile(at: Value) -> None:
@@ -151,9 +203,39 @@ class Tiles(Folds):
         zero = Value("zeroinitializer", c.dtype, shape.lanes)
         totals = (zero,) * (shape.rows * shape.vectors)
         axes = c.sum.axes[:-1] if c.pairs else c.sum.axes
+        part = self.stretch_of_sum
+        if part is not None:
+            axes = tuple((n, part.extent if n == part.name else e) for n, e in axes)
+            pointers = self.further(pointers, c.x_steps.get(part.name, 0), part.start)
+            w = self.further([w], c.w_steps.get(part.name, 0), part.start)[0]
+            if part.go_on:
+                totals = tuple(
+                    value for place in places for value in self.partial_sums(c, shape, place)
+                )
         totals = self.terms(c, shape, axes, pointers, w, totals)
         for i, place in enumerate(places):
             self.tail(c, shape, place, totals[i * shape.vectors : (i + 1) * shape.vectors])
+
+    def further(self, pointers: list[str], step: int, start: Value | int) -> list[str]:
+        """Pointers at the beginning of a stretch."""
+        if isinstance(start, int):
+            return [self.at(p, step * start) for p in pointers]
+        offset = self.binary("mul", start, self.constant(step, I64), " nuw nsw")
+        return [self.emit(f"getelementptr i8, ptr {p}, i64 {offset.text}") for p in pointers]
+
+    def partial_sums(self, c: Contraction, shape: Shape, place: dict[str, Value]) -> Totals:
+        """What was stored of a row's totals before."""
+        assert isinstance(c.body, Store)
+        name, found = c.vector[0], list[Value]()
+        for v in range(shape.vectors):
+            with ExitStack() as stack:
+                for each, value in place.items():
+                    stack.enter_context(self.binding(each, value))
+                stack.enter_context(self.binding(name, self.constant(v * shape.lanes, I64)))
+                self.lanes = Lanes(shape.lanes, name, {name: 1}, {}, even=True)
+                found.append(self.load(self.buffers[c.body.buffer], c.body.indices))
+                self.lanes = None
+        return tuple(found)
 
     def place_of_row(self, c: Contraction, first: Value, i: int) -> dict[str, Value]:
         """The loops' indices at a row."""
@@ -326,6 +408,9 @@ class Tiles(Folds):
             if count > 1:
                 self.lanes = Lanes(count, name, {name: 1}, {}, at % 2 == 0)
             stores = c.body.stmts if isinstance(c.body, Block) else (c.body,)
+            if self.stretch_of_sum is not None and self.stretch_of_sum.ends_raw:
+                assert isinstance(c.body, Store)
+                stores = (Store(c.body.buffer, c.body.indices, c.sum),)
             for store in stores:
                 assert isinstance(store, Store)
                 self.known = {c.sum: (self.lanes, total)}

@@ -95,6 +95,8 @@ class Contraction:
         Whether the last axis of the sum is a pair of neighbours.
     x_steps, w_steps : mapping
         By how many bytes each index moves a factor.
+    out : DType
+        Of the buffer that is stored to last.
     """
 
     loops: tuple[tuple[str, int], ...]
@@ -106,6 +108,7 @@ class Contraction:
     pairs: bool
     x_steps: Mapping[str, int]
     w_steps: Mapping[str, int]
+    out: DType
 
     @property
     def vector(self) -> tuple[str, int]:
@@ -175,12 +178,15 @@ def contraction(stmt: Stmt, buffers: Mapping[str, Buffer]) -> Contraction | None
         steps = [_steps(load, names, buffers[load.buffer]) for load in (x, w)]
         if steps[0] is None or steps[1] is None:
             return None
+        last_store = stores[-1]
+        assert isinstance(last_store, Store)
+        known = steps[0], steps[1], buffers[last_store.buffer].dtype
         units = [buffers[load.buffer].dtype.bits // 8 for load in (x, w)]
         if 0 in units:
             return None
         by_vector = [s.get(vector, 0) for s in steps if s is not None]
         if by_vector[1] == units[1] and by_vector[0] in (0, units[0]):
-            return Contraction(tuple(loops), stmt, total, x, w, dtype, False, steps[0], steps[1])
+            return Contraction(tuple(loops), stmt, total, x, w, dtype, False, *known)
         last, extent = total.axes[-1] if total.axes else ("", 0)
         pair = (
             extent == 2
@@ -188,7 +194,7 @@ def contraction(stmt: Stmt, buffers: Mapping[str, Buffer]) -> Contraction | None
             and all(buffers[load.buffer].dtype == I16 for load in (x, w))
         )
         if pair and by_vector == [0, 4]:
-            return Contraction(tuple(loops), stmt, total, x, w, dtype, True, steps[0], steps[1])
+            return Contraction(tuple(loops), stmt, total, x, w, dtype, True, *known)
     return None
 
 
@@ -249,3 +255,29 @@ def shape_of(c: Contraction, target: Target) -> Shape:
         return -(-count // rows) * (max(work, loads, LATENCY) + EACH)
 
     return Shape(min(range(most, 0, -1), key=cycles), vectors, lanes)
+
+
+STRETCH = 384
+"""Terms at most of a sum that is not taken in stretches, and of a stretch."""
+SHORTEST = 128
+
+
+def split_of(c: Contraction, shape: Shape) -> tuple[str, int, int] | None:
+    """Along which axis a long sum is taken in stretches, of how many terms, and how many stretches.
+
+    Between stretches the totals wait in the output, so that the columns of a stretch stay in the
+    nearest cache while they meet row after row. None where the sum is short, or the output does not
+    hold totals.
+    """
+    if not isinstance(c.body, Store) or c.pairs or not c.spread or c.vector[1] % shape.lanes:
+        return None
+    if c.dtype.kind != "f" or c.out != c.dtype or math.prod(e for _, e in c.rows) < 4 * shape.rows:
+        return None
+    name, extent = c.sum.axes[0]
+    inner = c.depth // extent
+    if c.depth <= 2 * STRETCH or extent == 1:
+        return None
+    for chunk in range(min(extent - 1, max(1, STRETCH // inner)), 0, -1):
+        if extent % chunk == 0 and chunk * inner >= SHORTEST:
+            return name, chunk, extent // chunk
+    return None
