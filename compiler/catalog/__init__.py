@@ -10,6 +10,7 @@ stands, which :meth:`.site.Site.list_of` looks for in both places.
 from . import (
     indexing,
     movement,
+    normalization,
     pairs,
     pointwise,
     pools,
@@ -24,6 +25,7 @@ from .site import CATALOG, Code, Definition, Kernel, Site, ValueNeeded
 
 __all__ = [
     "CATALOG", "Code", "Definition", "Kernel", "Site", "ValueNeeded", "indexing", "movement",
-    "pairs", "pointwise", "pools", "products", "quantization", "recurrent", "reductions", "spectra",
+    "normalization", "pairs", "pointwise", "pools", "products", "quantization", "recurrent",
+    "reductions", "spectra",
     "vision",
 ]  # fmt: skip
