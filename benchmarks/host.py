@@ -75,7 +75,7 @@ def graph_of(model: onnx.ModelProto) -> Graph:
 # --- timing --------------------------------------------------------------------------------------
 
 
-def turns(calls: Iterable[Callable[[], Any]], seconds: float = 0.6) -> list[list[float]]:
+def turns(calls: Iterable[Callable[[], Any]], seconds: float = 0.5) -> list[list[float]]:
     """CPU seconds of each call, over as many turns as fit."""
     calls = list(calls)
     for call in calls:

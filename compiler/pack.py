@@ -342,7 +342,8 @@ class _Contraction:
     def crowded(self, moves: Mapping[str, int], unit: int) -> bool:
         """Whether rows compete for the same places of the nearest cache, and meet often."""
         rows = [n for n, _ in self.loops if n in self.x.names and n not in self.w.names]
-        return self.vector[1] >= MANY and any(moves[n] * unit % CROWD == 0 for n in rows)
+        near = min((moves[n] * unit for n in rows), default=1)
+        return self.vector[1] >= MANY and near % CROWD == 0
 
     def merged(self, moves: Mapping[str, int]) -> list[tuple[Axis, ...]]:
         """The axes of the sum, those that go on where the next one ends as one."""

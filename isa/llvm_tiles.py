@@ -73,7 +73,7 @@ class Tiles(Folds):
     def tiles(self, c: Contraction) -> None:
         """The whole contraction, in an order of tiles that uses what the near cache holds."""
         assert self.target is not None
-        shape = shape_of(c, self.target)
+        c, shape = shape_of(c, self.target)
         split = split_of(c, shape)
         if split is None:
             self.all_rows(c, shape)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from .lanes import is_narrow, lane_step
 from .nest import (
@@ -97,6 +97,9 @@ class Contraction:
         By how many bytes each index moves a factor.
     out : DType
         Of the buffer that is stored to last.
+    flat : bool
+        Whether rows go on from one end of an axis to the beginning of the next; else a tile has
+        rows of the last axis only.
     """
 
     loops: tuple[tuple[str, int], ...]
@@ -109,6 +112,7 @@ class Contraction:
     x_steps: Mapping[str, int]
     w_steps: Mapping[str, int]
     out: DType
+    flat: bool = True
 
     @property
     def vector(self) -> tuple[str, int]:
@@ -118,9 +122,10 @@ class Contraction:
     @property
     def rows(self) -> tuple[tuple[str, int], ...]:
         """The loops whose points are rows."""
-        return tuple(
+        found = tuple(
             (n, e) for n, e in self.loops[:-1] if self.x_steps.get(n) and not self.w_steps.get(n)
         )
+        return found if self.flat else found[-1:]
 
     @property
     def outer(self) -> tuple[tuple[str, int], ...]:
@@ -238,23 +243,33 @@ class Shape:
     lanes: int
 
 
-def shape_of(c: Contraction, target: Target) -> Shape:
-    """The tile that is estimated to be fastest."""
+PLACE = 16
+"""Cycles to find where a row of several axes lies."""
+
+
+def shape_of(c: Contraction, target: Target) -> tuple[Contraction, Shape]:
+    """The tile that is estimated to be fastest, and whether its rows go on from axis to axis."""
     lanes = max(2, target.bits // c.dtype.bits)
-    extent = c.vector[1]
-    vectors = max(1, -(-extent // lanes))
-    count = math.prod(extent for _, extent in c.rows)
+    vectors = max(1, -(-c.vector[1] // lanes))
     spare = 2 + (2 if c.pairs else 0)
-    most = max(1, min(ROWS_LIMIT, count, (target.registers - spare) // vectors - 1))
+    most = (target.registers - spare) // vectors - 1
     if c.spread:
-        most = max(1, min(ROWS_LIMIT, count, (target.registers - vectors - spare + 1) // vectors))
-
-    def cycles(rows: int) -> float:
-        work = rows * vectors / 2 * (2 if c.pairs else 1)
-        loads = (rows + vectors if c.spread else rows * vectors + vectors) / 2
-        return -(-count // rows) * (max(work, loads, LATENCY) + EACH)
-
-    return Shape(min(range(most, 0, -1), key=cycles), vectors, lanes)
+        most = (target.registers - vectors - spare + 1) // vectors
+    best: tuple[float, Contraction, Shape] | None = None
+    for flat in (True, False):
+        form = replace(c, flat=flat)
+        count = math.prod(extent for _, extent in form.rows)
+        times = math.prod(extent for _, extent in c.rows) // max(1, count)
+        place = PLACE if len(form.rows) > 1 else 0
+        for rows in range(max(1, min(ROWS_LIMIT, count, most)), 0, -1):
+            work = rows * vectors / 2 * (2 if c.pairs else 1)
+            loads = (rows + vectors if c.spread else rows * vectors + vectors) / 2
+            each = (max(work, loads, LATENCY) + EACH) * c.depth / (2 if c.pairs else 1)
+            cycles = times * -(-count // rows) * (each + place * rows)
+            if best is None or cycles < best[0]:
+                best = cycles, form, Shape(rows, vectors, lanes)
+    assert best is not None
+    return best[1], best[2]
 
 
 STRETCH = 384
