@@ -37,8 +37,8 @@ from .ranges import folded
 
 ITEM = "item"
 """The parameter."""
-LEAST_WORK = 100_000
-"""Operations, roughly, of a statement that is cut: about 50 microseconds of it."""
+LEAST_WORK = 3_000_000
+"""What :func:`work` says of a statement that is cut: some 50 microseconds of it."""
 BLOCK = 4096
 """Elements of an item of a single loop."""
 ROWS = 8
@@ -67,20 +67,18 @@ def phases(nest: Nest) -> list[Phase]:
     return made
 
 
-def work(node: Stmt | Expr) -> int:
-    """How many operations a statement comes to, roughly."""
+def work(node: Stmt | Expr) -> float:
+    """How many operations on single elements a statement comes to, roughly."""
     match node:
         case For(_, Const(a), Const(b), body):
             return max(0, int(b) - int(a)) * work(body)
         case Sum(axes, body):
             # Terms of a sum are several to a cycle.
-            return 1 + math.prod(e for _, e in axes) * work(body) // 16
+            return math.prod(e for _, e in axes) * work(body) / 8
         case Math():
-            return 16
-        case Load():
-            return 1
+            return 4 + sum(work(c) for c in children(node) if isinstance(c, Expr))
         case _:
-            return 1 + sum(work(c) for c in children(node) if isinstance(c, Stmt | Expr)) // 2
+            return 0.25 + sum(work(c) for c in children(node) if isinstance(c, Stmt | Expr))
 
 
 def _cut(stmt: Stmt, buffers: Mapping[str, Buffer]) -> list[tuple[Stmt, int]]:

@@ -15,7 +15,6 @@ from ..isa.nest import (
     Load,
     Node,
     Select,
-    walk,
 )
 
 
@@ -80,8 +79,15 @@ def folded(node: Node) -> Node | None:
 
 
 def _index(e: Expr) -> bool:
-    """Whether an expression is made of indices and literals, which are ``i64`` together."""
-    nodes = list(walk(e))
-    return all(isinstance(n, Index | Const | Binary) for n in nodes) and any(
-        isinstance(n, Index) for n in nodes
-    )
+    """Whether an expression is made of indices and literals, and is ``i64`` with that."""
+    match e:
+        case Index():
+            return True
+        case Binary(_, Const(), b):
+            return _index(b)
+        case Binary(_, a, Const()):
+            return _index(a)
+        case Binary(_, a, b):
+            return _index(a) and _index(b)
+        case _:
+            return False

@@ -74,11 +74,11 @@ class Lanes:
 
 def lane_step(e: Expr, steps: Mapping[str, int | None]) -> int | None:
     """The constant difference of ``e`` between lanes, or None; ``e`` is computed in ``i64``."""
-    if not mentions(e, steps):
-        return 0
     match e:
         case Index(name):
-            return steps[name]
+            return steps.get(name, 0)
+        case Const():
+            return 0
         case Cast(dtype, a) if dtype == I64:
             return lane_step(a, steps)
         case Binary("add" | "sub" as op, a, b):
@@ -92,7 +92,7 @@ def lane_step(e: Expr, steps: Mapping[str, int | None]) -> int | None:
         case Binary("mul", Const(value), b):
             x = lane_step(b, steps)
             return None if x is None else x * int(value)
-    return None
+    return None if mentions(e, steps) else 0
 
 
 def mentions(e: Expr, names: Container[str]) -> bool:

@@ -391,9 +391,16 @@ def children(node: Node) -> Iterator[Node]:
 _NODES = (Expr, Stmt)
 
 
+_PLAIN = frozenset(
+    ("str", "int", "bool", "int | float", "DType", "BinaryOp", "tuple[tuple[str, int], ...]")
+)
+"""Types of fields, as they are written, that are no nodes."""
+
+
 @lru_cache(maxsize=64)
 def _field_names(kind: type) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))  # every node is a dataclass
+    # Every node is a dataclass; most of its fields can hold no node.
+    return tuple(field.name for field in fields(kind) if field.type not in _PLAIN)
 
 
 def walk(node: Node) -> Iterator[Node]:

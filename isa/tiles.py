@@ -290,7 +290,7 @@ def split_of(c: Contraction, shape: Shape) -> tuple[str, int, int] | None:
         return None
     name, extent = c.sum.axes[0]
     inner = c.depth // extent
-    if c.depth <= 2 * STRETCH or extent == 1:
+    if c.depth <= 2 * STRETCH or extent == 1 or len(c.sum.axes) > 1:
         return None
     for chunk in range(min(extent - 1, max(1, STRETCH // inner)), 0, -1):
         if extent % chunk == 0 and chunk * inner >= SHORTEST:
