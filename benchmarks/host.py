@@ -31,6 +31,7 @@ import onnxruntime as ort
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from benchmarks import host_models as models
+from weft.compiler.graph import Graph
 from weft.compiler.host import HostCode
 from weft.compiler.onnx.model import read
 

@@ -119,10 +119,11 @@ def int8_layer(one: Layer) -> Graph:
         "b": Tensor("b", I32, (one.filters,), None, rng.integers(-999, 999, one.filters, np.int32)),
         "out": Tensor("out", I8, out, out_quant),
     }
-    window = Window((one.size,) * 2, (one.stride,) * 2, (1, 1), (one.pad,) * 4)
+    size, strides, pad = (one.size, one.size), (one.stride, one.stride), one.pad
+    window = Window(size, strides, (1, 1), (pad, pad, pad, pad))
     if one.extent % 2 == 0 and one.stride == 2:
         less = max(0, (one.out - 1) * 2 + one.size - one.extent - one.pad)
-        window = Window((one.size,) * 2, (2, 2), (1, 1), (one.pad, less, one.pad, less))
+        window = Window(size, strides, (1, 1), (pad, less, pad, less))
     node = Node("conv", Conv2D(window, "relu"), ("x", "w", "b"), ("out",))
     return Graph(one.name, tensors, (node,), ("x",), ("out",))
 

@@ -14,7 +14,6 @@ from dataclasses import dataclass, replace
 
 from ..isa.nest import (
     Block,
-    Buffer,
     Cast,
     Const,
     Expr,
@@ -112,9 +111,9 @@ def fused(first: Nest, second: Nest, tensor: str, kept: bool) -> Nest | None:
     rest = [n for n, e in b.loops if n not in names]
     if any(e != 1 for n, e in b.loops if n in rest):
         return None
-    values: dict[str, Expr] = {t: Const(0) if o is None else Index(o) for t, o in names.items()} | {
-        n: Const(0) for n in rest
-    }
+    values: dict[str, Expr] = dict.fromkeys(rest, Const(0))
+    for t, o in names.items():
+        values[t] = Const(0) if o is None else Index(o)
     value = source.value
     dtype = first.buffer(tensor).dtype
     if dtype_of(value, buffers) != dtype:

@@ -6,8 +6,8 @@ same language again and mean the same:
 * The operand with *rows* is copied into a buffer of its own where it is not a plain load: with a
   border instead of a condition, widened to ``i16`` where it is an integer, the axes that are summed
   over innermost.
-* The operand with *columns* is packed as ``[column // 16][term][column % 16]``, integers in pairs of
-  neighbouring terms, filled up with zeros: at compile time where it is a constant.
+* The operand with *columns* is packed as ``[column // 16][term][column % 16]``, integers in pairs
+  of neighbouring terms, filled up with zeros: at compile time where it is a constant.
 * The sum runs over plain loads from both, axes that lie one within the other merged into one, and
   the columns are the innermost loop.
 
@@ -112,7 +112,7 @@ def packed(nest: Nest, constant: Constant) -> Packed | None:
             made.append(stmt)
             continue
         found = True
-        made += one.statements(f"{nest.name}.{k}", result, buffers)
+        made += one.statements(f"{nest.name} {k}", result, buffers)
     if not found:
         return None
     body = made[0] if len(made) == 1 else Block(tuple(made))
@@ -230,13 +230,13 @@ class _Contraction:
         """The steps; what they need is added to ``result`` and ``buffers``."""
         steps: list[Stmt] = []
         element = self.dtype if self.dtype.kind == "f" else I16
-        x, moves = self.rows(f"{prefix}.rows", element, steps, result, buffers)
+        x, moves = self.rows(f"{prefix} rows", element, steps, result, buffers)
         axes = self.merged(moves)
         name = self.vector[0]
         pairs = element == I16 and name not in self.x.names and self.step(axes[-1], moves) == 1
         size = FEW if self.vector[1] <= FEW else COLUMNS
         w, terms = self.columns(
-            f"{prefix}.columns", element, axes, pairs, size, steps, result, buffers
+            f"{prefix} columns", element, axes, pairs, size, steps, result, buffers
         )
         places = {n: Index(n) for n, _ in (*self.loops, *self.sum.axes)}
         sums: list[Axis] = []
@@ -306,8 +306,8 @@ class _Contraction:
         summed = {n for n, _ in self.sum.axes}
         order: list[int] = []
         for wanted in (0, 1, 2):
-            for d, place in enumerate(x.places):
-                names = place.indices
+            for d, form in enumerate(x.places):
+                names = form.indices
                 kind = 0 if not names & summed else 1 if names - summed else 2
                 if vector in names:
                     kind = 2

@@ -106,7 +106,8 @@ def fits_lanes(body: Stmt, index: str) -> bool:
     """Whether ``body`` may be evaluated for all values of a parallel loop's index at once.
 
     It may if control flow does not differ between lanes: no parallel loops within (which become
-    lanes themselves), bounds and conditions that are the same for all, and where a ``Select`` differs, no load in its branches that would not be
+    lanes themselves), bounds and conditions that are the same for all, and where a ``Select``
+    differs, no load in its branches that would not be
     made anyway. Lanes that do not lie side by side in memory are gathered one by one, which is
     still faster than to do everything else once a lane.
     """

@@ -379,7 +379,7 @@ class Tiles(Folds):
 
     def tail(self, c: Contraction, shape: Shape, place: dict[str, Value], totals: Totals) -> None:
         """The stores of one row."""
-        name, extent = c.vector
+        extent = c.vector[1]
         for v, total in enumerate(totals):
             left, at = min(shape.lanes, extent - v * shape.lanes), 0
             while left:

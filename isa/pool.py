@@ -1,11 +1,11 @@
 """Threads that run rows of native calls, phase by phase.
 
 A phase is some rows (function, parameters, buffers) that do not depend on one another; the next one
-begins when all of them are done. The caller publishes a phase, takes rows itself until none is left,
-and waits for those that are still on their way: a thread that the system has put aside holds up
-nobody but its own row. Rows are taken by one compare-and-exchange of a ticket, (generation, index):
-who comes late finds another generation, and takes a row of that or none. A thread that finds nothing
-for a while sleeps in the kernel.
+begins when all of them are done. The caller publishes a phase, takes rows itself until none is
+left, and waits for those that are still on their way: a thread that the system has put aside holds
+up nobody but its own row. Rows are taken by one compare-and-exchange of a ticket, (generation,
+index): who comes late finds another generation, and takes a row of that or none. A thread that
+finds nothing for a while sleeps in the kernel.
 
 Threads are made when they are first needed, after a fork again in the child. While they are busy
 with one caller's phases, another caller runs its own by itself. They end before the interpreter
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 FUTEX = {"x86_64": 202, "AMD64": 202, "aarch64": 98, "riscv64": 98}
 """The number of Linux's system call, by machine."""
+WAIT, ROUSE = 128, 129
+"""Its operations, on words of this process alone."""
 SPINS = 4000
 """Looks at the ticket before a thread sleeps."""
 WORDS = 64
@@ -108,7 +110,7 @@ sleep:
   %generation = lshr i64 %seen, 32
   %old = atomicrmw add ptr %sleepers, i64 1 seq_cst, align 8
   %word = trunc i64 %generation to i32
-  %status = call i64 (i64, ...) @syscall(i64 {futex}, ptr %generation.at, i32 128, i32 %word, ptr null, ptr null, i32 0)
+  %status = call i64 (i64, ...) @syscall({wait}, i32 %word, ptr null, ptr null, i32 0)
   %older = atomicrmw sub ptr %sleepers, i64 1 seq_cst, align 8
   br label %slept
 slept:
@@ -119,7 +121,7 @@ end:
 
 define void @"pool/wake"(ptr %context) nounwind {{
   %generation.at = getelementptr i8, ptr %context, i64 4
-  %status = call i64 (i64, ...) @syscall(i64 {futex}, ptr %generation.at, i32 129, i32 2147483647, ptr null, ptr null, i32 0)
+  %status = call i64 (i64, ...) @syscall({rouse}, i32 2147483647, ptr null, ptr null, i32 0)
   ret void
 }}
 
@@ -197,9 +199,16 @@ def text(machine: str) -> str:
         "x86_64": "call void @llvm.x86.sse2.pause()",
         "aarch64": "call void @llvm.aarch64.hint(i32 1)",
     }.get(machine, "fence seq_cst")
-    futex = FUTEX.get(machine, 0)
+    futex = f"i64 {FUTEX.get(machine, 0)}, ptr %generation.at, i32"
     return TEXT.format(
-        done=DONE, slots=SLOTS, sleepers=SLEEPERS, stop=STOP, spins=SPINS, futex=futex, pause=pause
+        done=DONE,
+        slots=SLOTS,
+        sleepers=SLEEPERS,
+        stop=STOP,
+        spins=SPINS,
+        pause=pause,
+        wait=f"{futex} {WAIT}",
+        rouse=f"{futex} {ROUSE}",
     )
 
 

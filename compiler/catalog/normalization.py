@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ...isa.nest import F32, Block, Buffer, Cast, Const, Load, Store, Sum
+from ...isa.nest import F32, Block, Buffer, Cast, Const, Load, Stmt, Store, Sum
 from .reductions import walk_of, without
 from .site import FLOATS, Code, Site, Types, define
 from .terms import ZERO, added, buffer, code, divide, function, load, loops, store
@@ -41,7 +41,7 @@ def layer_normalization(site: Site) -> Code:
     centred = value - middle
     variance = divide(Sum(walk.inner, centred * centred), count)
     root = function("sqrt", variance + Const(site.real("epsilon", 1e-5), F32))
-    steps = [
+    steps: list[Stmt] = [
         Store(mean.name, walk.out, divide(Sum(walk.inner, value), count)),
         Store(spread.name, walk.out, divide(Const(1.0, F32), root)),
     ]
