@@ -224,7 +224,7 @@ def threads() -> None:
     codes = bound(model, 1), bound(model, 2)
     values = {i.name: models.value_of(i) for i in model.graph.input}
     results = [code.run(values)[code.outputs[0]] for code in codes]
-    assert np.array_equal(*results)
+    assert np.array_equal(results[0], results[1])
     taken: list[list[float]] = [[], []]
     for _ in range(25):
         for code, times in zip(codes, taken, strict=True):
