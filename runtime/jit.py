@@ -40,6 +40,7 @@ class Run:
         *,
         on_host: frozenset[str],
         progress: Callable[..., None] | None,
+        threads: int | None,
         device_options: dict[str, Any],
     ):
         if on not in TARGETS:
@@ -49,6 +50,7 @@ class Run:
         self.on = on
         self._on_host = on_host
         self._progress = progress
+        self._threads = threads
         self._device_options = device_options
         self._model: CompiledModel | None = None
         self._executor: Executor | None = None
@@ -156,7 +158,7 @@ class Run:
         network = Network(self.network.name, graph, sha256)
         run = Run(
             network, self.config, self.on, on_host=self._on_host, progress=self._progress,
-            device_options=self._device_options,
+            threads=self._threads, device_options=self._device_options,
         )  # fmt: skip
         while len(self._bound) >= BOUND_LIMIT:
             self._bound.pop(next(iter(self._bound))).close()
@@ -226,7 +228,7 @@ class Run:
                 options.setdefault("dram_bytes", max(256 << 20, model.dram_bytes))
                 device = connect(self.on, self.config, **options)
             try:
-                self._executor = Executor(model, device)
+                self._executor = Executor(model, device, self._threads)
             except BaseException:
                 if device is not None:
                     device.close()
@@ -286,6 +288,7 @@ def jit(
     *,
     on_host: frozenset[str] = frozenset(),
     progress: Callable[..., None] | None = None,
+    threads: int | None = None,
     **device_options: Any,
 ) -> Run:
     """``network`` as a function from arrays to arrays.
@@ -304,6 +307,9 @@ def jit(
         Names of nodes that run on the CPU whatever the accelerator can do.
     progress : callable or None
         Told of the phases of the RTL's first build.
+    threads : int or None
+        On how many threads the CPU computes; by default as many as the environment's
+        ``WEFT_THREADS`` says, or one. Results do not depend on it.
     **device_options
         For :func:`weft.sim.connect`: ``dram_latency``, ``stall_seed``, ``timeout_cycles``, ...
 
@@ -332,5 +338,6 @@ def jit(
         on,
         on_host=on_host,
         progress=progress,
+        threads=threads,
         device_options=device_options,
     )

@@ -26,9 +26,11 @@ from weft.compiler.graph import (
 from weft.compiler.host import HostCode
 from weft.compiler.operators import lowered
 from weft.compiler.pack import packed
+from weft.isa.errors import ConfigError
 from weft.isa.interpret import interpret
 from weft.isa.native import NativeCode, Processor, this_processor
 from weft.isa.nest import F32, I8, I32, Buffer, For, Index, Load, Nest, Store, Sum, expr
+from weft.runtime.executor import threads_of
 
 BASELINE = Processor(this_processor().triple, "x86-64", "")
 HOSTS = [None] if not BASELINE.triple.startswith("x86_64") else [None, BASELINE]
@@ -268,3 +270,9 @@ def test_a_constant_is_not_read_when_it_was_packed() -> None:
     made = packed(product(8, 8, 8), lambda n: np.ones((8, 8), np.float32) if n == "b" else None)
     assert made is not None
     assert "b" not in {b.name for b in made.nest.buffers}
+
+
+@pytest.mark.parametrize("text", ["0", "-1", "two", "", "1000"])
+def test_a_number_of_threads_that_is_none_is_refused(text: str) -> None:
+    with pytest.raises(ConfigError, match="WEFT_THREADS is a number from 1 to 256, not"):
+        threads_of(text)
