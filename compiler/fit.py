@@ -29,7 +29,7 @@ from ..isa.nest import (
     walk,
 )
 from ..isa.requantize import requantize
-from .kernel import RUNNING, Kernel, Refusal
+from .kernel import RUNNING, Kernel, Lack, Refusal
 from .unify import normal
 
 VALUES_LIMIT = 1 << 22
@@ -51,13 +51,15 @@ def fitted(kernel: Kernel) -> Kernel | None:
     if core is None:
         return None
     if count * I8.max > VALUES_LIMIT:
-        raise Refusal(f"a sum of {count} elements; too many values to prove its scaling for")
+        raise Refusal(
+            f"a sum of {count} elements; too many values to prove its scaling for", Lack.VALUES
+        )
     value = rewrite(kernel.value, lambda n: Index("core") if n == core else None)
     assert isinstance(value, Expr)
     if any(isinstance(n, Load) for n in walk(value)):
         return None
     if any(isinstance(n, Index) and n.name != "core" for n in walk(value)):
-        raise Refusal("a mean over fewer elements at the edges: its divisor varies")
+        raise Refusal("a mean over fewer elements at the edges: its divisor varies", Lack.DIVISOR)
     low, high = I8.min * count, I8.max * count
     expected = _tabulated(value, low, high)
     for candidate in _candidates(1 / count, high - low, expected):

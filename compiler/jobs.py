@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 
@@ -12,16 +12,18 @@ import numpy as np
 
 from ..isa.config import AcceleratorConfig
 from .affine import is_index
-from .artifact import Unfold
+from .artifact import Search, Unfold
 from .constants import pack_records, pack_weights, varies, with_starts
 from .contraction import ContractionSchedule
-from .elementwise import ElementwiseSchedule, plan, records_of
+from .effort import Effort
+from .elementwise import ElementwiseSchedule, Plan, plan, records_of
 from .kernel import Kernel, Refusal
 from .layout import blocks
 from .schedule import Bases, Rings, Stage
-from .tensorize import tensorize, tensorize_with
-from .tiling import Layer, Tile, choose, estimate, extents
-from .work import Contraction, Elementwise
+from .search import choose, estimate
+from .tensorize import tensorize_with, ways_to
+from .tiling import Layer, Tile, extents
+from .work import Contraction, Elementwise, Tensorized
 from .zones import Zone, zone_records, zones_of
 
 
@@ -74,6 +76,12 @@ class Job(ABC):
     starts: np.ndarray = np.zeros(0, np.int32)
     weight_bytes: int
     choices: Mapping[str, str | int]
+    rivals: tuple[Mapping[str, str | int], ...] = ()
+    """What other instructions would have made of it, like :attr:`choices`."""
+    search: Search | None = None
+    """What they were preferred to; None if all was decided."""
+    _searched: Effort | None
+    """With how much effort; None if all was decided."""
     read_bytes: int
     """What any schedule must read of its inputs."""
     met: Fraction = Fraction(1)
@@ -86,30 +94,88 @@ class Job(ABC):
         """Of its cycles."""
         return int(self.choices["estimate"])
 
+    @property
+    @abstractmethod
+    def ways(self) -> int:
+        """How many ways to do it were kept, the one with the least estimate first."""
+
+    @abstractmethod
+    def take(self, number: int, rehearsals: Sequence[int] = ()) -> None:
+        """Do it in one of the :attr:`ways`; ``rehearsals`` are the cycles that each took."""
+
+    def _tell(
+        self,
+        told: Sequence[dict[str, str | int]],
+        number: int,
+        considered: int,
+        rehearsals: Sequence[int],
+    ) -> None:
+        """Say which of the ways that are ``told`` was taken, and what it was preferred to."""
+        self.choices = told[number]
+        if self._searched is None:
+            return
+        ends: list[dict[str, str | int]] = [{"rehearsal": cycles} for cycles in rehearsals]
+        ends += [{}] * (len(told) - len(ends))
+        others = [way | end for way, end in zip(told, ends, strict=True)]
+        del others[number]
+        rehearsal = rehearsals[number] if rehearsals else None
+        self.search = Search(self._searched, considered, (*others, *self.rivals), rehearsal)
+
     @abstractmethod
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
         """Its actions, given where everything lies and where in the scratchpads there is room."""
 
 
-def job_of(kernel: Kernel, config: AcceleratorConfig, decided: Decision | None = None) -> Job:
+def job_of(
+    kernel: Kernel,
+    config: AcceleratorConfig,
+    decided: Decision | None = None,
+    effort: Effort = "default",
+) -> Job:
     """``kernel`` as work for the accelerator; :class:`.kernel.Refusal` if it cannot be.
 
     If all is ``decided``, ``kernel`` is the form that instructions match as it stands.
     """
-    if decided is None:
-        work = tensorize(kernel, config)
-    else:
-        work = tensorize_with(kernel, config, decided.operations)
+    if decided is not None:
+        return _job(tensorize_with(kernel, config, decided.operations), config, decided, effort)
+    jobs: list[Job] = []
+    refused: Refusal | None = None
+    for work in ways_to(kernel, config):
+        try:
+            jobs.append(_job(work, config, None, effort))
+        except Refusal as refusal:
+            refused = refused or refusal
+    if not jobs:
+        assert refused is not None
+        raise refused
+    best = min(jobs, key=lambda job: job.estimate)
+    best.rivals = tuple(
+        {"instructions": ", ".join(job.decision.operations), **job.choices}
+        for job in jobs
+        if job is not best
+    )
+    if best.rivals:
+        best.take(0)
+    return best
+
+
+def _job(
+    work: Tensorized, config: AcceleratorConfig, decided: Decision | None, effort: Effort
+) -> Job:
     if isinstance(work, Contraction):
-        return ContractionJob(work, config, decided)
-    return ElementwiseJob(work, config, decided)
+        return ContractionJob(work, config, decided, effort)
+    return ElementwiseJob(work, config, decided, effort)
 
 
 class ContractionJob(Job):
     """A sum of products."""
 
     def __init__(
-        self, work: Contraction, config: AcceleratorConfig, decided: Decision | None = None
+        self,
+        work: Contraction,
+        config: AcceleratorConfig,
+        decided: Decision | None = None,
+        effort: Effort = "default",
     ):
         kernel = self.kernel = work.kernel
         packed = pack_weights(work, config)
@@ -138,27 +204,37 @@ class ContractionJob(Job):
             work.tap_lanes,
             len(self.starts),
         )
-        found = _best(whole, config) if decided is None else _decided(whole, decided, config)
-        self.layer, self.tile, cycles, zones = found
-        self.decision = Decision(work.operations, self.tile, zones)
+        if decided is not None:
+            found = [_decided(whole, decided, config)]
+        else:
+            found = _searched(whole, config, effort)
+        self._found, self._whole_records = found, self.records
+        self._searched = None if decided is not None else effort
+        self.take(0)
+
+    @property
+    def ways(self) -> int:
+        """How many ways to do it were kept, the one with the least estimate first."""
+        return min(len(self._found), REHEARSED)
+
+    def take(self, number: int, rehearsals: Sequence[int] = ()) -> None:
+        """Do it in one of the :attr:`ways`; ``rehearsals`` are the cycles that each took."""
+        work = self.work
+        best = self._found[number]
+        self.layer, self.tile = best.layer, best.tile
+        self.decision = Decision(work.operations, self.tile, best.zones)
+        told = [_told(way, work) for way in self._found[: OTHERS + 1]]
+        considered = sum(way.considered for way in self._found)
+        self._tell(told, number, considered, rehearsals)
         self.weight_bytes = self.layer.weight_bytes
         self.records = zone_records(
-            self.records,
+            self._whole_records,
             self.layer.zones,
-            packed,
+            self.layer.weights,
             [loop for loop, _ in work.weight_lanes].index(work.channel),
             work.image.pad,
             (work.image.rows.taps, work.column_steps),
         )
-        tile, need = self.tile, extents(self.layer, self.tile)
-        self.choices = {
-            "tile": f"{tile.outputs}x{tile.rows}x{tile.columns}",
-            "reduction": f"{tile.depth}x{tile.taps}x{work.column_steps}",
-            "outer": "weights" if tile.weights_outer else "image",
-            "steps": self.layer.steps,
-            "buffers": f"inp {need.inp}, wgt {need.wgt}, acc {need.acc}",
-            "estimate": cycles,
-        }
 
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
         """Its actions, given where everything lies and where in the scratchpads there is room."""
@@ -169,12 +245,39 @@ class ContractionJob(Job):
 
 WAYS = ((False, False), (True, False), (True, True))
 """Along which borders there may be zones."""
+OTHERS = 6
+"""Ways that were not chosen, of which a report tells."""
+REHEARSED = OTHERS + 1
+"""Ways that are rehearsed with the most effort."""
 
 
-def _best(whole: Layer, config: AcceleratorConfig) -> tuple[Layer, Tile, int, tuple[bool, bool]]:
-    """The layer with as many zones as are worth while, its tile, the estimate of its cycles, and
-    along which borders the zones are."""
-    found = list[tuple[Layer, Tile, int, tuple[bool, bool]]]()
+@dataclass(frozen=True)
+class _Way:
+    """A layer with zones, a tile, what is known of its cycles, and how many it is the best of."""
+
+    layer: Layer
+    zones: tuple[bool, bool]
+    tile: Tile
+    estimate: int
+    considered: int = 0
+
+
+def _told(way: _Way, work: Contraction) -> dict[str, str | int]:
+    """A way for people."""
+    tile, need = way.tile, extents(way.layer, way.tile)
+    return {
+        "tile": f"{tile.outputs}x{tile.rows}x{tile.columns}",
+        "reduction": f"{tile.depth}x{tile.taps}x{work.column_steps}",
+        "outer": "weights" if tile.weights_outer else "image",
+        "steps": way.layer.steps,
+        "buffers": f"inp {need.inp}, wgt {need.wgt}, acc {need.acc}",
+        "estimate": way.estimate,
+    }
+
+
+def _searched(whole: Layer, config: AcceleratorConfig, effort: Effort) -> list[_Way]:
+    """Layers with and without zones, and tiles, the best one first."""
+    found = list[_Way]()
     refused: Refusal | None = None
     ways: dict[tuple[Zone, ...], tuple[bool, bool]] = {}
     for way in WAYS:
@@ -182,22 +285,25 @@ def _best(whole: Layer, config: AcceleratorConfig) -> tuple[Layer, Tile, int, tu
     for zones, way in ways.items():
         layer = _with_zones(whole, zones)
         try:
-            found.append((layer, *choose(layer, config), way))
+            choice = choose(layer, config, effort)
         except Refusal as refusal:
             refused = refused or refusal
+            continue
+        found.append(_Way(layer, way, choice.tile, choice.cycles, choice.considered))
+        found += [_Way(layer, way, *other) for other in choice.others]
+        if effort == "fast":
+            break
     if not found:
         assert refused is not None
         raise refused
-    return min(found, key=lambda way: way[2])
+    return sorted(found, key=lambda way: way.estimate)
 
 
-def _decided(
-    whole: Layer, decided: Decision, config: AcceleratorConfig
-) -> tuple[Layer, Tile, int, tuple[bool, bool]]:
+def _decided(whole: Layer, decided: Decision, config: AcceleratorConfig) -> _Way:
     if not isinstance(decided.tile, Tile):
         raise Refusal("a sum of products is cut along outputs, rows, columns, depth and taps")
     layer = _with_zones(whole, zones_of(whole.image, whole.tap_lanes, *decided.zones))
-    return layer, decided.tile, estimate(layer, decided.tile, config), decided.zones
+    return _Way(layer, decided.zones, decided.tile, estimate(layer, decided.tile, config))
 
 
 def _with_zones(whole: Layer, zones: tuple[Zone, ...]) -> Layer:
@@ -211,7 +317,11 @@ class ElementwiseJob(Job):
     """Accumulators combined element by element."""
 
     def __init__(
-        self, work: Elementwise, config: AcceleratorConfig, decided: Decision | None = None
+        self,
+        work: Elementwise,
+        config: AcceleratorConfig,
+        decided: Decision | None = None,
+        effort: Effort = "default",
     ):
         kernel = self.kernel = work.kernel
         self.config = config
@@ -228,16 +338,33 @@ class ElementwiseJob(Job):
         own = None if decided is None else decided.tile
         if isinstance(own, Tile):
             raise Refusal("an elementwise operator is cut along planes, rows and columns")
-        self.plan, cycles = plan(work, config, own)
-        tile = self.plan.tile
-        self.decision = Decision(work.operations, tile)
-        self.choices = {
-            "tile": "x".join(map(str, tile)),
-            "steps": math.prod(self.plan.positions) * self.plan.planes * len(work.acts),
-            "buffers": f"acc {self.plan.total}",
-            "estimate": cycles,
-        }
+        self.work = work
+        self._found = plan(work, config, own, effort)
+        self._searched = None if decided is not None else effort
+        self.take(0)
+
+    @property
+    def ways(self) -> int:
+        """How many ways to do it were kept, the one with the least estimate first."""
+        return min(len(self._found), REHEARSED)
+
+    def take(self, number: int, rehearsals: Sequence[int] = ()) -> None:
+        """Do it in one of the :attr:`ways`; ``rehearsals`` are the cycles that each took."""
+        self.plan = self._found[number][0]
+        self.decision = Decision(self.work.operations, self.plan.tile)
+        told = [_told_plan(*way) for way in self._found[: OTHERS + 1]]
+        self._tell(told, number, len(self._found), rehearsals)
 
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
         """Its actions, given where everything lies and where in the scratchpads there is room."""
         return ElementwiseSchedule(self.plan, self.parameters, bases, self.config, rings).stages
+
+
+def _told_plan(p: Plan, cycles: int) -> dict[str, str | int]:
+    """A plan for people."""
+    return {
+        "tile": "x".join(map(str, p.tile)),
+        "steps": math.prod(p.positions) * p.planes * len(p.work.acts),
+        "buffers": f"acc {p.total}",
+        "estimate": cycles,
+    }

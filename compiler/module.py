@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ..isa.config import AcceleratorConfig
 from .allocate import Constants
-from .artifact import CompiledModel, DramTensor, Step
+from .artifact import CompiledModel, DramTensor, Origin, Step
+from .effort import Effort
 from .graph import Graph
 from .operators import Kernel, Operator, lowered
 from .partition import Placement
@@ -19,14 +20,6 @@ LEVELS: tuple[Level, ...] = ("graph", "nests", "schedule", "stream")
 """From the network to the instructions; each has a text, see :mod:`.levels`."""
 Nests = Mapping[str, Operator | Kernel]
 """What each node computes, by the node's name."""
-
-
-@dataclass(frozen=True)
-class Origin:
-    """The model file: what a package says of where it comes from."""
-
-    name: str = ""
-    sha256: str = ""
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,19 +47,22 @@ class Module:
         Where activations and constants lie in DRAM, once they have addresses.
     steps : tuple of Step
         At ``stream``.
+    effort : str
+        How long to search for schedules.
     """
 
     graph: Graph
     config: AcceleratorConfig
     placement: Where = "auto"
     on_host: frozenset[str] = frozenset()
-    origin: Origin = Origin()
+    origin: Origin = field(default_factory=Origin)
     level: Level = "graph"
     nests: Nests | None = None
     groups: tuple[tuple[Placement, ...], ...] = ()
     tensors: Mapping[str, DramTensor] | None = None
     constants: Constants | None = None
     steps: tuple[Step, ...] = ()
+    effort: Effort = "default"
 
     @property
     def model(self) -> CompiledModel:

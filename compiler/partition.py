@@ -12,10 +12,11 @@ from ..isa.nest import I8, Load, Stmt, rewrite
 from ..isa.nest import Node as Term
 from .catalog import Kernel as Function
 from .catalog import Site, products
+from .effort import Effort
 from .fit import changes_nothing
 from .graph import Call, Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape, op_name
 from .jobs import Job, job_of
-from .kernel import DRAM_RANK, Kernel, Refusal, dram_shape, kernel_of
+from .kernel import DRAM_RANK, Kernel, Lack, Refusal, dram_shape, kernel_of
 from .operators import Operator, lowered, reason_against
 from .unfold import unfoldings
 
@@ -52,6 +53,7 @@ def place(
     placement: str,
     on_host: frozenset[str],
     nests: Mapping[str, Operator | Function],
+    effort: Effort = "default",
 ) -> tuple[Placement, ...]:
     """A placement for every node, in the graph's order.
 
@@ -67,6 +69,8 @@ def place(
         Nodes that run on the host in any case.
     nests : mapping
         What each node computes.
+    effort : str
+        How long to search for schedules.
 
     Raises
     ------
@@ -92,7 +96,7 @@ def place(
             try:
                 if view is not None:
                     seen = replace(node, inputs=(view.inputs[0], *node.inputs[1:]))
-                    job = job_of(_seen(graph, seen, view, nests), config)
+                    job = job_of(_seen(graph, seen, view, nests), config, effort=effort)
                     placed.append(Placement(seen, job, views=(view,)))
                     continue
                 kernel = kernel_for(graph, node, nests)
@@ -100,9 +104,9 @@ def place(
                     copy = replace(node, op=Reshape(), inputs=node.inputs[:1])
                     placed.append(Placement(copy, None, UNCHANGED))
                     continue
-                job = job_of(kernel, config)
+                job = job_of(kernel, config, effort=effort)
                 if _host_writes_for_it_alone(graph, node, placed):
-                    job = unfolded(job, kernel, graph, config)
+                    job = unfolded(job, kernel, graph, config, effort)
                 placed.append(Placement(node, job))
             except Refusal as refusal:
                 if view is not None:
@@ -139,11 +143,13 @@ def _host_writes_for_it_alone(graph: Graph, node: Node, placed: Sequence[Placeme
     return readers == [node] and _on_host(x, placed)
 
 
-def unfolded(job: Job, kernel: Kernel, graph: Graph, config: AcceleratorConfig) -> Job:
+def unfolded(
+    job: Job, kernel: Kernel, graph: Graph, config: AcceleratorConfig, effort: Effort = "default"
+) -> Job:
     """``job``, or a faster one with its input unfolded."""
     for form, name, unfold in unfoldings(kernel, fills_of(graph), config):
         try:
-            other = job_of(form, config)
+            other = job_of(form, config, effort=effort)
         except Refusal:
             continue
         if other.estimate < job.estimate:
@@ -185,18 +191,20 @@ def kernel_for(
 ) -> Kernel:
     """The normal form of a node's nest; :class:`.kernel.Refusal` if it has none."""
     if isinstance(node.op, Reshape):
-        raise Refusal(COPIES)
+        raise Refusal(COPIES, Lack.WORK)
     if isinstance(node.op, Call) and node.op.kind not in INTEGERS:
         if node.op.kind in REASONS:
-            raise Refusal(REASONS[node.op.kind])
+            raise Refusal(REASONS[node.op.kind], Lack.BYTES)
         x = graph.tensors[node.inputs[0]] if node.inputs and node.inputs[0] else None
         if x is not None and x.dtype != I8:
-            raise Refusal(f"{x.name!r} is {x.dtype}, not i8")
-        raise Refusal(f"{node.op.kind} has no form in integers that instructions match")
+            raise Refusal(f"{x.name!r} is {x.dtype}, not i8", Lack.INT8)
+        raise Refusal(
+            f"{node.op.kind} has no form in integers that instructions match", Lack.INTEGERS
+        )
     operator = lowered(graph, node) if nests is None else nests[node.name]
     assert isinstance(operator, Operator)  # none of INTEGERS is a function
     if operator.scratch:
-        raise Refusal(f"{op_name(node.op)} needs memory for intermediate values")
+        raise Refusal(f"{op_name(node.op)} needs memory for intermediate values", Lack.NO_SCRATCH)
     shapes: dict[str, tuple[int, ...]] = {}
     constants = dict(operator.constants)
     for buffer in operator.nest.buffers:
@@ -208,7 +216,7 @@ def kernel_for(
         if tensor.data is not None:
             constants[tensor.name] = tensor.data
         elif tensor.dtype != I8:
-            raise Refusal(f"{tensor.name!r} is {tensor.dtype}, not i8")
+            raise Refusal(f"{tensor.name!r} is {tensor.dtype}, not i8", Lack.INT8)
         else:
             shapes[tensor.name] = tensor.shape
     return kernel_of(operator.nest, shapes, constants)

@@ -6,7 +6,9 @@ next. Any level can be printed, and read back by whoever goes on from there (:mo
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from ..isa.config import AcceleratorConfig
 from .allocate import Constants, lives_of, share
 from .artifact import AcceleratorStep, CompiledModel, DramTensor, Step
 from .check import check
+from .effort import Effort
 from .graph import Graph
 from .kernel import dram_shape
 from .layout import packed_bytes
@@ -23,6 +26,7 @@ from .meaning import Meaning, check_meaning
 from .module import LEVELS, Level, Lowered, Module, Where, grouped
 from .partition import UNCHANGED, place
 from .programs import accelerator_steps, ends_of_steps, host_step, programs_of
+from .rehearse import rehearse
 from .verify import verify
 
 __all__ = ["PASSES", "Module", "Pass", "Watch", "compile_graph", "run"]
@@ -37,6 +41,7 @@ def compile_graph(
     *,
     placement: Where = "auto",
     on_host: frozenset[str] = frozenset(),
+    effort: Effort = "default",
     watch: Watch | None = None,
 ) -> CompiledModel:
     """``graph`` compiled for ``config``.
@@ -51,6 +56,8 @@ def compile_graph(
         ``auto`` puts every node on the accelerator that can run there; ``cpu`` none.
     on_host : frozenset of str
         Names of nodes that run on the host in any case.
+    effort : str
+        How long to search for schedules: ``fast``, ``default`` or ``max``; see :mod:`.search`.
     watch : callable or None
         Called after each pass.
 
@@ -61,7 +68,7 @@ def compile_graph(
     UnsupportedError
         If neither accelerator nor host can run some nodes; it lists them all.
     """
-    return run(Module(graph, config, placement, on_host), watch=watch).model
+    return run(Module(graph, config, placement, on_host, effort=effort), watch=watch).model
 
 
 def run(
@@ -89,16 +96,29 @@ def run(
     CompilerError
         If a pass crashed, with ``crashes`` given; without, whatever the pass raised.
     """
-    for step in PASSES:
-        if LEVELS.index(step.takes) < LEVELS.index(module.level):
-            continue
-        if LEVELS.index(step.makes) > LEVELS.index(until):
-            break
-        with leaving_a_reproduction(step.name, module, crashes):
-            module = step.apply(module)
-        if watch is not None:
-            watch(step.name, module)
+    with _all_kept():
+        for step in PASSES:
+            if LEVELS.index(step.takes) < LEVELS.index(module.level):
+                continue
+            if LEVELS.index(step.makes) > LEVELS.index(until):
+                break
+            with leaving_a_reproduction(step.name, module, crashes):
+                module = step.apply(module)
+            if watch is not None:
+                watch(step.name, module)
     return module
+
+
+@contextmanager
+def _all_kept() -> Iterator[None]:
+    """No search for garbage meanwhile: what the passes make, in great numbers, is in use."""
+    searches = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searches:
+            gc.enable()
 
 
 # --- the passes ----------------------------------------------------------------------------------
@@ -118,7 +138,9 @@ def lower(module: Module) -> Module:
 def partition(module: Module) -> Module:
     """Every node has a place; what runs on the accelerator is matched with instructions, cut."""
     assert module.nests is not None
-    placement = place(module.graph, module.config, module.placement, module.on_host, module.nests)
+    placement = place(
+        module.graph, module.config, module.placement, module.on_host, module.nests, module.effort
+    )
     if not isinstance(module.nests, Lowered):
         for placed in placement:
             if placed.job is None and placed.reason != UNCHANGED:
@@ -209,6 +231,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("lower", "graph", "nests", lower),
     Pass("partition", "nests", "schedule", partition),
     Pass("allocate", "schedule", "schedule", allocate),
+    Pass("rehearse", "schedule", "schedule", rehearse),
     Pass("emit", "schedule", "stream", emit),
     Pass("check", "stream", "stream", check_programs),
 )

@@ -120,6 +120,7 @@ def accelerator_steps(
                 needed_macs=int(macs(module.graph, node) * job.met),
                 compulsory_bytes=compulsory_bytes(module.graph, node, job),
                 choices=job.choices,
+                search=job.search,
             )
         )
     return steps

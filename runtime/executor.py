@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..compiler import layout
 from ..compiler.artifact import AcceleratorStep, CompiledModel, HostStep
 from ..compiler.graph import element_dtype
-from ..compiler.host import HostCode, compile_nodes
 from ..isa.errors import DataError
 from ..sim.device import Device
 from ..sim.paths import cache_directory
 from .launch import Launch, StepProfile
+
+if TYPE_CHECKING:
+    from ..compiler.host import HostCode
 
 Progress = Callable[[int, int], None]
 
@@ -36,6 +39,8 @@ class Executor:
         self.model = model
         self.device = device
         self.reset()
+        from ..compiler.host import compile_nodes  # much to import for a program of one launch
+
         self._host: dict[str, HostCode] = {
             step.name: compile_nodes(
                 model.graph,

@@ -7,14 +7,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..compiler.artifact import CompiledModel
+from ..compiler.artifact import CompiledModel, Origin
 from ..compiler.graph import Graph, Tensor
-from ..compiler.levels import is_level, parse_module
-from ..compiler.module import Module, Origin
 from ..isa.errors import InputError, ModelError
-from .manifest import check_model
 
 if TYPE_CHECKING:
+    from ..compiler.module import Module
     from ..compiler.onnx import Model as OnnxModel
     from ..compiler.onnx import Unbound
 
@@ -49,6 +47,11 @@ class Network:
 
     module: Module | None = None
     """For the text of a level: what it holds. Compilation goes on from there."""
+
+    @property
+    def origin(self) -> Origin:
+        """Where it comes from."""
+        return Origin(self.name, self.sha256)
 
     @property
     def open(self) -> bool:
@@ -89,7 +92,7 @@ def load(path: str | Path) -> Network:
         return Network(
             str(extra.get("name", path.stem)), model.graph, str(extra.get("sha256", "")), model
         )
-    elif is_level(data):
+    elif _is_level(data):
         return _from_text(data, path)
     elif path.suffix == ".onnx":
         return _from_onnx(data, path)
@@ -101,8 +104,17 @@ def load(path: str | Path) -> Network:
     return Network(path.stem, graph, hashlib.sha256(data).hexdigest())
 
 
+def _is_level(data: bytes) -> bool:
+    from ..compiler.levels import is_level  # much to import, seldom of use
+
+    return is_level(data)
+
+
 def _from_text(data: bytes, path: Path) -> Network:
     """The module of a level's text, with the file's name before complaints."""
+    from ..compiler.levels import parse_module
+    from .manifest import check_model
+
     try:
         module = parse_module(data.decode())
         if module.level == "stream":

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, NoReturn
 
 from ...isa.errors import ModelError, ProgramError
+from ..artifact import Search
 from ..text_line import PLAIN, Line
 
 HEADING = "== "
@@ -167,6 +168,16 @@ class Fields:
             raise ModelError(
                 f"line {number}: expected {', '.join(known) or 'nothing'}, not {key!r}"
             )
+
+
+def search_of(section: Section, fields: Fields) -> Search | None:
+    """What the choices of a layer were preferred to, if that is told."""
+    if not fields.has("search"):
+        return None
+    try:
+        return Search.of(fields.mapping("search"))
+    except ValueError as error:
+        section.fail(str(error))
 
 
 def _no_number(text: str) -> NoReturn:

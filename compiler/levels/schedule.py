@@ -25,7 +25,7 @@ from ..tiling import Tile
 from ..unfold import unfoldings
 from .arrays import array_lines
 from .check_nest import check_nest
-from .document import HEADING, Fields, Section, field_lines, quoted
+from .document import HEADING, Fields, Section, field_lines, quoted, search_of
 from .kernels import kernel_of_nest, nest_of_kernel
 from .nests import arrays_of, check_owners, fit, head, node_of, parsed_nest
 
@@ -60,6 +60,8 @@ def _layer_lines(graph: Graph, placed: Placement, job: Job) -> Iterator[str]:
     if placed.views:
         fields["views"] = [view.name for view in placed.views]
     fields |= {"read_bytes": job.read_bytes, "met": list(job.met.as_integer_ratio())}
+    if job.search is not None:
+        fields["search"] = asdict(job.search)
     if job.unfold:
         fields["unfold"] = {name: asdict(unfold) for name, unfold in job.unfold.items()}
     if kernel.lying:
@@ -138,11 +140,14 @@ def _layer(
     read_bytes = fields.integer("read_bytes", least=0)
     above, below = fields.integers("met", 2, least=1)
     unfold = _unfold(fields)
+    search = search_of(section, fields)
     lying = fields.truth("lying") if fields.has("lying") else False
     flat = fields.mapping("flat") if fields.has("flat") else {}
     if any(lanes != config.block for lanes in flat.values()):
         section.fail(f"flat tensors have {config.block} lanes an element")
-    fields.end("use", "tile", "zones", "views", "read_bytes", "met", "unfold", "lying", "flat")
+    fields.end(
+        "use", "tile", "zones", "views", "read_bytes", "met", "unfold", "lying", "flat", "search"
+    )
     kernel = _kernel(section, graph, arrays, lying, flat)
     try:
         job = job_of(kernel, config, Decision(operations, tile, zones))
@@ -154,6 +159,7 @@ def _layer(
         idle = sorted(set(operations) - set(job.decision.operations))
         section.fail(f"layer {node.name!r} has no use for {', '.join(idle)}")
     job.read_bytes, job.met = read_bytes, Fraction(above, below)
+    job.search = search
     if unfold:
         job.unfold = unfold
         _check_unfold(section, graph, config, node, unfold, before)

@@ -27,7 +27,7 @@ from ..artifact import (
 from ..module import Module
 from ..text_line import Line
 from .arrays import array_lines
-from .document import HEADING, Fields, Section, field_lines, quoted, shifted
+from .document import HEADING, Fields, Section, field_lines, quoted, search_of, shifted
 from .nests import arrays_of, check_owners
 
 BYTES = "bytes"
@@ -76,6 +76,8 @@ def _step_lines(step: Step) -> Iterator[str]:
             "choices": dict(step.choices),
             "program": step.program.name,
         }
+        if step.search is not None:
+            fields["search"] = asdict(step.search)
     yield from field_lines(fields)
 
 
@@ -257,12 +259,13 @@ def _step(
     for key, value in choices.items():
         if isinstance(value, bool) or not isinstance(value, int | str):
             section.fail(f"choice {key!r} is {value!r:.40}")
+    search = search_of(section, fields)
     needed, least = fields.integer("needed_macs", 0), fields.integer("compulsory_bytes", 0)
     fields.end(
         "op", "nodes", "inputs", "outputs", "macs", "needed_macs", "compulsory_bytes", "choices",
-        "program",
+        "program", "search",
     )  # fmt: skip
     return AcceleratorStep(
         name, op, nodes, inputs, outputs, programs[own], layers[own].index(name), macs, needed,
-        least, choices,
+        least, choices, search,
     )  # fmt: skip

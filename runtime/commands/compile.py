@@ -8,16 +8,18 @@ from __future__ import annotations
 import argparse
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
 
+from ...compiler.artifact import CompiledModel
 from ...compiler.levels import format_module
 from ...compiler.module import LEVELS, Module
 from ...compiler.pipeline import PASSES, run
 from ...isa.errors import DataError, InputError
 from .. import package
-from ..jit import first_module, hardware_of
+from ..jit import first_module, hardware_of, jit
 from ..network import load
-from .options import add_crashes, add_hardware, chosen_hardware, print_json
+from .options import add_crashes, add_effort, add_hardware, chosen_hardware, print_json
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,6 +45,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
     parser.add_argument("--time-passes", action="store_true", help="CPU seconds of each pass")
     add_hardware(parser)
+    add_effort(parser)
     add_crashes(parser)
 
 
@@ -59,16 +62,24 @@ def main(options: argparse.Namespace) -> int:
     config = hardware_of(network, chosen_hardware(options))
     if network.compiled is not None:
         raise InputError(f"{options.model} is a package: it is compiled already")
+    if emit == "package" and not options.print_after and not options.time_passes:
+        compiled = jit(
+            network, config, "functional", effort=options.effort, crashes=options.crash_dir
+        )
+        compiled.save(options.output)
+        return _sum_up(compiled.compile(), options)
     watch = _Watch(options)
-    start = first_module(network, config)
+    start = first_module(network, config, effort=options.effort)
     module = run(start, options.stop_after or LEVELS[-1], watch=watch, crashes=options.crash_dir)
     if options.time_passes:
         watch.print_times()
     if emit == "text":
         return _write_text(module, options.output)
-    model = module.model
-    origin = {"name": module.origin.name, "sha256": module.origin.sha256}
-    package.save(model, options.output, origin)
+    package.save(module.model, options.output, asdict(module.origin))
+    return _sum_up(module.model, options)
+
+
+def _sum_up(model: CompiledModel, options: argparse.Namespace) -> int:
     programs = [steps[0].program for steps in model.programs]
     summary = {
         "package": options.output,

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ...compiler.effort import EFFORTS
 from ...isa.config import PRESETS, AcceleratorConfig
 from ...isa.errors import ConfigError
 from ..hardware import hardware
@@ -30,6 +31,14 @@ def add_hardware(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="override one hardware parameter; may be repeated",
     )
+
+
+def add_effort(parser: argparse.ArgumentParser) -> None:
+    """``--effort``."""
+    parser.add_argument(
+        "--effort", choices=EFFORTS, default="default",
+        help="how long to search for schedules (default default)",
+    )  # fmt: skip
 
 
 def add_crashes(parser: argparse.ArgumentParser) -> None:

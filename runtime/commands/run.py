@@ -19,7 +19,14 @@ from ...isa.errors import ConfigError, DataError, MismatchError
 from .. import report
 from ..jit import INTERPRETER, TARGETS, jit
 from ..network import Network, load
-from .options import add_crashes, add_hardware, chosen_hardware, print_json, progress_bars
+from .options import (
+    add_crashes,
+    add_effort,
+    add_hardware,
+    chosen_hardware,
+    print_json,
+    progress_bars,
+)
 
 SEED = 0
 """Of the data that is made when none is given."""
@@ -44,6 +51,7 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="where to run (default rtl); interpreter: the level of a text, as it stands",
     )  # fmt: skip
     add_hardware(parser)
+    add_effort(parser)
     add_crashes(parser)
     parser.add_argument("--input", metavar="FILE", help="samples on the first axis, .npy or .npz")
     parser.add_argument("--key", help="which array of an .npz")
@@ -93,6 +101,7 @@ def main(options: argparse.Namespace) -> int:
             chosen_hardware(options),
             options.on,
             on_host=frozenset(options.on_host),
+            effort=options.effort,
             crashes=options.crash_dir,
             progress=build,
             **device,
