@@ -6,7 +6,7 @@ from copy import copy
 
 from ..isa.nest import Binary, Const, Expr, Index, Load, Select, walk
 from .image import Image, Where, image_of
-from .kernel import RUNNING, Kernel, Refusal
+from .kernel import RUNNING, Kernel, Lack, Refusal
 from .matcher import RECORDS, Matcher, loads, record_of
 from .unify import Match, Pattern
 from .work import Act, Elementwise, Ending
@@ -51,7 +51,7 @@ class _Code:
             return self._loaded(e)
         refusal = Refusal(f"no instruction computes {_shape_of(e)} on accumulators")
         if isinstance(e, Load):
-            refusal = Refusal("an operand is a constant")
+            refusal = Refusal("an operand is a constant", Lack.OPERAND)
         ways: list[tuple[_Code, int]] = []
         for pattern in self.matcher.patterns:
             if pattern.target.buffer != "acc" or not (_is_act(pattern) and pattern.aligned):

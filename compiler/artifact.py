@@ -8,8 +8,8 @@ them, each in its :class:`DramTensor` layout.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 
@@ -88,7 +88,7 @@ class Program:
         Of its segment.
     address : int
         Where it lies.
-    instructions : tuple of Instruction
+    instructions : sequence of Instruction
         Ending in FINISH.
     owners : tuple of int
         For each instruction the layer that it belongs to, by position among the program's steps.
@@ -96,7 +96,7 @@ class Program:
 
     name: str
     address: int
-    instructions: tuple[Instruction, ...]
+    instructions: Sequence[Instruction]
     owners: tuple[int, ...]
 
     @property
@@ -106,13 +106,62 @@ class Program:
 
 
 @dataclass(frozen=True)
+class Origin:
+    """The model file: what a package says of where it comes from."""
+
+    name: str = ""
+    sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a layer's schedule was found.
+
+    Attributes
+    ----------
+    effort : str
+        How long was searched.
+    considered : int
+        Schedules that were estimated.
+    others : tuple of mapping
+        The best of those that were not chosen, like ``choices``, each with its ``estimate`` of
+        cycles, and with ``rehearsal`` if there was one.
+    rehearsal : int or None
+        When the layer and its neighbours ended, if that was rehearsed.
+    """
+
+    effort: str
+    considered: int
+    others: tuple[Mapping[str, str | int], ...]
+    rehearsal: int | None = None
+
+    @classmethod
+    def of(cls, record: object) -> Search:
+        """What was written as a mapping of its fields; :class:`ValueError` if it is not that."""
+        if not isinstance(record, dict) or record.keys() != {field.name for field in fields(cls)}:
+            raise ValueError(f"a search is {', '.join(field.name for field in fields(cls))}")
+        effort, considered = record["effort"], record["considered"]
+        others, rehearsal = record["others"], record["rehearsal"]
+        numbers = [considered, 0 if rehearsal is None else rehearsal]
+        if not isinstance(effort, str) or any(type(n) is not int or n < 0 for n in numbers):
+            raise ValueError("a search has an effort and counts")
+        if not isinstance(others, list | tuple) or not all(
+            isinstance(other, dict) and all(type(v) in (str, int) for v in other.values())
+            for other in others
+        ):
+            raise ValueError("the others of a search map texts to texts or integers")
+        return cls(effort, considered, tuple(others), rehearsal)
+
+
+@dataclass(frozen=True)
 class AcceleratorStep:
     """A layer: the instructions of ``program`` that belong to ``layer`` do what ``nodes`` say.
 
     ``macs`` is mathematical, without padding of channels; ``needed_macs`` are those of them that
     multiply no padding of the image either. ``compulsory_bytes`` is what any schedule must
     move over the bus: every input, weight and parameter read once, every output written once.
-    ``choices`` are the schedule's decisions, for the report.
+    ``choices`` are the schedule's decisions, for the report, and ``search`` is what they were
+    preferred to; None where nothing was searched.
     """
 
     name: str
@@ -126,6 +175,7 @@ class AcceleratorStep:
     needed_macs: int
     compulsory_bytes: int
     choices: Mapping[str, str | int]
+    search: Search | None = None
 
     @property
     def positions(self) -> tuple[int, ...]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,11 +110,56 @@ class Weights:
 
 
 def pack_weights(work: Contraction, config: AcceleratorConfig) -> Weights:
-    """The weights of a contraction, ragged lanes 0, blocks that hold only zeros left out."""
+    """The weights of a contraction, ragged lanes 0, blocks that hold only zeros left out.
+
+    Weights beyond a byte are sums of bytes: an input block that has any is read twice, or more
+    often, with other weights each time.
+    """
+    inputs = input_blocks(work, config)
+    values = _values(work, inputs, config)
+    parts = _bytes_of(values)
+    if len(parts) > 1:
+        wide = [
+            [part[:, d] for part in parts if d_is_wide or part is parts[0]]
+            for d, d_is_wide in enumerate(_wide(parts))
+        ]
+        counts = [len(blocks_) for blocks_ in wide]
+        inputs = tuple(
+            tuple(b for b, count in zip(row, counts, strict=True) for _ in range(count))
+            for row in inputs
+        )
+        parts = [np.stack([part for blocks_ in wide for part in blocks_], 1)]
+    (values,) = parts
+    data = np.zeros((*values.shape[:4], *work.weight_element), np.int8)
+    data[(..., *(slice(extent) for _, extent in work.weight_lanes))] = values
+    for axis in range(4):
+        first_only = data[(slice(None),) * axis + (slice(0, 1),)]
+        if np.array_equal(np.broadcast_to(first_only, data.shape), data):
+            data = first_only
+    return Weights(np.ascontiguousarray(data), inputs)
+
+
+def _bytes_of(values: np.ndarray) -> list[np.ndarray]:
+    """Arrays of what a byte holds whose sum is ``values``."""
+    parts: list[np.ndarray] = []
+    while not parts or values.any():
+        parts.append(np.clip(values, I8.min, I8.max))
+        values = values - parts[-1]
+    return parts
+
+
+def _wide(parts: Sequence[np.ndarray]) -> list[bool]:
+    """For each input block whether it has weights beyond a byte."""
+    return [any(part[:, d].any() for part in parts[1:]) for d in range(parts[0].shape[1])]
+
+
+def _values(
+    work: Contraction, inputs: tuple[tuple[int, ...], ...], config: AcceleratorConfig
+) -> np.ndarray:
+    """The weights as integers: [output block, input block, ky, kx, lanes...]."""
     kernel, image, block = work.kernel, work.image, config.block
     extents = kernel.extents()
     out_blocks = blocks(extents[work.channel], block)
-    inputs = input_blocks(work, config)
     table = np.zeros((out_blocks, len(inputs[0])), np.int32)
     table[:] = inputs
     sums = {"o_block": out_blocks, "block": table.shape[1]}
@@ -139,14 +184,7 @@ def pack_weights(work: Contraction, config: AcceleratorConfig) -> Weights:
     weights, columns = work.weights, image.columns
     if columns.loop is not None and work.column_steps * work.tap_lanes > columns.taps:
         weights = Select(Index(columns.loop) < columns.taps, weights, Const(0))
-    values = evaluate(kernel, weights, loops, limits, places, {"blocks": table})
-    data = np.zeros((*values.shape[:4], *work.weight_element), np.int8)
-    data[(..., *(slice(extent) for _, extent in lanes))] = values
-    for axis in range(4):
-        first_only = data[(slice(None),) * axis + (slice(0, 1),)]
-        if np.array_equal(np.broadcast_to(first_only, data.shape), data):
-            data = first_only
-    return Weights(np.ascontiguousarray(data), inputs)
+    return evaluate(kernel, weights, loops, limits, places, {"blocks": table})
 
 
 def input_blocks(work: Contraction, config: AcceleratorConfig) -> tuple[tuple[int, ...], ...]:

@@ -16,11 +16,13 @@ from ..isa.memories import Engine
 from ..isa.nest import Expr
 from .boxes import Mover
 from .constants import varies
-from .emit import Action, Span
+from .effort import Effort
+from .emit import Action, Span, Uops
 from .image import Image, Walk
-from .kernel import Refusal
+from .kernel import Lack, Refusal
 from .schedule import Bases, Range, Rings, Slots, Stage, part
-from .tiling import Extents, blocks_of, parts, row_length
+from .search import sizes
+from .tiling import Extents, blocks_of, row_length
 from .timing import LOAD_LATENCY, START_CYCLES, STORE_LATENCY
 from .work import Act, Elementwise
 
@@ -98,13 +100,19 @@ def records_of(work: Elementwise, channel: str | None) -> list[Mapping[str, Expr
     for record in (*(act.record for act in work.acts), work.ending.record):
         if record and record not in found:
             if channel is not None and varies(record, channel):
-                raise Refusal("parameters that vary with the channel")
+                raise Refusal("parameters that vary with the channel", Lack.COMMON_SCALE)
             found.append(record)
     return found
 
 
-def plan(work: Elementwise, config: AcceleratorConfig) -> tuple[Plan, int]:
-    """How to cut it, and an estimate of cycles.
+def plan(
+    work: Elementwise,
+    config: AcceleratorConfig,
+    tile: tuple[int, int, int] | None = None,
+    effort: Effort = "default",
+) -> list[tuple[Plan, int]]:
+    """The ways to cut it, each with an estimate of cycles, the best one first; with ``tile`` that
+    is decided.
 
     Raises
     ------
@@ -119,17 +127,23 @@ def plan(work: Elementwise, config: AcceleratorConfig) -> tuple[Plan, int]:
     images = work.images
     for image in images.values():
         if max(image.rows.before, image.rows.after, image.columns.before, image.columns.after) > 15:
-            raise Refusal("padding of more than 15 rows or columns; a load has up to 15")
+            raise Refusal(
+                "padding of more than 15 rows or columns; a load has up to 15", Lack.PADDING
+            )
     if all(_is_plain(image) for image in images.values()):
         long = planes * height * width
         images = {region: _flat(image, long) for region, image in images.items()}
         planes, height, width = 1, 1, long
     options = [
         Plan(work, images, planes, (height, width), (count, rows, columns))
-        for columns in parts(width)
-        for rows in (parts(height) if columns == width else [1])
-        for count in (parts(planes) if columns == width else [1])
+        for columns in sizes(width, effort)
+        for rows in (sizes(height, effort) if columns == width else [1])
+        for count in (sizes(planes, effort) if columns == width else [1])
     ]
+    if tile is not None:
+        options = [p for p in options if p.tile == tile]
+        if not options:
+            raise Refusal(f"there is no tile {list(tile)} of such a layer")
     fitting = [
         p
         for p in options
@@ -143,7 +157,7 @@ def plan(work: Elementwise, config: AcceleratorConfig) -> tuple[Plan, int]:
         raise Refusal(
             f"its smallest tile needs {least} accumulators; this hardware has {config.acc_depth}"
         )
-    return min(((p, _estimate(p, config)) for p in fitting), key=lambda f: f[1])
+    return sorted(((p, _estimate(p, config)) for p in fitting), key=lambda f: f[1])
 
 
 def _is_plain(image: Image) -> bool:
@@ -275,7 +289,7 @@ class ElementwiseSchedule:
             operands["imm"] = first.imm
         bound = (0, len(uops))
         return Action(
-            first.operation, operands, (*reads, *writes), tuple(writes), tuple(uops), bound
+            first.operation, operands, (*reads, *writes), tuple(writes), Uops(uops), bound
         )
 
     def _tap_uops(

@@ -15,25 +15,23 @@ one on.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
 from ..isa.config import AcceleratorConfig
 from ..isa.instructions import Instruction, InstructionSet
 from ..isa.memories import Engine
-from .dram import box_of, granule
-
-Uops = tuple[tuple[int, int, int], ...]
-"""Micro-ops: (dst, src, wgt) each."""
+from .dram import Boxes, granule, scratchpads
+from .touches import Touches, youngest
 
 ORDER = (Engine.LOAD, Engine.COMPUTE, Engine.STORE)
 CARRIER = "gemm.reset"
 """Of the compute engine; with no trips it does nothing but carry tokens."""
 
 
-@dataclass(frozen=True)
-class Span:
+class Span(NamedTuple):
     """Elements ``[start, stop)`` of a scratchpad."""
 
     memory: str
@@ -43,6 +41,36 @@ class Span:
     def overlaps(self, other: Span) -> bool:
         """Whether they share an element."""
         return self.memory == other.memory and self.start < other.stop and other.start < self.stop
+
+
+class Uops:
+    """Micro-ops one after another; equal ones are equal keys.
+
+    Parameters
+    ----------
+    rows : array or sequence
+        (dst, src, wgt) each.
+    """
+
+    def __init__(self, rows: np.ndarray | Sequence[tuple[int, int, int]] = ()):
+        self._bytes = np.asarray(rows, np.int32).tobytes()
+
+    def __len__(self) -> int:
+        return len(self._bytes) // 12
+
+    def __hash__(self) -> int:
+        return hash(self._bytes)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Uops) and self._bytes == other._bytes
+
+    @property
+    def rows(self) -> np.ndarray:
+        """``int32`` [micro-ops, 3]."""
+        return np.frombuffer(self._bytes, np.int32).reshape(-1, 3)
+
+
+NO_UOPS = Uops()
 
 
 @dataclass(frozen=True)
@@ -57,7 +85,7 @@ class Action:
         Its fields, but for those of the micro-ops' range.
     reads, writes : tuple of Span
         What it touches in scratchpads; before :mod:`.microops` without that of the micro-ops.
-    uops : tuple
+    uops : Uops
         The micro-ops of a sequence that several actions may share; empty if it has none.
     part : (int, int)
         The range of ``uops`` that this action runs.
@@ -69,7 +97,7 @@ class Action:
     operands: Mapping[str, int]
     reads: tuple[Span, ...] = ()
     writes: tuple[Span, ...] = ()
-    uops: Uops = ()
+    uops: Uops = NO_UOPS
     part: tuple[int, int] = (0, 0)
     layer: int = 0
 
@@ -105,8 +133,7 @@ def finish(actions: Sequence[Action], config: AcceleratorConfig) -> Stream:
 # --- tokens --------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Token:
+class _Token(NamedTuple):
     """Sent by one action when it is complete, taken by a later one before it starts.
 
     ``route`` are the engines, by number.
@@ -115,18 +142,6 @@ class _Token:
     sender: int
     taker: int
     route: tuple[int, int]
-
-
-Where = slice | np.ndarray
-"""Elements of a memory."""
-
-
-@dataclass
-class _Ages:
-    """For each engine, memory and element the youngest action that touched it."""
-
-    written: list[dict[str, np.ndarray]] = field(default_factory=list[dict[str, np.ndarray]])
-    read: list[dict[str, np.ndarray]] = field(default_factory=list[dict[str, np.ndarray]])
 
 
 def _synchronized(
@@ -141,8 +156,9 @@ def _synchronized(
     """
     operations = InstructionSet(config).operations
     engine_of = {name: ORDER.index(o.engine) for name, o in operations.items()}
-    reach = _Reach(actions, config)
-    ages = _Ages([reach.blank() for _ in ORDER], [reach.blank() for _ in ORDER])
+    engines = [engine_of[action.operation] for action in actions]
+    touches = touched(actions, range(len(actions)), config)
+    youngest_of = youngest(engines, range(len(actions)), touches).tolist()
     placed: list[Action] = []
     tokens: list[_Token] = []
     clocks: list[list[int]] = []  # for each placed action what is complete when it is
@@ -164,15 +180,10 @@ def _synchronized(
         clocks.append(list(known[engine]))
         last[engine] = i
 
-    for action in actions:
-        engine = engine_of[action.operation]
-        reads, writes = reach.of(action)
-        needed = [-1] * len(ORDER)
-        for other in range(len(ORDER)):
-            if other != engine:
-                touched = [_newest(ages.written[other], *w) for w in (*reads, *writes)]
-                touched += [_newest(ages.read[other], *w) for w in writes]
-                needed[other] = max(touched, default=-1)
+    at: list[int] = []  # where each action stands among those placed
+    for action, engine, others in zip(actions, engines, youngest_of, strict=True):
+        needed = [at[other] if other >= 0 else -1 for other in others]
+        needed[engine] = -1
         far = 2 - engine
         if engine != 1 and needed[1] > known[engine][1]:  # whose token may tell of the other one
             told = clocks[needed[1] if early else last[1]][far]
@@ -183,52 +194,29 @@ def _synchronized(
             carried[far] = needed[far]
             put(Action(CARRIER, {}, layer=action.layer), carried)
             needed[1] = len(placed) - 1
-        needed[engine] = -1
         if engine != 1:
             needed[far] = -1
         put(action, needed)
-        for table, places in ((ages.read, reads), (ages.written, writes)):
-            for memory, where in places:
-                table[engine][memory][where] = len(placed) - 1
+        at.append(len(placed) - 1)
     return placed, tokens
 
 
-class _Reach:
-    """What actions touch, by memory; DRAM in granules, as far as any action writes it."""
-
-    def __init__(self, actions: Sequence[Action], config: AcceleratorConfig):
-        self.config = config
-        self.operations = InstructionSet(config).operations
-        self.granule = granule(config)
-        stores = [box for action in actions if (box := self._boxes(action)[1]) is not None]
-        self.first = min((box.address for box in stores), default=0) // self.granule
-        end = max((box.end for box in stores), default=0)
-        self.count = max(0, -(-end // self.granule) - self.first)
-
-    def blank(self) -> dict[str, np.ndarray]:
-        """Ages of everything, when nothing has happened."""
-        names = ("uop", "inp", "wgt", "acc", "qnt")
-        depths = {name: int(getattr(self.config, f"{name}_depth")) for name in names}
-        return {n: np.full(d, -1) for n, d in (depths | {"dram": self.count}).items()}
-
-    def of(self, action: Action) -> tuple[list[tuple[str, Where]], list[tuple[str, Where]]]:
-        """What it reads and what it writes."""
-        spans: list[list[tuple[str, Where]]] = [
-            [(s.memory, slice(s.start, s.stop)) for s in side]
-            for side in (action.reads, action.writes)
-        ]
-        for side, box in zip(spans, self._boxes(action), strict=True):
-            if box is not None:
-                at = box.granules(self.granule) - self.first
-                side.append(("dram", at[(at >= 0) & (at < self.count)]))
-        return spans[0], spans[1]
-
-    def _boxes(self, action: Action):
-        return box_of(self.operations[action.operation], action.operands, self.config)
-
-
-def _newest(ages: Mapping[str, np.ndarray], memory: str, where: Where) -> int:
-    return int(ages[memory][where].max(initial=-1))
+def touched(actions: Sequence[Action], events: Sequence[int], config: AcceleratorConfig) -> Touches:
+    """What actions touch, each as part of an event; DRAM as far as any of them writes it."""
+    size, moves = granule(config), Boxes(config)
+    boxes = [moves.of(action.operation, action.operands) for action in actions]
+    end = max((box.end for _, box in boxes if box is not None), default=0)
+    touches = Touches(scratchpads(config) | {"dram": -(-end // size)})
+    for event, action, (read, written) in zip(events, actions, boxes, strict=True):
+        for span in action.reads:
+            touches.run(event, span.memory, span.start, span.stop - span.start, False)
+        for span in action.writes:
+            touches.run(event, span.memory, span.start, span.stop - span.start, True)
+        if read is not None:
+            touches.box(event, "dram", read, size, False)
+        if written is not None:
+            touches.box(event, "dram", written, size, True)
+    return touches
 
 
 def _most_at_once(tokens: Sequence[_Token]) -> int:

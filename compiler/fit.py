@@ -29,7 +29,7 @@ from ..isa.nest import (
     walk,
 )
 from ..isa.requantize import requantize
-from .kernel import RUNNING, Kernel, Refusal
+from .kernel import RUNNING, Kernel, Lack, Refusal
 from .unify import normal
 
 VALUES_LIMIT = 1 << 22
@@ -51,13 +51,15 @@ def fitted(kernel: Kernel) -> Kernel | None:
     if core is None:
         return None
     if count * I8.max > VALUES_LIMIT:
-        raise Refusal(f"a sum of {count} elements; too many values to prove its scaling for")
+        raise Refusal(
+            f"a sum of {count} elements; too many values to prove its scaling for", Lack.VALUES
+        )
     value = rewrite(kernel.value, lambda n: Index("core") if n == core else None)
     assert isinstance(value, Expr)
     if any(isinstance(n, Load) for n in walk(value)):
         return None
     if any(isinstance(n, Index) and n.name != "core" for n in walk(value)):
-        raise Refusal("a mean over fewer elements at the edges: its divisor varies")
+        raise Refusal("a mean over fewer elements at the edges: its divisor varies", Lack.DIVISOR)
     low, high = I8.min * count, I8.max * count
     expected = _tabulated(value, low, high)
     for candidate in _candidates(1 / count, high - low, expected):
@@ -105,6 +107,7 @@ def _candidates(slope: float, span: int, expected: np.ndarray) -> Iterator[_Cand
     """Requantizations that multiply by ``slope``, the most exact intermediate value first."""
     fraction, exponent = math.frexp(slope)
     nearest = round(fraction * (1 << 31))
+    bounds = int(expected.min()), int(expected.max())
     room = 30 - span.bit_length()
     for left in range(max(0, room), -1, -1):
         right = left - exponent
@@ -112,8 +115,10 @@ def _candidates(slope: float, span: int, expected: np.ndarray) -> Iterator[_Cand
             continue
         for multiplier in (nearest, nearest - 1, nearest + 1):
             if 0 < multiplier < 1 << 31:
-                bounds = int(expected.min()), int(expected.max())
                 yield _Candidate(multiplier, left, right, *bounds)
+    once = round(slope * (1 << 31))  # with the first rounding alone, whose ties go up
+    if 0 < once < 1 << 31:
+        yield _Candidate(once, 0, 0, *bounds)
 
 
 def _tabulated(value: Expr, low: int, high: int) -> np.ndarray:

@@ -4,7 +4,7 @@ Grammar
 -------
 ::
 
-    graph  := Graph(name, tensors, nodes, inputs, outputs)
+    graph  := Graph(name, tensors, nodes, inputs, outputs, carried)
     tensor := Tensor(name, dtype, shape, quant, data)          data only for constants
     node   := Node(name, op, inputs, outputs)                  tensors by name, "" for absent
     op     := Conv2D | DepthwiseConv2D | FullyConnected | Add | Sub | Mul | AveragePool2D
@@ -127,12 +127,17 @@ class Mul:
     activation: Activation = "none"
 
 
+Ties = Literal["away", "up"]
+
+
 @dataclass(frozen=True)
 class AveragePool2D:
     """Mean over the window's elements inside the image."""
 
     window: Window
     activation: Activation = "none"
+    ties: Ties = "away"
+    """Where a mean between two integers goes: away from zero, or up."""
 
 
 @dataclass(frozen=True)
@@ -199,3 +204,6 @@ class Graph:
     nodes: tuple[Node, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    carried: Mapping[str, str] = field(default_factory=dict[str, str])
+    """Constants that have another value in the next inference, each with the tensor whose value
+    that is. Their own data are what the first one begins with."""

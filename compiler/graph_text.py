@@ -12,7 +12,8 @@
 
 A node's line has its inputs (``-`` for an absent one) and those of its attributes that differ from
 the defaults; its outputs follow, one a line, indented. Constants stand at the end, their bytes,
-little-endian, as base64. Names that are not plain are quoted as in JSON. Lines that are empty or
+little-endian, as base64. ``carry state from cell`` says that a constant takes another tensor's
+value after each inference. Names that are not plain are quoted as in JSON. Lines that are empty or
 start with ``#`` mean nothing.
 """
 
@@ -30,7 +31,18 @@ import numpy as np
 
 from ..isa.errors import ModelError
 from ..isa.nest import BOOL, DType
-from .graph import Activation, Attribute, Graph, Node, Op, Quant, Tensor, Window, element_dtype
+from .graph import (
+    Activation,
+    Attribute,
+    Graph,
+    Node,
+    Op,
+    Quant,
+    Tensor,
+    Ties,
+    Window,
+    element_dtype,
+)
 from .text_line import DECIMAL, PLAIN, Line
 from .verify import RANK_LIMIT, TENSOR_BYTES_LIMIT, verify
 
@@ -63,6 +75,8 @@ def _lines(graph: Graph) -> Iterator[str]:
             yield f"  {_tensor(graph.tensors[name])}"
     for name in graph.outputs:
         yield f"output {_name(name)}"
+    for name, source in graph.carried.items():
+        yield f"carry {_name(name)} from {_name(source)}"
     used = dict.fromkeys(name for node in graph.nodes for name in node.inputs if name)
     for name in used | dict.fromkeys(graph.tensors):
         data = graph.tensors[name].data
@@ -152,6 +166,7 @@ class _Parser:
         inputs: list[str] = []
         nodes: list[Node] = []
         outputs: list[str] = []
+        carried: dict[str, str] = {}
         while self.at < len(self.lines):
             line = self.line()
             if line.indented:
@@ -165,11 +180,15 @@ class _Parser:
                 case "output":
                     outputs.append(line.name())
                     line.expect("")
+                case "carry":
+                    name_, _, source = line.name(), line.expect("from"), line.name()
+                    line.expect("")
+                    carried[name_] = source
                 case "constant":
                     self.tensor(line, constant=True)
                 case _:
-                    line.fail(f"expected input, node, output or constant, not {keyword!r}")
-        return Graph(name, self.tensors, tuple(nodes), tuple(inputs), tuple(outputs))
+                    line.fail(f"expected input, node, output, carry or constant, not {keyword!r}")
+        return Graph(name, self.tensors, tuple(nodes), tuple(inputs), tuple(outputs), carried)
 
     def line(self) -> Line:
         if self.at >= len(self.lines):
@@ -293,6 +312,11 @@ def _parse_attribute(line: Line, name: str) -> object:
             value = line.take()
             if value not in get_args(Activation):
                 line.fail(f"expected one of {', '.join(get_args(Activation))}, not {value!r}")
+            return value
+        case "ties":
+            value = line.take()
+            if value not in get_args(Ties):
+                line.fail(f"expected one of {', '.join(get_args(Ties))}, not {value!r}")
             return value
         case "beta":
             return line.real()

@@ -74,9 +74,11 @@ class HostCode:
         written = [name for node in nodes for name in node.outputs if name]
         read = dict.fromkeys(name for node in nodes for name in node.inputs if name)
         self.inputs: tuple[str, ...] = tuple(
-            n for n in read if n not in written and graph.tensors[n].data is None
+            n
+            for n in read
+            if n not in written and (graph.tensors[n].data is None or n in graph.carried)
         )
-        """Tensors that :meth:`run` takes."""
+        """Tensors that :meth:`run` takes; those that are carried over begin with their data."""
         self.outputs: tuple[str, ...] = tuple(written if outputs is None else outputs)
         """Tensors that :meth:`run` gives."""
         self._memory: dict[str, np.ndarray] = {}
@@ -102,7 +104,10 @@ class HostCode:
         self._calls = self._joined([made for _, made in self._steps])
 
     def _constant(self, name: str) -> np.ndarray | None:
-        return self.graph.tensors[name].data if name in self.graph.tensors else None
+        """The value of a tensor that never changes."""
+        if name not in self.graph.tensors or name in self.graph.carried:
+            return None
+        return self.graph.tensors[name].data
 
     def _arrays(self, step: Packed) -> dict[str, np.ndarray]:
         """Memory for a step's buffers, flat."""
@@ -137,7 +142,7 @@ class HostCode:
             tensor = self.graph.tensors[name]
             if name in self._views:
                 array = self._array(self._views[name]).reshape(tensor.shape)
-            elif tensor.data is not None:
+            elif tensor.data is not None and name not in self.inputs:
                 array = np.require(tensor.data, requirements=("C", "ALIGNED"))
             else:
                 array = aligned(tensor.shape, element_dtype(tensor.dtype))
@@ -199,7 +204,7 @@ class HostCode:
         """
         for name in self.inputs:
             memory = self._memory[name]
-            value = values.get(name)
+            value = values.get(name, self.graph.tensors[name].data)
             if value is None:
                 raise DataError(f"tensor {name!r} has no value")
             if value.dtype != memory.dtype or value.shape != memory.shape:

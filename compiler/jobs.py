@@ -4,25 +4,46 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from fractions import Fraction
 
 import numpy as np
 
 from ..isa.config import AcceleratorConfig
 from .affine import is_index
-from .artifact import Unfold
+from .artifact import Search, Unfold
 from .constants import pack_records, pack_weights, varies, with_starts
 from .contraction import ContractionSchedule
-from .elementwise import ElementwiseSchedule, plan, records_of
+from .effort import Effort
+from .elementwise import ElementwiseSchedule, Plan, plan, records_of
 from .kernel import Kernel, Refusal
 from .layout import blocks
 from .schedule import Bases, Rings, Stage
-from .tensorize import tensorize
-from .tiling import Layer, Tile, choose, extents
-from .work import Contraction, Elementwise
-from .zones import zone_records, zones_of
+from .search import choose, estimate
+from .tensorize import tensorize_with, ways_to
+from .tiling import Layer, Tile, extents
+from .work import Contraction, Elementwise, Tensorized
+from .zones import Zone, zone_records, zones_of
+
+
+@dataclass(frozen=True)
+class Decision:
+    """What was found by searching, so that nobody need search again.
+
+    Attributes
+    ----------
+    operations : tuple of str
+        The instructions, all that are used.
+    tile : Tile, or tuple of int
+        How a contraction is cut; planes, rows and columns of an elementwise operator.
+    zones : (bool, bool)
+        Whether a contraction has zones along the upper and lower borders, and along the others.
+    """
+
+    operations: tuple[str, ...]
+    tile: Tile | tuple[int, int, int]
+    zones: tuple[bool, bool] = (False, False)
 
 
 class Job(ABC):
@@ -30,6 +51,10 @@ class Job(ABC):
 
     Attributes
     ----------
+    kernel : Kernel
+        The form that the instructions match.
+    decision : Decision
+        What the job was made from, or what was found.
     inputs : tuple of str
         The activations that it reads, each once.
     output : str
@@ -42,6 +67,8 @@ class Job(ABC):
         The schedule's decisions, for people.
     """
 
+    kernel: Kernel
+    decision: Decision
     inputs: tuple[str, ...]
     output: str
     weights: np.ndarray
@@ -49,6 +76,12 @@ class Job(ABC):
     starts: np.ndarray = np.zeros(0, np.int32)
     weight_bytes: int
     choices: Mapping[str, str | int]
+    rivals: tuple[Mapping[str, str | int], ...] = ()
+    """What other instructions would have made of it, like :attr:`choices`."""
+    search: Search | None = None
+    """What they were preferred to; None if all was decided."""
+    _searched: Effort | None
+    """With how much effort; None if all was decided."""
     read_bytes: int
     """What any schedule must read of its inputs."""
     met: Fraction = Fraction(1)
@@ -61,24 +94,90 @@ class Job(ABC):
         """Of its cycles."""
         return int(self.choices["estimate"])
 
+    @property
+    @abstractmethod
+    def ways(self) -> int:
+        """How many ways to do it were kept, the one with the least estimate first."""
+
+    @abstractmethod
+    def take(self, number: int, rehearsals: Sequence[int] = ()) -> None:
+        """Do it in one of the :attr:`ways`; ``rehearsals`` are the cycles that each took."""
+
+    def _tell(
+        self,
+        told: Sequence[dict[str, str | int]],
+        number: int,
+        considered: int,
+        rehearsals: Sequence[int],
+    ) -> None:
+        """Say which of the ways that are ``told`` was taken, and what it was preferred to."""
+        self.choices = told[number]
+        if self._searched is None:
+            return
+        ends: list[dict[str, str | int]] = [{"rehearsal": cycles} for cycles in rehearsals]
+        ends += [{}] * (len(told) - len(ends))
+        others = [way | end for way, end in zip(told, ends, strict=True)]
+        del others[number]
+        rehearsal = rehearsals[number] if rehearsals else None
+        self.search = Search(self._searched, considered, (*others, *self.rivals), rehearsal)
+
     @abstractmethod
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
         """Its actions, given where everything lies and where in the scratchpads there is room."""
 
 
-def job_of(kernel: Kernel, config: AcceleratorConfig) -> Job:
-    """``kernel`` as work for the accelerator; :class:`.kernel.Refusal` if it cannot be."""
-    work = tensorize(kernel, config)
+def job_of(
+    kernel: Kernel,
+    config: AcceleratorConfig,
+    decided: Decision | None = None,
+    effort: Effort = "default",
+) -> Job:
+    """``kernel`` as work for the accelerator; :class:`.kernel.Refusal` if it cannot be.
+
+    If all is ``decided``, ``kernel`` is the form that instructions match as it stands.
+    """
+    if decided is not None:
+        return _job(tensorize_with(kernel, config, decided.operations), config, decided, effort)
+    jobs: list[Job] = []
+    refused: Refusal | None = None
+    for work in ways_to(kernel, config):
+        try:
+            jobs.append(_job(work, config, None, effort))
+        except Refusal as refusal:
+            refused = refused or refusal
+    if not jobs:
+        assert refused is not None
+        raise refused
+    best = min(jobs, key=lambda job: job.estimate)
+    best.rivals = tuple(
+        {"instructions": ", ".join(job.decision.operations), **job.choices}
+        for job in jobs
+        if job is not best
+    )
+    if best.rivals:
+        best.take(0)
+    return best
+
+
+def _job(
+    work: Tensorized, config: AcceleratorConfig, decided: Decision | None, effort: Effort
+) -> Job:
     if isinstance(work, Contraction):
-        return ContractionJob(work, config)
-    return ElementwiseJob(work, config)
+        return ContractionJob(work, config, decided, effort)
+    return ElementwiseJob(work, config, decided, effort)
 
 
 class ContractionJob(Job):
     """A sum of products."""
 
-    def __init__(self, work: Contraction, config: AcceleratorConfig):
-        kernel = work.kernel
+    def __init__(
+        self,
+        work: Contraction,
+        config: AcceleratorConfig,
+        decided: Decision | None = None,
+        effort: Effort = "default",
+    ):
+        kernel = self.kernel = work.kernel
         packed = pack_weights(work, config)
         record = work.ending.record
         channel = work.channel if varies(record, work.channel) else None
@@ -87,7 +186,9 @@ class ContractionJob(Job):
         self.inputs, self.output = (work.image.tensor,), kernel.output
         self.read_bytes, self.met = work.image.touched_bytes, work.image.met
         self.weights = packed.data
-        self.records = pack_records(kernel, record, channel, config)
+        self.records = np.zeros((0, config.qnt_element_bytes), np.uint8)
+        if record:
+            self.records = pack_records(kernel, record, channel, config)
         batches = blocks(n, config.batch)
         if batches * work.image.rows.positions * work.image.columns.positions == 1:
             split = with_starts(self.records, c, config)
@@ -103,25 +204,37 @@ class ContractionJob(Job):
             work.tap_lanes,
             len(self.starts),
         )
-        self.layer, self.tile, cycles = _best(whole, config)
+        if decided is not None:
+            found = [_decided(whole, decided, config)]
+        else:
+            found = _searched(whole, config, effort)
+        self._found, self._whole_records = found, self.records
+        self._searched = None if decided is not None else effort
+        self.take(0)
+
+    @property
+    def ways(self) -> int:
+        """How many ways to do it were kept, the one with the least estimate first."""
+        return min(len(self._found), REHEARSED)
+
+    def take(self, number: int, rehearsals: Sequence[int] = ()) -> None:
+        """Do it in one of the :attr:`ways`; ``rehearsals`` are the cycles that each took."""
+        work = self.work
+        best = self._found[number]
+        self.layer, self.tile = best.layer, best.tile
+        self.decision = Decision(work.operations, self.tile, best.zones)
+        told = [_told(way, work) for way in self._found[: OTHERS + 1]]
+        considered = sum(way.considered for way in self._found)
+        self._tell(told, number, considered, rehearsals)
         self.weight_bytes = self.layer.weight_bytes
         self.records = zone_records(
-            self.records,
+            self._whole_records,
             self.layer.zones,
-            packed,
+            self.layer.weights,
             [loop for loop, _ in work.weight_lanes].index(work.channel),
             work.image.pad,
             (work.image.rows.taps, work.column_steps),
         )
-        tile, need = self.tile, extents(self.layer, self.tile)
-        self.choices = {
-            "tile": f"{tile.outputs}x{tile.rows}x{tile.columns}",
-            "reduction": f"{tile.depth}x{tile.taps}x{work.column_steps}",
-            "outer": "weights" if tile.weights_outer else "image",
-            "steps": self.layer.steps,
-            "buffers": f"inp {need.inp}, wgt {need.wgt}, acc {need.acc}",
-            "estimate": cycles,
-        }
 
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
         """Its actions, given where everything lies and where in the scratchpads there is room."""
@@ -130,30 +243,87 @@ class ContractionJob(Job):
         ).stages
 
 
-def _best(whole: Layer, config: AcceleratorConfig) -> tuple[Layer, Tile, int]:
-    """The layer with as many zones as are worth while, its tile, and the estimate of its cycles."""
-    image, found = whole.image, list[tuple[Layer, Tile, int]]()
-    ways = [(False, False), (True, False), (True, True)]
+WAYS = ((False, False), (True, False), (True, True))
+"""Along which borders there may be zones."""
+OTHERS = 6
+"""Ways that were not chosen, of which a report tells."""
+REHEARSED = OTHERS + 1
+"""Ways that are rehearsed with the most effort."""
+
+
+@dataclass(frozen=True)
+class _Way:
+    """A layer with zones, a tile, what is known of its cycles, and how many it is the best of."""
+
+    layer: Layer
+    zones: tuple[bool, bool]
+    tile: Tile
+    estimate: int
+    considered: int = 0
+
+
+def _told(way: _Way, work: Contraction) -> dict[str, str | int]:
+    """A way for people."""
+    tile, need = way.tile, extents(way.layer, way.tile)
+    return {
+        "tile": f"{tile.outputs}x{tile.rows}x{tile.columns}",
+        "reduction": f"{tile.depth}x{tile.taps}x{work.column_steps}",
+        "outer": "weights" if tile.weights_outer else "image",
+        "steps": way.layer.steps,
+        "buffers": f"inp {need.inp}, wgt {need.wgt}, acc {need.acc}",
+        "estimate": way.estimate,
+    }
+
+
+def _searched(whole: Layer, config: AcceleratorConfig, effort: Effort) -> list[_Way]:
+    """Layers with and without zones, and tiles, the best one first."""
+    found = list[_Way]()
     refused: Refusal | None = None
-    for zones in dict.fromkeys(zones_of(image, whole.tap_lanes, *way) for way in ways):
-        layer = replace(whole, zones=zones)
-        if image.pad and zones != whole.zones:
-            layer = replace(layer, records=whole.outputs * layer.variants)
+    ways: dict[tuple[Zone, ...], tuple[bool, bool]] = {}
+    for way in WAYS:
+        ways.setdefault(zones_of(whole.image, whole.tap_lanes, *way), way)
+    for zones, way in ways.items():
+        layer = _with_zones(whole, zones)
         try:
-            found.append((layer, *choose(layer, config)))
+            choice = choose(layer, config, effort)
         except Refusal as refusal:
             refused = refused or refusal
+            continue
+        found.append(_Way(layer, way, choice.tile, choice.cycles, choice.considered))
+        found += [_Way(layer, way, *other) for other in choice.others]
+        if effort == "fast":
+            break
     if not found:
         assert refused is not None
         raise refused
-    return min(found, key=lambda way: way[2])
+    return sorted(found, key=lambda way: way.estimate)
+
+
+def _decided(whole: Layer, decided: Decision, config: AcceleratorConfig) -> _Way:
+    if not isinstance(decided.tile, Tile):
+        raise Refusal("a sum of products is cut along outputs, rows, columns, depth and taps")
+    layer = _with_zones(whole, zones_of(whole.image, whole.tap_lanes, *decided.zones))
+    return _Way(layer, decided.zones, decided.tile, estimate(layer, decided.tile, config))
+
+
+def _with_zones(whole: Layer, zones: tuple[Zone, ...]) -> Layer:
+    layer = replace(whole, zones=zones)
+    if whole.image.pad and zones != whole.zones:
+        return replace(layer, records=whole.outputs * layer.variants)
+    return layer
 
 
 class ElementwiseJob(Job):
     """Accumulators combined element by element."""
 
-    def __init__(self, work: Elementwise, config: AcceleratorConfig):
-        kernel = work.kernel
+    def __init__(
+        self,
+        work: Elementwise,
+        config: AcceleratorConfig,
+        decided: Decision | None = None,
+        effort: Effort = "default",
+    ):
+        kernel = self.kernel = work.kernel
         self.config = config
         self.inputs = tuple(dict.fromkeys(image.tensor for image in work.images.values()))
         self.output = kernel.output
@@ -165,15 +335,36 @@ class ElementwiseJob(Job):
         rows = [pack_records(kernel, record, None, config) for record in self.parameters]
         empty = np.zeros((0, config.qnt_element_bytes), np.uint8)
         self.records = np.concatenate([empty, *rows])
-        self.plan, cycles = plan(work, config)
-        tile = self.plan.tile
-        self.choices = {
-            "tile": "x".join(map(str, tile)),
-            "steps": math.prod(self.plan.positions) * self.plan.planes * len(work.acts),
-            "buffers": f"acc {self.plan.total}",
-            "estimate": cycles,
-        }
+        own = None if decided is None else decided.tile
+        if isinstance(own, Tile):
+            raise Refusal("an elementwise operator is cut along planes, rows and columns")
+        self.work = work
+        self._found = plan(work, config, own, effort)
+        self._searched = None if decided is not None else effort
+        self.take(0)
+
+    @property
+    def ways(self) -> int:
+        """How many ways to do it were kept, the one with the least estimate first."""
+        return min(len(self._found), REHEARSED)
+
+    def take(self, number: int, rehearsals: Sequence[int] = ()) -> None:
+        """Do it in one of the :attr:`ways`; ``rehearsals`` are the cycles that each took."""
+        self.plan = self._found[number][0]
+        self.decision = Decision(self.work.operations, self.plan.tile)
+        told = [_told_plan(*way) for way in self._found[: OTHERS + 1]]
+        self._tell(told, number, len(self._found), rehearsals)
 
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
         """Its actions, given where everything lies and where in the scratchpads there is room."""
         return ElementwiseSchedule(self.plan, self.parameters, bases, self.config, rings).stages
+
+
+def _told_plan(p: Plan, cycles: int) -> dict[str, str | int]:
+    """A plan for people."""
+    return {
+        "tile": "x".join(map(str, p.tile)),
+        "steps": math.prod(p.positions) * p.planes * len(p.work.acts),
+        "buffers": f"acc {p.total}",
+        "estimate": cycles,
+    }

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from enum import Enum
 
 import numpy as np
 
@@ -38,11 +39,38 @@ from .unify import normal
 DRAM_RANK = 4
 
 
+class Lack(Enum):
+    """What a model, or whoever uses it, would have to change to be rid of a refusal."""
+
+    HARDWARE = "nothing; other hardware may do"
+    WORK = "nothing; there is nothing to do"
+    INTEGERS = "that it is done in integers"
+    INT8 = "8-bit tensors"
+    BYTES = "nothing; the rest of its layer is done in bytes"
+    NO_SCRATCH = "that no memory for intermediate values is needed"
+    PADDING = "fewer rows and columns of padding"
+    DIVISOR = "one divisor for all elements"
+    VALUES = "sums over fewer elements"
+    COMMON_SCALE = "parameters for the whole tensor"
+    OPERAND = "an operand that is an activation"
+    WEIGHTS = "constant weights"
+    RANK = "tensors of fewer axes"
+
+
 class Refusal(Exception):
     """A nest that no instruction sequence is known for; the text is the reason.
 
     It never leaves the compiler: the partition turns it into the node's reason.
+
+    Attributes
+    ----------
+    lack : Lack
+        Of what kind it is.
     """
+
+    def __init__(self, reason: str, lack: Lack = Lack.HARDWARE):
+        super().__init__(reason)
+        self.lack = lack
 
 
 @dataclass(frozen=True)
@@ -112,7 +140,7 @@ class Kernel:
 def dram_shape(shape: tuple[int, ...]) -> tuple[int, int, int, int]:
     """(N, H, W, C) of a tensor of rank 1 to 4: channels last, batch first, the rest between."""
     if len(shape) > DRAM_RANK or not shape:
-        raise Refusal(f"a tensor of shape {list(shape)}; rank 1 to 4 is expected")
+        raise Refusal(f"a tensor of shape {list(shape)}; rank 1 to 4 is expected", Lack.RANK)
     if len(shape) == 1:
         return 1, 1, 1, shape[0]
     middle = (1,) * (DRAM_RANK - len(shape)) + shape[1:-1]

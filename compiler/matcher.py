@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 from ..isa.config import AcceleratorConfig
 from ..isa.memories import QNT_LANE
@@ -16,11 +16,16 @@ RECORDS: Mapping[str, DType] = {f"qnt.{record.name}": record.dtype for record in
 
 
 class Matcher:
-    """Matches of a configuration's instructions with expressions of a kernel."""
+    """Matches of a configuration's instructions with expressions of a kernel; of all of them, or
+    of those named in ``only``."""
 
-    def __init__(self, kernel: Kernel, config: AcceleratorConfig):
+    def __init__(
+        self, kernel: Kernel, config: AcceleratorConfig, only: Collection[str] | None = None
+    ):
         self.kernel, self.config = kernel, config
         self.patterns = patterns(config)
+        if only is not None:
+            self.patterns = tuple(p for p in self.patterns if p.operation.name in only)
 
     def matches(self, pattern: Pattern, subject: Expr) -> Iterator[Match]:
         """Ways to fill the holes of ``pattern``, with parameters that are constant and fit."""

@@ -20,13 +20,13 @@ from .artifact import DramTensor, Program, Segment
 from .image import Image, Walk
 from .jobs import ContractionJob, ElementwiseJob, Job
 from .layout import packed_shape
+from .machine import Machine
 from .marks import (
     CONSTANT,
     GRANULE,
     PAD,
     STEP,
     STORED,
-    Machine,
     Marks,
     addend,
     alu,
@@ -81,27 +81,30 @@ def check_meaning(
     """
     expected = _References(layers, tensors, segments, config).all()
     end = max(base + len(values) * config.out_element_bytes for base, values in expected)
-    machine = Machine(config, segments, end)
-    seen = [np.zeros(len(values), np.int64) for _, values in expected]
-    size = config.out_element_bytes
-    for position in order:
-        instruction = program.instructions[position]
-        made = machine.run(instruction)
-        if made is None or not made[0].size:
-            continue
-        layer = program.owners[position]
-        base, values = expected[layer]
-        index = (made[0] - base) // size
-        where = f"instruction {position} ({instruction.operation}) of {layers[layer].name!r}"
-        if index.min() < 0 or index.max() >= len(values):
+    instructions = [program.instructions[position] for position in order]
+    stored = Machine(config, segments, end).run(instructions)
+    # All layers' outputs one after another, and where in them each stored element belongs.
+    bases, sizes = (np.array(c) for c in zip(*((b, len(v)) for b, v in expected), strict=True))
+    first, values = np.cumsum([0, *sizes]), np.concatenate([v for _, v in expected])
+    event = np.repeat(np.arange(len(order)), np.diff(stored.first))
+    layer = np.array(program.owners)[np.array(order)][event]
+    index = (stored.addresses - bases[layer]) // config.out_element_bytes
+    outside = (index < 0) | (index >= sizes[layer])
+    at = np.where(outside, 0, first[layer] + index)
+    wrong = outside | (values[at] != stored.marks)
+    if wrong.any():
+        element = int(np.argmax(wrong))
+        here = event == event[element]
+        position = order[event[element]]
+        where = f"instruction {position} ({program.instructions[position].operation}) of "
+        where += repr(layers[layer[element]].name)
+        if (outside & here).any():
             raise ProgramError(f"{where} stores outside of the layer's output")
-        wrong = np.flatnonzero(values[index] != made[1])
-        if wrong.size:
-            raise ProgramError(
-                f"{where} stores another value than the layer's to {wrong.size} elements, first "
-                f"to DRAM {int(made[0][wrong[0]]):#x}"
-            )
-        np.add.at(seen[layer], index, 1)
+        raise ProgramError(
+            f"{where} stores another value than the layer's to {int((wrong & here).sum())} "
+            f"elements, first to DRAM {int(stored.addresses[element]):#x}"
+        )
+    seen = np.split(np.bincount(at, minlength=len(values)), first[1:-1])
     for layer, counts in zip(layers, seen, strict=True):
         if (counts != 1).any():
             raise ProgramError(
@@ -174,14 +177,21 @@ class _References:
         for zone in layer.zones:
             target = (..., _slice(zone.rows), _slice(zone.columns))
             counts = zone.taps.count, zone.steps.count
-            for d, row, column, t in np.ndindex(layer.depth, *counts, taps):
+            for row, column, t in np.ndindex(*counts, taps):
                 ky, s = row + zone.taps.start, column + zone.steps.start
-                weight = weights[:, d, ky, s, t]
+                weight = weights[:, :, ky, s, t]
                 if not weight.any():
                     continue
                 kx = s * layer.tap_lanes + t
-                seen = _under(x, image, (zone.rows, zone.columns), (ky, kx))[:, blocks[:, d]]
-                y[target] += seen * weight[None, :, None, None]
+                seen = _under(x, image, (zone.rows, zone.columns), (ky, kx))
+                flat = seen.reshape(*seen.shape[:2], -1)
+                if layer.dense:
+                    made = weight @ flat[:, blocks[0]]
+                else:
+                    made = np.zeros((layer.batches, layer.outputs, flat.shape[2]), np.uint64)
+                    for d in range(layer.depth):
+                        made += flat[:, blocks[:, d]] * weight[None, :, d, None]
+                y[target] += made.reshape(*made.shape[:2], *seen.shape[2:])
             record = zone.record * per_block + (outputs if per_block > 1 else 0 * outputs)
             of_qnt = self._records(name, record)[None, :, None, None] if len(job.records) else 0
             y[target] = mark(STORED, y[target], of_qnt)

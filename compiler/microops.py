@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
 from itertools import groupby
 
 import numpy as np
@@ -40,26 +40,36 @@ def place_uops(stages: Sequence[Stage], config: AcceleratorConfig, address: int)
     return _Placer(config, address).run(stages)
 
 
-@dataclass
 class _Pad:
     """The scratchpad while a program runs: what lies where."""
 
-    depth: int
-    at: int = 0
-    resident: dict[Uops, int] = field(default_factory=dict[Uops, int])
+    def __init__(self, depth: int):
+        self.depth, self.at = depth, 0
+        self.resident: dict[Uops, int] = {}
+        self._starts: list[int] = []
+        self._held: list[Uops] = []  # what was put at each start
 
     def room(self, count: int) -> int:
         """The start of ``count`` elements, taken from those that have been there longest."""
         if self.at + count > self.depth:
             self.at = 0
         start, stop = self.at, self.at + count
-        self.resident = {
-            uops: base
-            for uops, base in self.resident.items()
-            if base >= stop or base + len(uops) <= start
-        }
+        first, last = bisect_left(self._starts, start), bisect_left(self._starts, stop)
+        if first and self._starts[first - 1] + len(self._held[first - 1]) > start:
+            first -= 1
+        for base, uops in zip(self._starts[first:last], self._held[first:last], strict=True):
+            if self.resident.get(uops) == base:
+                del self.resident[uops]
+        del self._starts[first:last], self._held[first:last]
         self.at = stop
         return start
+
+    def put(self, uops: Uops, start: int) -> None:
+        """They lie there now, in room that was made."""
+        at = bisect_left(self._starts, start)
+        self._starts.insert(at, start)
+        self._held.insert(at, uops)
+        self.resident[uops] = start
 
 
 class _Placer:
@@ -70,7 +80,8 @@ class _Placer:
         self.base = address // UOP_BYTES
         self.pad = _Pad(config.uop_depth)
         self.offsets: dict[Uops, int] = {}
-        self.words: list[tuple[int, int, int]] = []
+        self.words: list[np.ndarray] = []
+        self.count = 0
 
     def run(self, stages: Sequence[Stage]) -> np.ndarray:
         """See :func:`place_uops`."""
@@ -90,9 +101,13 @@ class _Placer:
                         for action in stage.steps
                         for placed in (*self._ensure([action.uops]), self._placed(action))
                     ]
+        rows = np.concatenate([np.zeros((0, 3), np.int32), *self.words]).astype(np.int64)
         layout = uop_layout(self.config)
-        encoded = [layout.encode({"dst": d, "src": s, "wgt": w}) for d, s, w in self.words]
-        return np.array(encoded, np.uint32)
+        if len(rows):  # what is legal of the greatest is legal of all
+            layout.encode(dict(zip(("dst", "src", "wgt"), rows.max(axis=0).tolist(), strict=True)))
+        slots = [layout.by_name[name] for name in ("dst", "src", "wgt")]
+        words = sum(column << slot.lsb for column, slot in zip(rows.T, slots, strict=True))
+        return np.asarray(words, np.uint32)
 
     def _ensure(self, needed: Sequence[Uops]) -> list[Action]:
         """Loads after which all of ``needed`` are in the scratchpad."""
@@ -106,9 +121,10 @@ class _Placer:
         runs: list[tuple[int, int, int]] = []  # scratchpad, DRAM, count
         for uops in missing:
             if uops not in self.offsets:
-                self.offsets[uops] = len(self.words)
-                self.words.extend(uops)
-            self.pad.resident[uops] = start
+                self.offsets[uops] = self.count
+                self.words.append(uops.rows)
+                self.count += len(uops)
+            self.pad.put(uops, start)
             source = self.offsets[uops]
             if runs and runs[-1][1] + runs[-1][2] == source:
                 runs[-1] = (*runs[-1][:2], runs[-1][2] + len(uops))
@@ -134,4 +150,6 @@ class _Placer:
         bgn, end = (first + at for at in action.part)
         operands = {**action.operands, "uop_bgn": bgn, "uop_end": end}
         reads = (*action.reads, Span("uop", bgn, end)) if bgn < end else action.reads
-        return replace(action, operands=operands, reads=reads)
+        return Action(
+            action.operation, operands, reads, action.writes, action.uops, action.part, action.layer
+        )

@@ -10,7 +10,8 @@ Conv2D
     where ``pixel`` is ``x[n, y*sy + ky*dy - top, x*sx + kx*dx - left, c]``; if the window has any
     pad, ``Select(inside, x[...], zero_point)`` with
     ``inside = (0 <= row) & (row < H) & (0 <= column) & (column < W)``. ``bias[o]`` is the node's
-    bias less ``zero_point * sum(w[o])``, modulo 2**32.
+    bias less ``zero_point * sum(w[o])``, modulo 2**32. Of weights with a zero point other than 0,
+    that is subtracted first: ``w`` is an array ``<node>.centred`` then.
 DepthwiseConv2D
     The same with channel ``o // multiplier`` (``o`` if that is 1) and ``w[0,ky,kx,o]``.
 FullyConnected
@@ -25,11 +26,14 @@ Mul
     for every element: ``requantize((a - zp_a) * (b - zp_b), ...)``; with a constant of one element,
     ``k`` less its zero point, ``requantize(a * k - zp_a * k, ...)``.
 AveragePool2D, MaxPool2D
-    Over the elements inside; the mean is rounded half away from zero.
+    Over the elements inside; the mean is rounded half away from zero, or half up.
 Reshape
     for i: ``out[i] = x[i]``, both flat.
 Softmax
     See :mod:`.nests.softmax`.
+
+On 32-bit floats all of them have the same loops without what quantization adds
+(:mod:`.nests.floats`), and run on the host.
 """
 
 from __future__ import annotations
@@ -57,7 +61,7 @@ from .graph import (
     Softmax,
     Sub,
 )
-from .nests import elementwise, filters, pools, softmax
+from .nests import elementwise, filters, floats, pools, softmax
 from .nests.common import Operator, Use, buffer_of
 
 __all__ = ["Kernel", "Operator", "lowered", "nest_of", "reason_against"]
@@ -81,7 +85,10 @@ def nest_of(graph: Graph, node: Node) -> Operator:
     reason = reason_against(graph, node)
     if reason is not None:
         raise UnsupportedError(f"{graph.name}: node {node.name!r}: {reason}")
-    return LOWERINGS[type(node.op)](Use(graph, node))
+    use = Use(graph, node)
+    if use.x.dtype == F32 and type(node.op) in floats.LOWERINGS:
+        return floats.LOWERINGS[type(node.op)](use)
+    return LOWERINGS[type(node.op)](use)
 
 
 def lowered(graph: Graph, node: Node) -> Operator | Kernel:
@@ -94,7 +101,11 @@ def lowered(graph: Graph, node: Node) -> Operator | Kernel:
     """
     if not isinstance(node.op, Call):
         return nest_of(graph, node)
-    made = CATALOG[node.op.kind].code(Site.of(graph, node))
+    return _called(Site.of(graph, node))
+
+
+def _called(site: Site) -> Operator | Kernel:
+    made = CATALOG[site.kind].code(site)
     return made if isinstance(made, Kernel) else Operator(made.nest, made.constants, made.scratch)
 
 
@@ -108,8 +119,12 @@ def reason_against(graph: Graph, node: Node) -> str | None:
             return None if kind in CATALOG else f"Weft has no operator {kind}"
         case Reshape():
             return use.other_type((F32, I8, I32))
+        case Softmax(beta) if use.x.dtype == F32:
+            return None if beta == 1 else f"a softmax of floats with beta {beta}; 1 is expected"
+        case _ if use.x.dtype == F32:
+            return floats.reason_against(use)
         case _:
-            reason = use.other_type((I8,))
+            reason = use.other_type((F32, I8))
     if reason is not None:
         return reason
     made = {f"{node.name}.{suffix}" for suffix in (*filters.CONSTANTS, *softmax.SCRATCH)}
@@ -132,6 +147,10 @@ def reason_against(graph: Graph, node: Node) -> str | None:
 def _softmax(use: Use) -> Operator:
     op = use.node.op
     assert isinstance(op, Softmax)
+    if use.x.dtype == F32:
+        made = _called(Site(use.node.name, "Softmax", {}, (use.x,), 1, (use.out,)))
+        assert isinstance(made, Operator)
+        return made
     rows = (math.prod(use.x.shape[:-1]), use.x.shape[-1])
     x, out = buffer_of(use.x, rows), buffer_of(use.out, rows)
     nest, scratch = softmax.nest(use.node.name, x, out, use.quant(use.x).scale[0], op.beta)

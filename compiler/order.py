@@ -9,17 +9,16 @@ the result says is right in any order of time; :mod:`.emit` sees to that.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-
-import numpy as np
+from dataclasses import replace
+from typing import NamedTuple
 
 from ..isa.config import AcceleratorConfig
 from ..isa.instructions import InstructionSet
 from ..isa.memories import Engine
-from .dram import box_of, granule
-from .emit import Action, Span
+from .emit import Action, Span, touched
 from .schedule import Stage
 from .timing import LOAD_LATENCY, STORE_LATENCY, Costs
+from .touches import youngest
 
 AHEAD = 64
 """Stages that a load may run ahead of its own, at most."""
@@ -27,8 +26,7 @@ OVERSHOOT = 128
 """Cycles by which a load that runs ahead may delay one that another stage needs sooner."""
 
 
-@dataclass(frozen=True)
-class _Load:
+class _Load(NamedTuple):
     """A load with the ``stage`` that needs it.
 
     Before those of stage ``free`` no steps need any more what it overwrites. The stores of stage
@@ -47,6 +45,13 @@ class _Load:
 def in_order(stages: Sequence[Stage], config: AcceleratorConfig) -> list[Action]:
     """The actions of all stages, in an order that is right when they run one by one."""
     return _Order(stages, config).run()
+
+
+def rehearsal(stages: Sequence[Stage], config: AcceleratorConfig) -> int:
+    """When, in cycles, all would be done if the actions ran as they are put in order."""
+    order = _Order(stages, config)
+    order.run()
+    return max((*order.stored, *order.computed))
 
 
 class _Order:
@@ -166,48 +171,36 @@ class _Order:
         self.stored[number] = max(before, done) + storing + (STORE_LATENCY if storing else 0)
 
     def _owned(self, action: Action, stage: Stage) -> Action:
-        return action if action.layer == stage.layer else replace(action, layer=stage.layer)
+        if action.layer == stage.layer:
+            return action
+        a = action
+        return Action(a.operation, a.operands, a.reads, a.writes, a.uops, a.part, stage.layer)
 
     def _loads(self) -> list[_Load]:
         """Every load with what it must come after."""
-        size = granule(self.config)
-        boxes = [
-            [box for a in stage.stores if (box := self._box(a)[1]) is not None]
-            for stage in self.stages
-        ]
-        end = max((box.end for row in boxes for box in row), default=0)
-        written = np.full(-(-end // size), -1)
-        touched, read = _blank(self.config), _blank(self.config)
-        found: list[_Load] = []
+        actions: list[Action] = []
+        events: list[int] = []  # of each action
+        actors: list[int] = []  # of each event: it is a load, or all steps or stores of a stage
+        stages: list[int] = []
+        loads: list[tuple[int, Action]] = []  # with their events
         for number, stage in enumerate(self.stages):
-            for action in stage.loads:
-                on_compute = self.operations[action.operation].engine is Engine.COMPUTE
-                last = max((_newest(touched, span) for span in action.writes), default=-1)
-                stored = max((_newest(read, span) for span in action.writes), default=-1)
-                box = self._box(action)[0]
-                if box is not None:
-                    at = box.granules(size)
-                    stored = max(stored, int(written[at[at < len(written)]].max(initial=-1)))
-                cycles = self.costs.of(action)
-                found.append(_Load(action, number, last + 1, stored, cycles, on_compute))
-            for actions, ages in ((stage.steps, touched), (stage.stores, read)):
-                for span in (span for a in actions for span in (*a.reads, *a.writes)):
-                    ages[span.memory][span.start : span.stop] = number
-            for box in boxes[number]:
-                written[box.granules(size)] = number
+            for actor, group in ((0, [[a] for a in stage.loads]), (1, [stage.steps]),
+                                 (2, [stage.stores])):  # fmt: skip
+                for together in group:
+                    if actor == 0:
+                        loads.append((len(actors), together[0]))
+                    actions += together
+                    events += [len(actors)] * len(together)
+                    actors.append(actor)
+                    stages.append(number)
+        others = youngest(actors, stages, touched(actions, events, self.config)).tolist()
+        found: list[_Load] = []
+        for event, action in loads:
+            on_compute = self.operations[action.operation].engine is Engine.COMPUTE
+            _, last, stored = others[event]
+            cycles = self.costs.of(action)
+            found.append(_Load(action, stages[event], last + 1, stored, cycles, on_compute))
         return found
-
-    def _box(self, action: Action):
-        return box_of(self.operations[action.operation], action.operands, self.config)
-
-
-def _blank(config: AcceleratorConfig) -> dict[str, np.ndarray]:
-    names = ("uop", "inp", "wgt", "acc", "qnt")
-    return {name: np.full(getattr(config, f"{name}_depth"), -1) for name in names}
-
-
-def _newest(touched: dict[str, np.ndarray], span: Span) -> int:
-    return int(touched[span.memory][span.start : span.stop].max(initial=-1))
 
 
 def _range(action: Action, first: int, stop: int) -> Action:

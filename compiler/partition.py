@@ -3,23 +3,34 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import UnsupportedError
-from ..isa.nest import I8
+from ..isa.nest import I8, Load, Stmt, rewrite
+from ..isa.nest import Node as Term
+from .catalog import Kernel as Function
 from .catalog import Site, products
+from .effort import Effort
 from .fit import changes_nothing
 from .graph import Call, Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, Reshape, op_name
 from .jobs import Job, job_of
-from .kernel import DRAM_RANK, Kernel, Refusal, dram_shape, kernel_of
-from .operators import nest_of, reason_against
+from .kernel import DRAM_RANK, Kernel, Lack, Refusal, dram_shape, kernel_of
+from .operators import Operator, lowered, reason_against
 from .unfold import unfoldings
 
 COPIES = "a copy; there is nothing to compute"
 UNCHANGED = "it changes nothing, whichever of the 256 values an element has; it becomes a copy"
 """The reason of a node that the host passes on."""
+INTEGERS = frozenset({"tfl.quantize", "wide.high", "wide.low"})
+"""Operators of the catalog whose loop nests instructions may match."""
+REASONS = {
+    "wide.join": "it makes sums of 32 bits, and the accelerator stores bytes",
+    "tfl.lstm_cell": "its gates and states have 16 bits, and the accelerator stores bytes",
+    "tfl.dequantize": "it makes floats, and the accelerator stores bytes",
+}
+"""Why others have none."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +48,12 @@ class Placement:
 
 
 def place(
-    graph: Graph, config: AcceleratorConfig, placement: str, on_host: frozenset[str]
+    graph: Graph,
+    config: AcceleratorConfig,
+    placement: str,
+    on_host: frozenset[str],
+    nests: Mapping[str, Operator | Function],
+    effort: Effort = "default",
 ) -> tuple[Placement, ...]:
     """A placement for every node, in the graph's order.
 
@@ -51,6 +67,10 @@ def place(
         ``auto``, or ``cpu`` for everything on the host.
     on_host : frozenset of str
         Nodes that run on the host in any case.
+    nests : mapping
+        What each node computes.
+    effort : str
+        How long to search for schedules.
 
     Raises
     ------
@@ -76,17 +96,17 @@ def place(
             try:
                 if view is not None:
                     seen = replace(node, inputs=(view.inputs[0], *node.inputs[1:]))
-                    job = job_of(kernel_for(graph, seen), config)
+                    job = job_of(_seen(graph, seen, view, nests), config, effort=effort)
                     placed.append(Placement(seen, job, views=(view,)))
                     continue
-                kernel = kernel_for(graph, node)
+                kernel = kernel_for(graph, node, nests)
                 if changes_nothing(kernel) and _on_host(node.inputs[0], placed):
                     copy = replace(node, op=Reshape(), inputs=node.inputs[:1])
                     placed.append(Placement(copy, None, UNCHANGED))
                     continue
-                job = job_of(kernel, config)
+                job = job_of(kernel, config, effort=effort)
                 if _host_writes_for_it_alone(graph, node, placed):
-                    job = unfolded(job, kernel, graph, config)
+                    job = unfolded(job, kernel, graph, config, effort)
                 placed.append(Placement(node, job))
             except Refusal as refusal:
                 if view is not None:
@@ -123,11 +143,13 @@ def _host_writes_for_it_alone(graph: Graph, node: Node, placed: Sequence[Placeme
     return readers == [node] and _on_host(x, placed)
 
 
-def unfolded(job: Job, kernel: Kernel, graph: Graph, config: AcceleratorConfig) -> Job:
+def unfolded(
+    job: Job, kernel: Kernel, graph: Graph, config: AcceleratorConfig, effort: Effort = "default"
+) -> Job:
     """``job``, or a faster one with its input unfolded."""
     for form, name, unfold in unfoldings(kernel, fills_of(graph), config):
         try:
-            other = job_of(form, config)
+            other = job_of(form, config, effort=effort)
         except Refusal:
             continue
         if other.estimate < job.estimate:
@@ -145,28 +167,56 @@ def fills_of(graph: Graph) -> dict[str, int]:
     }
 
 
-def kernel_for(graph: Graph, node: Node) -> Kernel:
+def _seen(graph: Graph, node: Node, view: Node, nests: Mapping[str, Operator | Function]) -> Kernel:
+    """The normal form of a node that reads what ``view`` would copy."""
+    operator = nests[node.name]
+    assert isinstance(operator, Operator)
+    names = {view.outputs[0]: view.inputs[0]}
+
+    def renamed(term: Term) -> Term | None:
+        match term:
+            case Load(buffer, indices) if buffer in names:
+                return Load(names[buffer], indices)
+        return None
+
+    body = rewrite(operator.nest.body, renamed)
+    assert isinstance(body, Stmt)
+    buffers = tuple(replace(b, name=names.get(b.name, b.name)) for b in operator.nest.buffers)
+    nest = replace(operator.nest, body=body, buffers=buffers)
+    return kernel_for(graph, node, {node.name: replace(operator, nest=nest)})
+
+
+def kernel_for(
+    graph: Graph, node: Node, nests: Mapping[str, Operator | Function] | None = None
+) -> Kernel:
     """The normal form of a node's nest; :class:`.kernel.Refusal` if it has none."""
     if isinstance(node.op, Reshape):
-        raise Refusal(COPIES)
-    if isinstance(node.op, Call):
+        raise Refusal(COPIES, Lack.WORK)
+    if isinstance(node.op, Call) and node.op.kind not in INTEGERS:
+        if node.op.kind in REASONS:
+            raise Refusal(REASONS[node.op.kind], Lack.BYTES)
         x = graph.tensors[node.inputs[0]] if node.inputs and node.inputs[0] else None
         if x is not None and x.dtype != I8:
-            raise Refusal(f"{x.name!r} is {x.dtype}, not i8")
-        raise Refusal(f"{node.op.kind} has no form in integers that instructions match")
-    operator = nest_of(graph, node)
+            raise Refusal(f"{x.name!r} is {x.dtype}, not i8", Lack.INT8)
+        raise Refusal(
+            f"{node.op.kind} has no form in integers that instructions match", Lack.INTEGERS
+        )
+    operator = lowered(graph, node) if nests is None else nests[node.name]
+    assert isinstance(operator, Operator)  # none of INTEGERS is a function
     if operator.scratch:
-        raise Refusal(f"{op_name(node.op)} needs memory for intermediate values")
+        raise Refusal(f"{op_name(node.op)} needs memory for intermediate values", Lack.NO_SCRATCH)
     shapes: dict[str, tuple[int, ...]] = {}
     constants = dict(operator.constants)
     for buffer in operator.nest.buffers:
         if buffer.name in constants:
             continue
         tensor = graph.tensors[buffer.name]
+        if tensor.name in graph.carried:
+            raise Refusal(f"{tensor.name!r} is carried over from one inference to the next")
         if tensor.data is not None:
             constants[tensor.name] = tensor.data
         elif tensor.dtype != I8:
-            raise Refusal(f"{tensor.name!r} is {tensor.dtype}, not i8")
+            raise Refusal(f"{tensor.name!r} is {tensor.dtype}, not i8", Lack.INT8)
         else:
             shapes[tensor.name] = tensor.shape
     return kernel_of(operator.nest, shapes, constants)

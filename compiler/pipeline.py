@@ -1,49 +1,36 @@
-"""From a graph to what runs: one list of named passes."""
+"""From a graph to what runs: one list of named passes.
+
+Each takes a valid module of one level (:mod:`.module`) and gives a valid one of the same or of the
+next. Any level can be printed, and read back by whoever goes on from there (:mod:`.levels`).
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import gc
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import Literal
-
-import numpy as np
+from pathlib import Path
 
 from ..isa.config import AcceleratorConfig
-from ..isa.formats import INSTRUCTION_BYTES, UOP_BYTES
-from ..isa.instructions import InstructionSet
 from .allocate import Constants, lives_of, share
-from .artifact import AcceleratorStep, CompiledModel, DramTensor, HostStep, Program, Step
+from .artifact import AcceleratorStep, CompiledModel, DramTensor, Step
 from .check import check
-from .emit import finish
-from .graph import Graph, op_name
+from .effort import Effort
+from .graph import Graph
 from .kernel import dram_shape
 from .layout import packed_bytes
+from .levels.crash import leaving_a_reproduction
+from .levels.nests import check_host
 from .meaning import Meaning, check_meaning
-from .microops import place_uops
-from .order import in_order
-from .partition import Placement, compulsory_bytes, macs, place
-from .schedule import Bases, Rings, Stage
+from .module import LEVELS, Level, Lowered, Module, Where, grouped
+from .partition import UNCHANGED, place
+from .programs import accelerator_steps, ends_of_steps, host_step, programs_of
+from .rehearse import rehearse
 from .verify import verify
 
-Where = Literal["auto", "cpu"]
+__all__ = ["PASSES", "Module", "Pass", "Watch", "compile_graph", "run"]
 
-
-@dataclass(frozen=True, eq=False)
-class Module:
-    """A network on its way; every pass fills in more."""
-
-    graph: Graph
-    config: AcceleratorConfig
-    placement: Where
-    on_host: frozenset[str]
-    groups: tuple[tuple[Placement, ...], ...] = ()
-    """Steps to be, in order: one node on the accelerator, or neighbours on the host."""
-    tensors: Mapping[str, DramTensor] | None = None
-    constants: Constants | None = None
-    steps: tuple[Step, ...] = ()
-
-
-Pass = Callable[[Module], Module]
 Watch = Callable[[str, Module], None]
 """Called after each pass with its name and what it made: to print, to time, to verify."""
 
@@ -54,6 +41,7 @@ def compile_graph(
     *,
     placement: Where = "auto",
     on_host: frozenset[str] = frozenset(),
+    effort: Effort = "default",
     watch: Watch | None = None,
 ) -> CompiledModel:
     """``graph`` compiled for ``config``.
@@ -68,6 +56,8 @@ def compile_graph(
         ``auto`` puts every node on the accelerator that can run there; ``cpu`` none.
     on_host : frozenset of str
         Names of nodes that run on the host in any case.
+    effort : str
+        How long to search for schedules: ``fast``, ``default`` or ``max``; see :mod:`.search`.
     watch : callable or None
         Called after each pass.
 
@@ -78,15 +68,57 @@ def compile_graph(
     UnsupportedError
         If neither accelerator nor host can run some nodes; it lists them all.
     """
-    module = Module(graph, config, placement, on_host)
-    for name, apply in PASSES:
-        module = apply(module)
-        if watch is not None:
-            watch(name, module)
-    assert module.tensors is not None
-    assert module.constants is not None
-    segments = tuple(module.constants.segments)
-    return CompiledModel(graph, config, module.steps, module.tensors, segments, module.constants.at)
+    return run(Module(graph, config, placement, on_host, effort=effort), watch=watch).model
+
+
+def run(
+    module: Module,
+    until: Level = "stream",
+    *,
+    watch: Watch | None = None,
+    crashes: Path | None = None,
+) -> Module:
+    """``module`` after all passes from its level on that lead no further than ``until``.
+
+    Parameters
+    ----------
+    module : Module
+        Of any level.
+    until : str
+        The level to stop at.
+    watch : callable or None
+        Called after each pass.
+    crashes : Path or None
+        The folder for what reproduces a pass that crashes.
+
+    Raises
+    ------
+    CompilerError
+        If a pass crashed, with ``crashes`` given; without, whatever the pass raised.
+    """
+    with _all_kept():
+        for step in PASSES:
+            if LEVELS.index(step.takes) < LEVELS.index(module.level):
+                continue
+            if LEVELS.index(step.makes) > LEVELS.index(until):
+                break
+            with leaving_a_reproduction(step.name, module, crashes):
+                module = step.apply(module)
+            if watch is not None:
+                watch(step.name, module)
+    return module
+
+
+@contextmanager
+def _all_kept() -> Iterator[None]:
+    """No search for garbage meanwhile: what the passes make, in great numbers, is in use."""
+    searches = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if searches:
+            gc.enable()
 
 
 # --- the passes ----------------------------------------------------------------------------------
@@ -98,25 +130,31 @@ def verify_graph(module: Module) -> Module:
     return module
 
 
+def lower(module: Module) -> Module:
+    """Every node has a loop nest that says what it computes."""
+    return replace(module, level="nests", nests=Lowered(module.graph))
+
+
 def partition(module: Module) -> Module:
     """Every node has a place; what runs on the accelerator is matched with instructions, cut."""
-    groups: list[tuple[Placement, ...]] = []
-    placement = place(module.graph, module.config, module.placement, module.on_host)
-    for placed in placement:
-        if placed.job is None and groups and groups[-1][0].job is None:
-            groups[-1] = (*groups[-1], placed)
-        else:
-            groups.append((placed,))
+    assert module.nests is not None
+    placement = place(
+        module.graph, module.config, module.placement, module.on_host, module.nests, module.effort
+    )
+    if not isinstance(module.nests, Lowered):
+        for placed in placement:
+            if placed.job is None and placed.reason != UNCHANGED:
+                check_host(module.graph, placed.node, module.nests)
     chosen = {placed.node.name: placed.node for placed in placement}
     nodes = tuple(chosen.get(node.name, node) for node in module.graph.nodes)
     graph = replace(module.graph, nodes=nodes)
-    return replace(module, graph=graph, groups=tuple(groups))
+    return replace(module, level="schedule", graph=graph, groups=grouped(placement))
 
 
 def allocate(module: Module) -> Module:
     """Every activation that the accelerator touches has an address."""
     config, graph = module.config, module.graph
-    touched = _touched(module)
+    touched = ends_of_steps(module)
     names = dict.fromkeys(name for reads, writes, on in touched if on for name in (*reads, *writes))
     tensors: dict[str, DramTensor] = {}
     unfolds = {
@@ -138,18 +176,25 @@ def allocate(module: Module) -> Module:
 
 def emit(module: Module) -> Module:
     """Every step is there, with its constants and its program in DRAM."""
+    return emitted(module)
+
+
+def emitted(module: Module, as_written: bool = False) -> Module:
+    """See :func:`emit`, and :func:`.programs.accelerator_steps` for ``as_written``."""
+    assert module.constants is not None
+    constants = Constants(module.constants.at)
     steps: list[Step] = []
-    for run in _runs(module.groups):
-        if run[0][0].job is None:
-            steps.append(_host_step(module.graph, run[0]))
+    for run_ in programs_of(module.groups):
+        if run_[0][0].job is None:
+            steps.append(host_step(module.graph, run_[0]))
         else:
-            steps += _accelerator_steps(module, [group[0] for group in run])
-    return replace(module, steps=tuple(steps))
+            steps += accelerator_steps(module, [group[0] for group in run_], constants, as_written)
+    return replace(module, level="stream", steps=tuple(steps), constants=constants)
 
 
 def check_programs(module: Module) -> Module:
     """No program races, leaves a token behind or goes out of a scratchpad; each computes what its
-    layers mean."""
+    layers mean, unless these are not known."""
     assert module.constants is not None
     assert module.tensors is not None
     segments = {segment.name: segment for segment in module.constants.segments}
@@ -162,6 +207,8 @@ def check_programs(module: Module) -> Module:
         program = steps[0].program
         uops = segments.get(f"{name}.uop")
         order = check(program.instructions, module.config, () if uops is None else (uops,))
+        if not module.groups:  # it was read: there is nothing to compare it with
+            continue
         layers = [Meaning(step.name, jobs[step.name]) for step in steps]
         check_meaning(
             program, order, layers, module.tensors, module.constants.segments, module.config
@@ -169,127 +216,23 @@ def check_programs(module: Module) -> Module:
     return module
 
 
-PASSES: tuple[tuple[str, Pass], ...] = (
-    ("verify", verify_graph),
-    ("partition", partition),
-    ("allocate", allocate),
-    ("emit", emit),
-    ("check", check_programs),
+@dataclass(frozen=True)
+class Pass:
+    """``apply`` takes a module of the level ``takes`` and gives one of the level ``makes``."""
+
+    name: str
+    takes: Level
+    makes: Level
+    apply: Callable[[Module], Module]
+
+
+PASSES: tuple[Pass, ...] = (
+    Pass("verify", "graph", "graph", verify_graph),
+    Pass("lower", "graph", "nests", lower),
+    Pass("partition", "nests", "schedule", partition),
+    Pass("allocate", "schedule", "schedule", allocate),
+    Pass("rehearse", "schedule", "schedule", rehearse),
+    Pass("emit", "schedule", "stream", emit),
+    Pass("check", "stream", "stream", check_programs),
 )
 """From a graph to programs, in order."""
-
-
-# --- steps ---------------------------------------------------------------------------------------
-
-
-def _ends(graph: Graph, group: tuple[Placement, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Activations that a step reads from outside, and those that it writes."""
-    if group[0].job is not None:
-        return group[0].job.inputs, (group[0].job.output,)
-    nodes = [placed.node for placed in group]
-    writes = tuple(name for node in nodes for name in node.outputs)
-    reads = dict.fromkeys(
-        name
-        for node in nodes
-        for name in node.inputs
-        if name and name not in writes and graph.tensors[name].data is None
-    )
-    return tuple(reads), writes
-
-
-def _host_step(graph: Graph, group: tuple[Placement, ...]) -> HostStep:
-    nodes = [placed.node for placed in group]
-    reads, writes = _ends(graph, group)
-    reasons = [f"{placed.node.name}: {placed.reason}" for placed in group]
-    return HostStep(
-        name=nodes[0].name,
-        op="+".join(op_name(node.op) for node in nodes),
-        nodes=tuple(node.name for node in nodes),
-        inputs=reads,
-        outputs=writes,
-        reason=group[0].reason if len(group) == 1 else "; ".join(reasons),
-        macs=sum(macs(graph, node) for node in nodes),
-    )
-
-
-def _accelerator_steps(module: Module, run: Sequence[Placement]) -> list[AcceleratorStep]:
-    """The layers of one program, with their constants and the program in DRAM."""
-    config, constants, tensors = module.config, module.constants, module.tensors
-    assert constants is not None
-    assert tensors is not None
-    rings = Rings(config)
-    stages: list[Stage] = []
-    for number, placed in enumerate(run):
-        job, name = placed.job, placed.node.name
-        assert job is not None
-        element = config.inp_element_bytes
-        weights = constants.add(f"{name}.wgt", job.weights, job.weight_bytes)
-        records = constants.add(f"{name}.qnt", job.records, config.qnt_element_bytes)
-        starts = constants.add(f"{name}.acc", job.starts, config.acc_element_bytes)
-        bases = Bases(
-            {name: tensors[name].address // element for name in (*job.inputs, job.output)},
-            records // config.qnt_element_bytes,
-            weights // job.weight_bytes,
-            starts // config.acc_element_bytes,
-        )
-        for stage in job.stages(bases, rings):
-            stage.layer = number
-            stages.append(stage)
-    name = run[0].node.name if len(run) == 1 else f"{run[0].node.name}..{run[-1].node.name}"
-    uops = place_uops(stages, config, constants.reserve(UOP_BYTES))
-    constants.add(f"{name}.uop", uops, UOP_BYTES)
-    stream = finish(in_order(stages, config), config)
-    instructions = InstructionSet(config)
-    words = b"".join(
-        instructions.encode(i).to_bytes(INSTRUCTION_BYTES, "little") for i in stream.instructions
-    )
-    address = constants.add(name, np.frombuffer(words, np.uint8), INSTRUCTION_BYTES)
-    program = Program(name, address, stream.instructions, stream.owners)
-    steps: list[AcceleratorStep] = []
-    for number, placed in enumerate(run):
-        node, job = placed.node, placed.job
-        assert job is not None
-        steps.append(
-            AcceleratorStep(
-                name=node.name,
-                op=op_name(node.op),
-                nodes=(*(view.name for view in placed.views), node.name),
-                inputs=job.inputs,
-                outputs=(job.output,),
-                program=program,
-                layer=number,
-                macs=macs(module.graph, node),
-                needed_macs=int(macs(module.graph, node) * job.met),
-                compulsory_bytes=compulsory_bytes(module.graph, node, job),
-                choices=job.choices,
-            )
-        )
-    return steps
-
-
-def _runs(groups: Sequence[tuple[Placement, ...]]) -> list[list[tuple[Placement, ...]]]:
-    """Neighbours on the accelerator together; every group on the host alone."""
-    runs: list[list[tuple[Placement, ...]]] = []
-    for group in groups:
-        if group[0].job is not None and runs and runs[-1][-1][0].job is not None:
-            runs[-1].append(group)
-        else:
-            runs.append([group])
-    return runs
-
-
-def _touched(module: Module) -> list[tuple[Sequence[str], Sequence[str], bool]]:
-    """What each step reads and writes, and whether on the accelerator.
-
-    What a program does not make itself must be there when it is launched: its first step reads
-    that, too.
-    """
-    touched: list[tuple[Sequence[str], Sequence[str], bool]] = []
-    for run in _runs(module.groups):
-        ends = [_ends(module.graph, group) for group in run]
-        made = {name for _, writes in ends for name in writes}
-        outside = [name for reads, _ in ends for name in reads if name not in made]
-        on_accelerator = run[0][0].job is not None
-        for i, (reads, writes) in enumerate(ends):
-            touched.append(((*reads, *(outside if i == 0 else ())), writes, on_accelerator))
-    return touched

@@ -5,43 +5,48 @@ Hardware is not guessed at: a change is named only if the node has been compiled
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import ConfigError, UnsupportedError
 from .graph import Graph, Node
 from .jobs import job_of
-from .kernel import Refusal
+from .kernel import Lack, Refusal
 from .partition import kernel_for
 
 SCRATCHPADS = ("acc_bytes", "inp_bytes", "wgt_bytes", "uop_bytes", "qnt_bytes")
 EXTENSIONS = ("requantize", "pad_value", "overwrite")
 GROWTH = 6
 """Doublings of a scratchpad that are tried."""
-OF_MODELS = (
-    ("a copy", "nothing has to change; it moves no data on the device"),
-    ("changes nothing", "nothing has to change; it moves no data on the device"),
-    ("asked to run on the cpu", "ask for the accelerator"),
-    ("no form in integers", "a model that does it in integers, or leaves it to the host"),
-    ("not i8", "a model whose tensors are int8"),
-    ("memory for intermediate values", "a model without it, or one whose host does it"),
-    ("a load has up to 15", "a model with at most 15 rows and columns of padding"),
-    ("divisor varies", "a pool without padding"),
-    ("too many values", "a pool over fewer elements"),
-    ("parameters that vary with the channel", "scales and zero points of the whole tensor"),
-    ("an operand is a constant", "a constant of one element"),
-    ("the weights are not constant", "constant weights"),
-    ("rank 1 to 4", "tensors of rank 1 to 4"),
-)
-"""Of the model, by what a refusal says."""
+OF_MODELS: Mapping[Lack, str] = {
+    Lack.WORK: "nothing has to change; it moves no data on the device",
+    Lack.INTEGERS: "a model that does it in integers, or leaves it to the host",
+    Lack.BYTES: "nothing can; it is the host's part of a layer in bytes",
+    Lack.INT8: "a model whose tensors are int8",
+    Lack.NO_SCRATCH: "a model without it, or one whose host does it",
+    Lack.PADDING: "a model with at most 15 rows and columns of padding",
+    Lack.DIVISOR: "a pool without padding",
+    Lack.VALUES: "a pool over fewer elements",
+    Lack.COMMON_SCALE: "scales and zero points of the whole tensor",
+    Lack.OPERAND: "a constant of one element",
+    Lack.WEIGHTS: "constant weights",
+    Lack.RANK: "tensors of rank 1 to 4",
+}
+"""Of the model, by what a refusal lacks."""
 
 
-def remedy(graph: Graph, node: Node, config: AcceleratorConfig, reason: str) -> str:
+def remedy(graph: Graph, node: Node, config: AcceleratorConfig) -> str:
     """The least change of hardware that admits ``node``, or what a model would have to have."""
-    for fragment, change in OF_MODELS:
-        if fragment in reason:
-            return change
+    try:
+        job_of(kernel_for(graph, node), config)
+    except Refusal as refusal:
+        if refusal.lack in OF_MODELS:
+            return OF_MODELS[refusal.lack]
+    except UnsupportedError:
+        pass
+    else:
+        return "ask for the accelerator"
     for change, hardware in _changes(config):
         try:
             job_of(kernel_for(graph, node), hardware)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Hashable
+from dataclasses import replace
+from typing import NamedTuple
+
+import numpy as np
 
 from .boxes import consecutive
 from .chunks import Chunk
 from .emit import Action, Span, Uops
-from .schedule import part
+from .schedule import Range, part
 from .tiling import Extents, Layer, box_rows, row_length
 from .work import Contraction
 from .zones import Zone
@@ -27,6 +31,9 @@ class Steps:
 
     def __init__(self, work: Contraction, layer: Layer, need: Extents):
         self.work, self.layer, self.need = work, layer, need
+        self._walks: dict[Hashable, np.ndarray] = {}
+        self._taken: dict[tuple[Range, Range], tuple[np.ndarray, bytes]] = {}
+        self._blocks: dict[tuple[Range, Range], tuple[int, ...]] = {}
 
     def zones(self, chunk: Chunk, acc: Span) -> list[tuple[Zone, Span]]:
         """The zones of the chunk's stripe, each with its accumulators: dense, in this order."""
@@ -42,9 +49,12 @@ class Steps:
 
     def blocks(self, chunk: Chunk) -> tuple[int, ...]:
         """The input blocks of a chunk."""
-        reach = slice(chunk.depth.start, chunk.depth.stop)
-        inputs = self.layer.weights.inputs[chunk.blocks.start : chunk.blocks.stop]
-        return tuple(sorted({b for row in inputs for b in row[reach]}))
+        key = chunk.blocks, chunk.depth
+        if key not in self._blocks:
+            reach = slice(chunk.depth.start, chunk.depth.stop)
+            inputs = self.layer.weights.inputs[chunk.blocks.start : chunk.blocks.stop]
+            self._blocks[key] = tuple(sorted({b for row in inputs for b in row[reach]}))
+        return self._blocks[key]
 
     def weights(self, chunk: Chunk) -> tuple[int, int, int, int]:
         """Extents of the chunk's weights in the scratchpad, dense."""
@@ -55,13 +65,16 @@ class Steps:
 
     def of(self, chunk: Chunk, inp: Span, wgt: Span, acc: Span) -> list[Action]:
         """The steps of a chunk, zone by zone, given what lies where."""
+        reads = (*self._inputs(chunk, inp), part(wgt, 0, math.prod(self.weights(chunk))))
         return [
             action
             for zone, target in self.zones(chunk, acc)
-            for action in self._in_zone(chunk, zone, inp, wgt, target)
+            for action in self._in_zone(chunk, zone, inp, wgt, target, reads)
         ]
 
-    def _in_zone(self, chunk: Chunk, zone: Zone, inp: Span, wgt: Span, acc: Span) -> list[Action]:
+    def _in_zone(
+        self, chunk: Chunk, zone: Zone, inp: Span, wgt: Span, acc: Span, reads: tuple[Span, ...]
+    ) -> list[Action]:
         taps = zone.taps.common(chunk.taps)
         if taps is None:
             return []
@@ -69,11 +82,7 @@ class Steps:
         fresh = chunk.depth.start == 0 and chunk.taps.start <= zone.taps.start
         bound = _Bound(chunk, replace(zone, taps=taps), inp, wgt, acc)
         walk = self._nested(bound) or self._walk(bound)
-        reads = (
-            *self._inputs(chunk, inp),
-            part(wgt, 0, math.prod(self.weights(chunk))),
-            acc,
-        )
+        reads = (*reads, acc)
 
         def step(operation: str, run: _Run) -> Action:
             if operation == "gemm.reset":
@@ -104,8 +113,6 @@ class Steps:
         """
         chunk, zone, layer, need = at.chunk, at.zone, self.layer, self.need
         rows, columns = zone.rows.count, zone.columns.count
-        planes, extent = self.blocks(chunk), self.weights(chunk)
-        apart = layer.tap_lanes * layer.columns.dilation // layer.columns.lanes
         length = row_length(layer.columns, chunk.columns.count)
         down = (1 if need.skips_rows else layer.rows.stride) * length
         row = length * (1 if need.skips_rows else layer.rows.dilation)
@@ -114,21 +121,9 @@ class Steps:
             + (zone.rows.start - chunk.rows.start) * down
             + (zone.columns.start - chunk.columns.start) * layer.columns.stride
         )
-        uops: list[tuple[int, int, int]] = []
         outputs = chunk.blocks.count
-        for d in range(chunk.depth.count):
-            for ky in range(zone.taps.start - chunk.taps.start, zone.taps.stop - chunk.taps.start):
-                for kx in range(zone.steps.start, zone.steps.stop):
-                    for o in range(outputs):
-                        block = layer.weights.inputs[chunk.blocks.start + o][chunk.depth.start + d]
-                        plane = planes.index(block) * need.box_rows * need.box_columns
-                        weight = 0
-                        for i, n in zip((o, d, ky, kx), extent, strict=True):
-                            weight = weight * n + (i if n > 1 else 0)
-                        uops.append((at.acc.start + o * rows * columns,
-                                     corner + plane + ky * row + kx * apart,
-                                     at.wgt.start + weight))  # fmt: skip
-        rest = [uop for o in range(outputs) for uop in uops[outputs + o :: outputs]]
+        uops = self._relative(chunk, zone.taps, zone.steps, rows * columns, row)
+        uops = uops + np.array((at.acc.start, corner, at.wgt.start), np.int32)
         loops = {
             "iter_out": rows,
             "iter_in": columns,
@@ -139,11 +134,51 @@ class Steps:
         }
         count = len(uops)
         return _Walk(
-            (*uops[:outputs], *rest),
+            Uops(uops),
             _Run(loops, (0, outputs)),
             _Run(loops, (outputs, count)) if count > outputs else None,
             _Run(loops, (0, count)),
         )
+
+    def _relative(
+        self, chunk: Chunk, taps: Range, steps: Range, positions: int, row: int
+    ) -> np.ndarray:
+        """The micro-ops of a walk from where its operands begin; those of a row of taps are
+        ``row`` elements from the next."""
+        (planes, same), extent = self._planes(chunk.blocks, chunk.depth), self.weights(chunk)
+        first = taps.start - chunk.taps.start
+        key = (same, first, taps.count, steps, positions, row, extent)
+        if key not in self._walks:
+            layer, need = self.layer, self.need
+            apart = layer.tap_lanes * layer.columns.dilation // layer.columns.lanes
+            outputs, depth = planes.shape
+            d, ky, kx, o = np.ix_(
+                np.arange(depth),
+                np.arange(first, first + taps.count),
+                np.arange(steps.start, steps.stop),
+                np.arange(outputs),
+            )
+            src = planes.T[:, None, None] * (need.box_rows * need.box_columns)
+            src = src + ky * row + kx * apart
+            wgt = 0
+            for i, n in zip((o, d, ky, kx), extent, strict=True):
+                wgt = wgt * n + (i if n > 1 else 0)
+            columns = (np.broadcast_to(c, src.shape) for c in (o * positions, src, wgt))
+            # The first of each output block, then all others of one, of the next, ...
+            by_step = np.stack([*columns], axis=-1).reshape(-1, outputs, 3)
+            rest = by_step[1:].transpose(1, 0, 2).reshape(-1, 3)
+            self._walks[key] = np.concatenate([by_step[0], rest]).astype(np.int32)
+        return self._walks[key]
+
+    def _planes(self, outputs: Range, depth: Range) -> tuple[np.ndarray, bytes]:
+        """[output blocks, depth]: which of the planes in the scratchpad each takes; and a key."""
+        if (outputs, depth) not in self._taken:
+            reach = slice(depth.start, depth.stop)
+            inputs = [row[reach] for row in self.layer.weights.inputs[outputs.start : outputs.stop]]
+            order = {b: i for i, b in enumerate(sorted({b for row in inputs for b in row}))}
+            planes = np.array([[order[b] for b in row] for row in inputs])
+            self._taken[outputs, depth] = planes, repr(planes.shape).encode() + planes.tobytes()
+        return self._taken[outputs, depth]
 
     def _nested(self, at: _Bound) -> _Walk | None:
         """Loops over output blocks and input blocks instead of micro-ops; None unless there is one
@@ -152,7 +187,7 @@ class Steps:
         several = (zone.rows, zone.columns, chunk.taps, zone.steps)
         if max(r.count for r in several) > 1 or layer.column_steps > 1 or not layer.dense:
             return None
-        if not consecutive(self.blocks(chunk)):
+        if not consecutive(self.blocks(chunk)) or len(self.blocks(chunk)) < chunk.depth.count:
             return None
         outputs, depth, _, _ = self.weights(chunk)
         pitch, weight = self.need.box_rows * self.need.box_columns, int(depth > 1)
@@ -172,11 +207,10 @@ class Steps:
         count = chunk.depth.count
         uops = ((dst, src, wgt), (dst, src + pitch, wgt + weight))
         rest = run(1, count - 1) if count > 1 else None
-        return _Walk(uops[: min(count, 2)], run(0, 1), rest, run(0, count))
+        return _Walk(Uops(uops[: min(count, 2)]), run(0, 1), rest, run(0, count))
 
 
-@dataclass(frozen=True)
-class _Bound:
+class _Bound(NamedTuple):
     """A chunk in a zone, with what lies where; the zone's taps are those of the chunk."""
 
     chunk: Chunk
@@ -186,16 +220,14 @@ class _Bound:
     acc: Span
 
 
-@dataclass(frozen=True)
-class _Run:
+class _Run(NamedTuple):
     """Loops, and the micro-ops in them."""
 
     loops: dict[str, int]
     part: tuple[int, int]
 
 
-@dataclass(frozen=True)
-class _Walk:
+class _Walk(NamedTuple):
     """A sequence of micro-ops, and how to run the first of each accumulator, the others, all."""
 
     uops: Uops

@@ -15,14 +15,14 @@ Where no instruction fits at once, other forms of the nest are tried (:mod:`.rew
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from ..isa.config import AcceleratorConfig
 from ..isa.nest import I8, Expr, Sum
 from .accumulate import elementwise
 from .affine import is_index
-from .contract import contraction
+from .contract import contractions
 from .kernel import Kernel, Refusal
 from .matcher import Matcher, loads, record_of
 from .rewrites import forms
@@ -31,7 +31,13 @@ from .work import Contraction, Elementwise, Ending, Tensorized
 
 
 def tensorize(kernel: Kernel, config: AcceleratorConfig) -> Tensorized:
-    """Instructions that compute ``kernel``.
+    """Instructions that compute ``kernel``: the first of :func:`ways_to`."""
+    return ways_to(kernel, config)[0]
+
+
+def ways_to(kernel: Kernel, config: AcceleratorConfig) -> tuple[Tensorized, ...]:
+    """Instructions that compute ``kernel``; several ways if several instructions add its products,
+    between which whoever knows their cost decides.
 
     Raises
     ------
@@ -46,7 +52,7 @@ def tensorize(kernel: Kernel, config: AcceleratorConfig) -> Tensorized:
         if not missing:
             raise
         try:
-            used = _tensorized(kernel, _everything(config)).operations
+            used = _tensorized(kernel, _everything(config))[0].operations
         except Refusal:
             raise refusal from None
     extensions = {p.operation.name: p.operation.extension for p in patterns(_everything(config))}
@@ -58,23 +64,60 @@ def _everything(config: AcceleratorConfig) -> AcceleratorConfig:
     return replace(config, requantize=True, pad_value=True, overwrite=True)
 
 
-def _tensorized(kernel: Kernel, config: AcceleratorConfig) -> Tensorized:
-    _check_ends(kernel)
-    reason = "no instruction stores such a value"
+def tensorize_with(
+    form: Kernel, config: AcceleratorConfig, operations: Collection[str]
+) -> Tensorized:
+    """``form``, as it stands, with these instructions and no others: what a schedule that was
+    written down says of a layer, proven again.
+
+    Raises
+    ------
+    Refusal
+        If they do not compute it.
+    """
+    return _tensorized(form, config, operations)[0]
+
+
+def reason_against(kernel: Kernel, config: AcceleratorConfig, operations: Collection[str]) -> str:
+    """Why these instructions, with those that move data, do not compute ``kernel``, in one line
+    that names them; empty if they do."""
+    known = {p.operation.name for p in patterns(config)}
+    moves = {p.operation.name for p in patterns(config) if p.stores or p.source_types}
+    for name in operations:
+        if name not in known:
+            return f"{name}: no meaning of that name is one store of a value"
+    refusal = ""
     for form in forms(kernel):
         if isinstance(form, Refusal):
-            reason = str(form)
             continue
-        matcher, reasons = Matcher(form, config), list[str]()
+        try:
+            tensorize_with(form, config, {*operations, *moves})
+        except Refusal as refused:
+            refusal = refusal or f"{', '.join(operations)}: {refused}"
+        else:
+            return ""
+    return refusal
+
+
+def _tensorized(
+    kernel: Kernel, config: AcceleratorConfig, only: Collection[str] | None = None
+) -> tuple[Tensorized, ...]:
+    _check_ends(kernel)
+    refusal = Refusal("no instruction stores such a value")
+    for form in forms(kernel) if only is None else (kernel,):
+        if isinstance(form, Refusal):
+            refusal = form
+            continue
+        matcher, refusals = Matcher(form, config, only), list[Refusal]()
         for ending, total in _endings(matcher):
             try:
                 if isinstance(total, Sum):
-                    return contraction(matcher, total, ending)
-                return elementwise(matcher, total, ending)
-            except Refusal as refusal:
-                reasons.append(str(refusal))
-        reason = reasons[0] if reasons else reason
-    raise Refusal(reason)
+                    return contractions(matcher, total, ending)
+                return (elementwise(matcher, total, ending),)
+            except Refusal as refused:
+                refusals.append(refused)
+        refusal = refusals[0] if refusals else refusal
+    raise refusal
 
 
 def _check_ends(kernel: Kernel) -> None:
@@ -98,4 +141,4 @@ def _endings(matcher: Matcher) -> Iterator[tuple[Ending, Expr]]:
                 yield Ending(pattern.operation.name, record_of(match)), values[0]
 
 
-__all__ = ["Contraction", "Elementwise", "tensorize"]
+__all__ = ["Contraction", "Elementwise", "tensorize", "tensorize_with", "ways_to"]

@@ -1,4 +1,4 @@
-"""How a layer is cut into tiles that fit the scratchpads, chosen by an estimate of cycles.
+"""How a layer is cut into tiles that fit the scratchpads; :mod:`.search` chooses one.
 
 A contraction runs over tiles of its output (channel blocks, rows, columns) and, where not all
 weights or inputs of a tile fit at once, over chunks of its reduction (input blocks, rows of
@@ -9,15 +9,11 @@ loaded again; see :mod:`.schedule`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..isa.config import AcceleratorConfig
 from .constants import Weights
 from .image import Image, Walk
-from .kernel import Refusal
-from .timing import BRANCH_CYCLES, LOAD_LATENCY, START_CYCLES, STORE_LATENCY
 from .zones import Zone
 
 
@@ -181,144 +177,3 @@ def parts(extent: int) -> list[int]:
 def blocks_of(extent: int, count: int) -> int:
     """The size of ``count`` equal parts, rounded up."""
     return -(-extent // count)
-
-
-def choose(layer: Layer, config: AcceleratorConfig) -> tuple[Tile, int]:
-    """The tile with the least estimate of cycles, and that estimate.
-
-    Raises
-    ------
-    Refusal
-        If even the smallest tile does not fit, with the numbers.
-    """
-    _check_pads(layer)
-    _check_lanes(layer.columns, config)
-    for columns in _column_sizes(layer.columns):
-        found = [
-            (cycles, tile)
-            for tile in _tiles(layer, columns)
-            if (cycles := _estimate(layer, tile, config)) is not None
-        ]
-        if found:
-            cycles, tile = min(found, key=lambda f: f[0])
-            return tile, cycles
-    least = extents(layer, Tile(1, 1, 1, 1, 1, True))
-    raise Refusal(
-        f"its smallest tile needs inp {least.inp}, wgt {least.wgt}, acc {least.acc}, "
-        f"uop {least.uops} elements; this hardware has {config.depths_text}"
-    )
-
-
-def _check_pads(layer: Layer) -> None:
-    for what, walk in (("rows", layer.rows), ("columns", layer.columns)):
-        if max(walk.before, walk.after) > 15:
-            raise Refusal(f"padding of {max(walk.before, walk.after)} {what}; a load has up to 15")
-
-
-def _check_lanes(columns: Walk, config: AcceleratorConfig) -> None:
-    if columns.lanes > 1 and columns.stride >= config.inp_depth:
-        raise Refusal(f"a window every {columns.stride} lanes; {config.inp_depth - 1} can be told")
-
-
-def _column_sizes(columns: Walk) -> Iterator[int]:
-    """From all to one; only all where a part would begin within an element."""
-    size = columns.positions
-    while True:
-        yield size
-        if size == 1 or columns.lanes > 1:
-            return
-        size = blocks_of(size, 2)
-
-
-def _tiles(layer: Layer, columns: int) -> Iterator[Tile]:
-    depths = parts(layer.depth) if layer.dense else [layer.depth]
-    for outputs in parts(layer.outputs):
-        for rows in parts(layer.rows.positions):
-            for depth in depths:
-                for taps in sorted({layer.rows.taps, 1}, reverse=True):
-                    for weights_outer in (True, False):
-                        yield Tile(outputs, rows, columns, depth, taps, weights_outer)
-
-
-def _estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int | None:
-    """Cycles, roughly; None if the tile does not fit."""
-    need = extents(layer, tile)
-    trips = 1 << 13
-    if (
-        need.inp > config.inp_depth
-        or need.wgt > config.wgt_depth
-        or need.acc > config.acc_depth
-        or need.uops > config.uop_depth
-        or (layer.records > config.qnt_depth < tile.outputs * layer.variants)
-        or max(tile.rows, tile.columns) >= trips
-    ):
-        return None
-    channel_tiles = blocks_of(layer.outputs, tile.outputs)
-    image_tiles = (
-        layer.batches
-        * blocks_of(layer.rows.positions, tile.rows)
-        * blocks_of(layer.columns.positions, tile.columns)
-    )
-    chunks = blocks_of(layer.depth, tile.depth) * blocks_of(layer.rows.taps, tile.taps)
-    tiles = channel_tiles * image_tiles
-    of_input = image_tiles * chunks * (1 if layer.dense else channel_tiles)
-    of_weights = channel_tiles * chunks if layer.weights.data.shape[0] > 1 else chunks
-    inp_slots, wgt_slots = config.inp_depth // need.inp, config.wgt_depth // need.wgt
-    inp_loads = _loads(of_input, inp_slots, chunks, 1 if layer.dense else channel_tiles,
-                       channel_tiles, tile.weights_outer)  # fmt: skip
-    wgt_loads = _loads(of_weights, wgt_slots, chunks, 1, image_tiles, not tile.weights_outer)
-
-    inp_cycles = _box_cycles(need, config)
-    wgt_cycles = START_CYCLES + need.wgt * max(1, layer.weight_bytes // config.bus_bytes)
-    out_cycles = max(1.0, config.out_element_bytes / config.bus_bytes)
-    in_flight = min(tiles * chunks, 2)
-    variants = min(tiles * chunks, max(1, min(inp_slots, 2)) * max(1, min(wgt_slots, 2)))
-    reading = (
-        inp_loads * inp_cycles
-        + wgt_loads * wgt_cycles
-        + variants * need.uops * 4 / config.bus_bytes
-        + layer.records * config.qnt_element_bytes / config.bus_bytes
-        + layer.starts * config.acc_element_bytes / config.bus_bytes
-    )
-    down = blocks_of(layer.rows.positions, tile.rows) + len({z.rows for z in layer.zones}) - 1
-    across = blocks_of(layer.columns.positions, tile.columns)
-    across += len({z.columns for z in layer.zones}) - 1
-    parts = channel_tiles * layer.batches * down * across
-    computing = layer.steps + (parts * BRANCH_CYCLES + tiles * START_CYCLES) * (chunks + 1)
-    rows = layer.batches * layer.rows.positions * across if across > 1 else 0
-    stores = START_CYCLES * parts * tile.outputs + BRANCH_CYCLES * rows * layer.outputs
-    writing = tiles * need.acc * out_cycles + stores
-    first = inp_cycles + wgt_cycles + LOAD_LATENCY
-    last = need.acc * out_cycles + STORE_LATENCY
-    overlapped = all(
-        distinct == 1 or slots >= in_flight
-        for distinct, slots in ((of_input, inp_slots), (of_weights, wgt_slots))
-    )
-    if tiles > 1 and config.acc_depth < 2 * need.acc:
-        computing += writing
-    if overlapped:
-        middle = max(computing, reading - first + LOAD_LATENCY, writing - last)
-    else:
-        middle = computing + reading
-    return math.ceil(first + middle + last)
-
-
-def _loads(distinct: int, slots: int, chunks: int, variety: int, repeats: int, outer: bool) -> int:
-    """How many times a tile is loaded, given ``repeats`` visits of each.
-
-    ``outer`` says that the visits of one tile are far apart: all the others come between.
-    """
-    if distinct <= slots:
-        return distinct
-    if variety > 1:
-        return distinct
-    if not outer and chunks <= max(1, slots - 1):
-        return distinct
-    return distinct * repeats
-
-
-def _box_cycles(need: Extents, config: AcceleratorConfig) -> float:
-    """Of loading one tile's input."""
-    bytes_ = config.inp_element_bytes
-    row = max(need.box_columns, need.box_columns * bytes_ / config.bus_bytes) + 1
-    return START_CYCLES + need.blocks * need.box_rows * row

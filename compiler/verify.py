@@ -98,6 +98,7 @@ def verify(graph: Graph) -> None:
                 use.fail(f"it writes {name!r}, which has a value already")
             available.add(name)
         CHECKS[type(node.op)](use)
+    _check_carried(graph)
     for name in graph.outputs:
         if name not in available:
             raise ModelError(f"{graph.name}: output {name!r} has no value")
@@ -122,6 +123,35 @@ def _check_inputs(graph: Graph) -> set[str]:
             raise ModelError(f"{graph.name}: input {name!r} is a constant or stands twice")
         inputs.add(name)
     return inputs | constants
+
+
+def _check_carried(graph: Graph) -> None:
+    """Values that go from one inference to the next; only operators that do not build a constant
+    into their code may read them."""
+    readers = {
+        name: node
+        for node in graph.nodes
+        if not isinstance(node.op, Call | Reshape)
+        for name in node.inputs
+    }
+    made = {name for node in graph.nodes for name in node.outputs}
+    for name, source in graph.carried.items():
+        tensor, other = graph.tensors.get(name), graph.tensors.get(source)
+        if tensor is None or other is None or tensor.data is None or source not in made:
+            raise ModelError(
+                f"{graph.name}: {name!r} is carried over from {source!r}; a constant and the output"
+                " of a node are expected"
+            )
+        if (tensor.dtype, tensor.shape) != (other.dtype, other.shape):
+            raise ModelError(
+                f"{graph.name}: {name!r} is {tensor.dtype}{list(tensor.shape)}, {source!r} that is "
+                f"carried over is {other.dtype}{list(other.shape)}"
+            )
+        if name in readers:
+            raise ModelError(
+                f"{graph.name}: node {readers[name].name!r} cannot read {name!r}, which is carried "
+                "over from one inference to the next"
+            )
 
 
 def _check_tensor(graph: Graph, tensor: Tensor, least: int) -> None:

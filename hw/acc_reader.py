@@ -8,7 +8,7 @@ from amaranth.lib.wiring import In, Out
 
 from ..isa.config import AcceleratorConfig
 from .arrival import bank_count
-from .interfaces import read_signature
+from .interfaces import yielding_read_signature
 from .store_rows import store_row
 
 
@@ -30,13 +30,13 @@ class AccReader(wiring.Component):
     """Reads rows of accumulators; a beat's a cycle, or one if they fill it; no gap between rows.
 
     A group is offered in the cycle after its read, and nothing is read before it is taken.
-    Parameters are read once a row.
+    Parameters are read once a row. Both are read in the same cycle, in which both are ready.
 
     Members
     -------
     i : :py:`In(stream.Signature(store_row(config)))`
         The rows, none of them empty or beyond.
-    acc, qnt : :py:`Out(read_signature(...))`
+    acc, qnt : :py:`Out(yielding_read_signature(...))`
         The scratchpads; ``acc`` of as many elements as a beat holds, ``qnt`` with ``requantize``
         only.
     o : :py:`Out(stream.Signature(acc_group(config)))`
@@ -46,8 +46,8 @@ class AccReader(wiring.Component):
     def __init__(self, config: AcceleratorConfig):
         self._config, self._requantize = config, config.requantize
         group = acc_group(config)
-        acc = read_signature(config.acc_index_bits, group["acc"].width)
-        qnt = read_signature(config.qnt_index_bits, 8 * config.qnt_element_bytes)
+        acc = yielding_read_signature(config.acc_index_bits, group["acc"].width)
+        qnt = yielding_read_signature(config.qnt_index_bits, 8 * config.qnt_element_bytes)
         super().__init__(
             {
                 "i": In(stream.Signature(store_row(config))),
@@ -64,9 +64,11 @@ class AccReader(wiring.Component):
         count = Signal(range((1 << len(slot)) + 1))
         room = (1 << len(slot)) - slot
         ends = left <= room
+        first, requantize = Signal(), Signal()
+        may = self.qnt.ready | ~(first & requantize) if self._requantize else C(1)
         m.d.comb += [
             count.eq(Mux(ends, left, room)),
-            self.acc.enable.eq((left != 0) & (~self.o.valid | self.o.ready)),
+            self.acc.enable.eq((left != 0) & (~self.o.valid | self.o.ready) & self.acc.ready & may),
             self.o.p.acc.eq(self.acc.data),
             self.i.ready.eq((left == 0) | (ends & self.acc.enable)),
         ]
@@ -85,7 +87,6 @@ class AccReader(wiring.Component):
                 slot.eq(self.i.p.slot),
             ]
         if self._requantize:
-            first, requantize = Signal(), Signal()
             m.d.comb += [
                 self.qnt.enable.eq(self.acc.enable & first & requantize),
                 self.o.p.qnt.eq(self.qnt.data),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from amaranth import *
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In
@@ -10,7 +12,13 @@ from amaranth.utils import exact_log2
 from ..isa.config import AcceleratorConfig
 from .arrival import bank_count, write_parts
 from .form import Form, delayed
-from .interfaces import read_signature, write_signature
+from .interfaces import (
+    read_ahead,
+    read_signature,
+    write_signature,
+    yielding_read_signature,
+)
+from .scratchpad import kept, read_in_turn
 
 BANK_BITS = 2
 """There are two to the power of these banks, more where a beat holds more accumulators, and fewer
@@ -28,6 +36,10 @@ class Accumulators(wiring.Component):
     (``superseded``), so that a sum over many steps keeps its bank busy for one cycle, not for all.
     What makes a load wait for long is a long walk over different elements in steps of four.
 
+    Each bank has two read ports, as block RAM has but one beside that for writing and a copy is
+    needed for each: that of the ALU's second operand is the store engine's, too. They likewise
+    meet once and then follow one another.
+
     Parameters
     ----------
     config : AcceleratorConfig
@@ -35,9 +47,8 @@ class Accumulators(wiring.Component):
     shared : bool
         Whether loads write while steps do.
     form : Form
-        How it is built. ``synthesis``: registers behind the memory and in front of its write ports,
-        and what steps have written since then passes beside it. ``simulation``: the memory is read
-        a cycle later instead.
+        How it is built. ``synthesis``: with registers in front of the memory's write ports; what
+        they hold passes beside it.
 
     Members
     -------
@@ -49,12 +60,14 @@ class Accumulators(wiring.Component):
         Writes of loads, of as many elements as come with a beat; ``ready`` in a cycle in which no
         step writes to one of their banks. A part of them may be written before, too.
     read : :py:`In(read_signature(...)).array(2)`
-        For steps: an element. ``data`` comes two cycles after ``enable``, with what ``step`` writes
-        in this cycle and the next.
-    wide : :py:`In(read_signature(...))`
+        For steps: an element, as it is with what ``step`` writes in the same cycle. ``data`` are
+        there for a cycle.
+    ahead : :py:`In(read_ahead(...))`
+        What ``read[1]`` reads in this cycle or, where a simulator, in the next.
+    wide : :py:`In(yielding_read_signature(...))`
         For stores: the elements of a beat, from ``address`` on, each where the low bits of its
         index say, a cycle after ``enable``, as they are before the cycle before that; of what is
-        written in that cycle, old or new.
+        written in that cycle, old or new. It waits for ``ahead`` where both want the same bank.
     """
 
     def __init__(self, config: AcceleratorConfig, shared: bool, form: Form = "synthesis"):
@@ -73,7 +86,8 @@ class Accumulators(wiring.Component):
                 "superseded": In(1),
                 "load": In(write_signature(index, beat, self._slots * self._parts)),
                 "read": In(read_signature(index, self._width)).array(2),
-                "wide": In(read_signature(index, beat)),
+                "ahead": In(read_ahead(index)),
+                "wide": In(yielding_read_signature(index, beat)),
             }
         )
 
@@ -86,15 +100,13 @@ class Accumulators(wiring.Component):
             )
             banks.append(cells)
         self._writes(m, banks)
-        for number, port in enumerate(self.read):
-            if self._form == "simulation":
-                self._read_late(m, banks, port, number)
-            else:
-                self._read_registered(m, banks, port, number)
-        for slot in range(self._slots):
-            index = self._index(m, self.wide.address, slot)
-            found = self._read(m, banks[slot :: self._slots], self.wide.enable, index)
-            m.d.comb += self.wide.data.word_select(slot, self._width).eq(found)
+        beat = [self._index(m, self.wide.address, slot) for slot in range(self._slots)]
+        meets = Cat(i[: self._bits] == self.ahead.address[: self._bits] for i in beat)
+        m.d.comb += self.wide.ready.eq(~(self.ahead.enable & meets.any()))
+        if self._form == "simulation":
+            self._read_each(m, banks, beat)
+        else:
+            self._read_in_turn(m, banks, beat)
         return m
 
     def _index(self, m: Module, address: Value, slot: int) -> Value:
@@ -136,46 +148,70 @@ class Accumulators(wiring.Component):
             waits.append(by_step & meant)
         m.d.comb += [step.ready.eq(1), load.ready.eq(~Cat(waits).any())]
 
-    def _read_late(self, m: Module, banks, port, number: int) -> None:
-        """Reads when there is only one write that the memory does not show."""
-        enable, address = Signal(name=f"enable_{number}"), Signal.like(port.address)
-        hit = Signal(name=f"hit{number}")
-        passed = Signal(self._width, name=f"passed{number}")
-        m.d.sync += [enable.eq(port.enable), address.eq(port.address)]
-        with m.If(enable):
-            m.d.sync += hit.eq(self.step.valid & (self.step.address == address))
-            m.d.sync += passed.eq(self.step.data)
-        m.d.comb += port.data.eq(Mux(hit, passed, self._read(m, banks, enable, address)))
+    def _read_each(self, m: Module, banks, beat: Sequence[Value]) -> None:
+        """Every port by itself; and what one step has written beside the read."""
+        for number, port in enumerate(self.read):
+            hit = Signal(name=f"hit{number}")
+            passed = Signal(self._width, name=f"passed{number}")
+            with m.If(port.enable):
+                m.d.sync += hit.eq(self.step.valid & (self.step.address == port.address))
+                m.d.sync += passed.eq(self.step.data)
+            asks = [self._ask(port, port.address, at) for at in range(len(banks))]
+            found = [read_in_turn(m, cells, ask) for cells, ask in zip(banks, asks, strict=True)]
+            chosen = self._chosen(m, port, port.address, found)
+            m.d.comb += port.data.eq(Mux(hit, passed, chosen))
+        for slot, index in enumerate(beat):
+            found = [
+                read_in_turn(m, banks[at], self._ask(self.wide, index, at))
+                for at in range(slot, len(banks), self._slots)
+            ]
+            chosen = self._chosen(m, self.wide, index, found)
+            m.d.comb += self.wide.data.word_select(slot, self._width).eq(chosen)
 
-    def _read_registered(self, m: Module, banks, port, number: int) -> None:
-        """Reads at once; of the three steps that may write after that, the last one counts."""
-        step = self.step
-        enable, address = Signal(name=f"enable_{number}"), Signal.like(port.address)
-        names = (f"{when}{number}" for when in ("before", "with", "since"))
-        before, beside, since = (Signal(name=name) for name in names)
-        valid, wrote = delayed(m, step.valid, 1), delayed(m, step.address, 1)
-        last, last_but_one = delayed(m, step.data, 1), delayed(m, step.data, 2)
-        m.d.sync += [
-            enable.eq(port.enable),
-            address.eq(port.address),
-            before.eq(valid & (wrote == port.address)),
-            beside.eq(step.valid & (step.address == port.address)),
-        ]
-        m.d.comb += since.eq(step.valid & (step.address == address))
-        found = self._read(m, banks, port.enable, port.address)
-        earlier = Mux(beside, last, Mux(before, last_but_one, found))
-        with m.If(enable):
-            m.d.sync += port.data.eq(Mux(since, step.data, earlier))
-
-    def _read(self, m: Module, banks, enable: Value, index: Value) -> Value:
-        """An element from those of ``banks`` in which it may lie."""
-        least = self._bits - exact_log2(len(banks))
-        number = index[least : self._bits]
-        shown, found = Signal.like(number), []
-        with m.If(enable):
-            m.d.sync += shown.eq(number)
+    def _read_in_turn(self, m: Module, banks, beat: Sequence[Value]) -> None:
+        """Two memories of each bank, one of them for ``read[1]`` and, in between, for ``wide``."""
+        found: list[list[Value]] = [[], []]
         for at, cells in enumerate(banks):
-            read = cells.read_port(transparent_for=[])
-            m.d.comb += [read.addr.eq(index[self._bits :]), read.en.eq(enable & (number == at))]
-            found.append(read.data)
+            first, second = (self._ask(port, port.address, at) for port in self.read)
+            wide = self._ask(self.wide, beat[at % self._slots], at)
+            found[0].append(read_in_turn(m, cells, first))
+            found[1].append(read_in_turn(m, cells, second, wide))
+        for number, port in enumerate(self.read):
+            self._pass_beside(m, port, number, found[number])
+        chosen = Cat(
+            self._chosen(m, self.wide, index, found[1][slot :: self._slots])
+            for slot, index in enumerate(beat)
+        )
+        m.d.comb += self.wide.data.eq(kept(m, self.wide.enable, chosen))
+
+    def _pass_beside(self, m: Module, port, number: int, found: Sequence[Value]) -> None:
+        """The memory, or what the last two steps have written, which it does not have yet.
+
+        One flag for each, from a register: behind the memory is no time for decisions.
+        """
+        step = self.step
+        beside, passed = Signal(name=f"beside{number}"), Signal(self._width, name=f"passed{number}")
+        hit, shown = Signal(name=f"hit{number}"), Signal(len(found), name=f"shown{number}")
+        before = delayed(m, step.valid, 1) & (delayed(m, step.address, 1) == port.address)
+        m.d.comb += beside.eq(step.valid & (step.address == port.address))
+        m.d.sync += [
+            passed.eq(Mux(beside, step.data, delayed(m, step.data, 1))),
+            hit.eq(beside | before),
+        ]
+        result = hit.replicate(self._width) & passed
+        for at, read in enumerate(found):
+            m.d.sync += shown[at].eq((port.address[: self._bits] == at) & ~beside & ~before)
+            result = result | (shown[at].replicate(self._width) & read)
+        m.d.comb += port.data.eq(result)
+
+    def _ask(self, port, index: Value, at: int) -> tuple[Value, Value]:
+        """Whether a port reads ``index`` from bank ``at``, and where in it."""
+        return port.enable & (index[: self._bits] == at), index[self._bits :]
+
+    def _chosen(self, m: Module, port, index: Value, found: Sequence[Value]) -> Value:
+        """The element from those banks in which it may lie."""
+        number = index[self._bits - exact_log2(len(found)) : self._bits]
+        shown = Signal.like(number)
+        with m.If(port.enable):
+            m.d.sync += shown.eq(number)
         return Array(found)[shown] if len(found) > 1 else found[0]

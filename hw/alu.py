@@ -7,20 +7,23 @@ reading and writing the accumulator (:class:`Lanes`), so that the next step sees
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from functools import reduce
+from operator import or_
 
 from amaranth import *
 from amaranth.lib import wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from ..isa import formats
 from ..isa.config import AcceleratorConfig
 from ..isa.formats import Format
-from ..isa.instructions import AluOpcode, InstructionSet
-from ..isa.nest import Binary, Expr, Load, Node, Select, Sum, rewrite, walk
+from ..isa.instructions import AluOpcode, InstructionSet, shift_right
+from ..isa.nest import Binary, Cast, Expr, Load, Node, Select, Sum, rewrite, walk
 from ..isa.nest import Const as Literal
 from . import pipeline
-from .form import Form
+from .form import Form, delayed
 from .lower import Lowering, low_bits, named, stored
 from .operation import OPERATION
 from .requantizer import acc_lane, qnt_records
@@ -150,7 +153,7 @@ class SlowLanes(wiring.Component):
 
 
 class Lanes(wiring.Component):
-    """The last cycle of every step; combinational.
+    """The last cycle of every step; combinational but for ``operation``.
 
     Parameters
     ----------
@@ -158,13 +161,16 @@ class Lanes(wiring.Component):
         Number of lanes, extensions.
     sum_bits : int
         Bits of the matrix unit's sums.
+    form : Form
+        How it is built. ``synthesis``: a flag for every kind of result, from a register, and one
+        shifter for both directions.
 
     Members
     -------
     operation : :py:`In(OPERATION)`
-        What is done.
-    dst, src : :py:`In`
-        ``acc[dst]`` and ``acc[src]``.
+        What is done in the next cycle.
+    dst, second : :py:`In`
+        ``acc[dst]`` and the ALU's second operand.
     sum : :py:`In`
         The matrix unit's sums.
     slow : :py:`In`
@@ -173,15 +179,16 @@ class Lanes(wiring.Component):
         The element for ``acc[dst]``.
     """
 
-    def __init__(self, config: AcceleratorConfig, sum_bits: int):
+    def __init__(self, config: AcceleratorConfig, sum_bits: int, form: Form = "synthesis"):
         self.config = config
+        self.form = form
         self._sum_bits = sum_bits
         element = 8 * config.acc_element_bytes
         super().__init__(
             {
                 "operation": In(OPERATION),
                 "dst": In(element),
-                "src": In(element),
+                "second": In(element),
                 "sum": In(config.batch * config.block * sum_bits),
                 "slow": In(element),
                 "o": Out(element),
@@ -190,19 +197,78 @@ class Lanes(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        e, config = _last_cycle(self.config), self.config
-        for lane in range(config.batch * config.block):
-            operands = _operands(config, self.operation, self.dst, self.src, lane) | {
-                "sum": self.sum.word_select(lane, self._sum_bits).as_signed(),
-                "slow_result": acc_lane(self.slow, lane, config),
-                "slow": is_slow(config, self.operation),
-                "alu": self.operation.alu,
-                "multiply": self.operation.multiply,
-                "accumulate": self.operation.accumulate,
+        config = self.config
+        lane = self._simulated(m) if self.form == "simulation" else self._synthesized(m)
+        for number in range(config.batch * config.block):
+            operands = {
+                "acc": acc_lane(self.dst, number, config),
+                "second": acc_lane(self.second, number, config),
+                "sum": self.sum.word_select(number, self._sum_bits).as_signed(),
+                "slow_result": acc_lane(self.slow, number, config),
             }
-            result = low_bits(Lowering(named(operands), m)(e), config.acc_width)
-            m.d.comb += self.o.word_select(lane, config.acc_width).eq(result)
+            m.d.comb += self.o.word_select(number, config.acc_width).eq(lane(operands))
         return m
+
+    def _simulated(self, m: Module) -> Callable[[dict[str, Value]], Value]:
+        operation, e = Signal(OPERATION), _last_cycle(self.config)
+        m.d.sync += operation.eq(self.operation)
+        flags = {
+            "alu_opcode": operation.alu_opcode,
+            "slow": is_slow(self.config, operation),
+            "alu": operation.alu,
+            "multiply": operation.multiply,
+            "accumulate": operation.accumulate,
+        }
+        bits = self.config.acc_width
+        return lambda operands: low_bits(Lowering(named(operands | flags), m)(e), bits)
+
+    def _synthesized(self, m: Module) -> Callable[[dict[str, Value]], Value]:
+        """One of the results, or of none of them zeros, as a reset wants."""
+        bits, does = self.config.acc_width, self.operation
+        steps = does.multiply & ~does.alu
+        quick = alu_values(self.config).items() - slow_values(self.config).items()
+        results = [(does.alu & (does.alu_opcode == opcode), e) for opcode, e in sorted(quick)]
+        results.append((is_slow(self.config, does), _flag("slow_result")))
+        results.append((steps & does.accumulate, _matrix_value(self.config, formats.GEMM, 0)))
+        if self.config.overwrite:
+            overwritten = _matrix_value(self.config, formats.MATMUL, 0)
+            results.append((steps & ~does.accumulate, overwritten))
+        flags = [delayed(m, flag, 1) for flag, _ in results]
+
+        def lane(operands: dict[str, Value]) -> Value:
+            both_ways = shifted(m, operands["acc"], operands["second"])
+            lower = Lowering(named(operands | {"shifted": both_ways}), m)
+            values = [low_bits(lower(rewrite(e, _both_ways)), bits) for _, e in results]
+            terms = (flag.replicate(bits) & v for flag, v in zip(flags, values, strict=True))
+            return reduce(or_, terms)
+
+        return lane
+
+
+def shifted(m: Module, x: Value, amount: Value) -> Value:
+    """What :func:`weft.isa.instructions.shift_right` says of two words, by one shifter.
+
+    To the left by ``-amount`` is to the right by ``bits + amount`` out of ``x`` before as many
+    zeros, and the low bits of that are those of ``amount``, negative or not.
+    """
+    bits = len(x)
+    steps = exact_log2(bits)
+    left, sign = amount[-1], x[-1].replicate(bits)
+    part = Mux(left, Cat(C(0, bits), x), Cat(x, sign))
+    for step in reversed(range(steps)):
+        part = Mux(amount[step], part[1 << step :], part)[: bits + (1 << step) - 1]
+        part, value = Signal(len(part), name="shifted"), part
+        m.d.comb += part.eq(value)
+    within = Mux(left, amount[steps:].all(), ~amount[steps:].any())
+    return Mux(within, part, Mux(left, 0, sign)).as_signed()
+
+
+def _both_ways(node: Node) -> Node | None:
+    """The result of :func:`shifted` for what is written as shifts in two directions."""
+    match node:
+        case Select(Binary("le", _, amount), Cast(_, Binary("shr", x, _)), _):
+            return Load("shifted", ()) if node == shift_right(x, amount) else None
+    return None
 
 
 def _operands(

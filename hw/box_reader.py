@@ -12,7 +12,7 @@ from amaranth.utils import exact_log2
 from ..isa.config import AcceleratorConfig
 from ..isa.memories import Memory
 from .arrival import write_signatures
-from .axi import read_client_signature
+from .axi import REQUEST, read_client_signature
 from .boxes import Rows
 from .fork import fork
 from .interfaces import BOX, Fault
@@ -29,7 +29,7 @@ class BoxReader(wiring.Component):
     Rows are requested one a cycle and each by itself, those of the next boxes while data of the
     earlier ones come. Writing takes a cycle for a beat, or for as much padding as a beat would
     hold, at least an element; between boxes there is no gap. An empty box, too, takes a cycle.
-    From ``i`` to ``bus.request`` it is one cycle, from ``bus.beat`` to a write none.
+    From ``i`` to ``bus.request`` it is three cycles, from ``bus.beat`` to a write none.
 
     An index beyond the scratchpad or an error of the bus is a fault, in the order of the boxes;
     until reset nothing goes on after it.
@@ -51,7 +51,7 @@ class BoxReader(wiring.Component):
         The scratchpads that ``memories`` fill. Elements as they are kept: sub-byte lanes packed,
         ACC8's bytes as accumulators.
     done : :py:`Out(1)`
-        A box is complete, in order; its last element is written in this cycle.
+        A box is complete, in order; its last element was written in the cycle before.
     fault : :py:`Out(Fault)`
         SRAM_RANGE or BUS_READ, held.
     writing, waiting : :py:`Out(1)`
@@ -78,23 +78,27 @@ class BoxReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
+        m.submodules.taken = taken = Queue(BOX, 2, registered=True)
         m.submodules.rows = rows = Rows(self._config, self._memories)
         m.submodules.boxes = boxes = Queue(BOX, BOXES)
+        m.submodules.requests = requests = Queue(REQUEST, 2, registered=True)
         m.submodules.placer = placer = Placer(self._config, self._memories)
 
         m.d.comb += [
-            self.i.ready.eq(fork(m, self.i.valid & ~self.fault.valid, rows.i, boxes.i)),
-            rows.i.payload.eq(self.i.payload),
-            boxes.i.payload.eq(self.i.payload),
+            taken.o.ready.eq(fork(m, taken.o.valid & ~self.fault.valid, rows.i, boxes.i)),
+            rows.i.payload.eq(taken.o.payload),
+            boxes.i.payload.eq(taken.o.payload),
         ]
         beat_bits = exact_log2(self._config.bus_bytes)
-        request = self.bus.request
+        request = requests.i
         m.d.comb += [
             request.valid.eq(rows.o.valid),
             request.p.address.eq(rows.o.p.address & -(1 << beat_bits)),
             request.p.beats.eq(rows.o.p.beats),
             rows.o.ready.eq(request.ready),
         ]
+        wiring.connect(m, wiring.flipped(self.i), taken.i)
+        wiring.connect(m, requests.o, wiring.flipped(self.bus.request))
         wiring.connect(m, boxes.o, placer.i)
         wiring.connect(m, wiring.flipped(self.bus.beat), placer.beat)
         wiring.connect(m, wiring.flipped(self.fault), placer.fault)
@@ -104,6 +108,6 @@ class BoxReader(wiring.Component):
             self.done.eq(placer.done),
             self.writing.eq(placer.writing),
             self.waiting.eq(~self.idle & ~self.writing),
-            self.idle.eq(placer.idle & ~boxes.o.valid),
+            self.idle.eq(placer.idle & ~boxes.o.valid & ~taken.o.valid),
         ]
         return m

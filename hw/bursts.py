@@ -42,7 +42,7 @@ class Bursts(wiring.Component):
         room = Signal(range(BURST_BEATS + 1))
         m.d.comb += [
             room.eq(BURST_BEATS - beat[: exact_log2(BURST_BEATS)]),
-            self.o.p.last.eq(left <= room),
+            self.o.p.last.eq(~left[len(room) :].any() & (left[: len(room)] <= room)),
             self.o.p.beats.eq(Mux(self.o.p.last, left, room)),
             self.o.p.len.eq(self.o.p.beats - 1),
             self.o.p.address.eq(beat << self._beat_bits),

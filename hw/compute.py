@@ -19,8 +19,15 @@ from .box_reader import BoxReader
 from .boxes import box_of
 from .execute import Execute
 from .form import Form
-from .interfaces import Activity, Fault, Issue, input_signature, read_signature
-from .scratchpad import Scratchpad, merge
+from .interfaces import (
+    Activity,
+    Fault,
+    Issue,
+    input_signature,
+    read_signature,
+    yielding_read_signature,
+)
+from .scratchpad import Scratchpad
 from .steps import Steps
 
 IN_FLIGHT = 63
@@ -36,8 +43,8 @@ class ComputeEngine(wiring.Component):
     :attr:`latency` cycles.
 
     What the load engine fills of the engine's scratchpads it writes beside all that, and no step
-    ever waits for it: tokens keep both apart, element by element. It waits itself in a cycle in
-    which a LOAD writes the same scratchpad, or a step the same bank of :class:`Accumulators`.
+    ever waits for it: tokens keep both apart, element by element. It waits itself while a LOAD is
+    under way, or in a cycle in which a step writes to the same bank of :class:`Accumulators`.
 
     Parameters
     ----------
@@ -56,8 +63,9 @@ class ComputeEngine(wiring.Component):
         DRAM.
     load_uop, load_acc, load_qnt : :py:`In(write_signature(...))`
         Those of the engine's scratchpads that the load engine fills, too.
-    store_acc, store_qnt : :py:`In(read_signature(...))`
-        The store engine's view of the accumulators and, with ``requantize``, of the parameters.
+    store_acc, store_qnt : :py:`In(yielding_read_signature(...))`
+        The store engine's view of the accumulators and, with ``requantize``, of the parameters;
+        steps of the ALU that read the same bank, or parameters at all, go first.
     done : :py:`Out(1)`
         An instruction is complete, in order; a read enabled in this cycle sees its results.
     fault : :py:`Out(Fault)`
@@ -99,7 +107,9 @@ class ComputeEngine(wiring.Component):
             "wgt": Out(bits["wgt"]),
             "bus": Out(read_client_signature(config)),
             **{f"load_{name}": In(port) for name, port in filled.items()},
-            "store_acc": In(read_signature(config.acc_index_bits, acc_group(config)["acc"].width)),
+            "store_acc": In(
+                yielding_read_signature(config.acc_index_bits, acc_group(config)["acc"].width)
+            ),
             "done": Out(1),
             "fault": Out(Fault),
             "activity": Out(Activity),
@@ -108,7 +118,9 @@ class ComputeEngine(wiring.Component):
             "alu_step": Out(1),
         }
         if config.requantize:
-            ports["store_qnt"] = In(bits["qnt"])
+            ports["store_qnt"] = In(
+                yielding_read_signature(config.qnt_index_bits, 8 * config.qnt_element_bytes)
+            )
         super().__init__(ports)
         self.filled = tuple(filled)
         self._form: Form = form
@@ -128,6 +140,7 @@ class ComputeEngine(wiring.Component):
         wiring.connect(m, steps.o, execute.i)
         wiring.connect(m, execute.dst, acc.read[0])
         wiring.connect(m, execute.src, acc.read[1])
+        wiring.connect(m, execute.ahead, acc.ahead)
         wiring.connect(m, wiring.flipped(self.store_acc), acc.wide)
         wiring.connect(m, execute.inp, wiring.flipped(self.inp))
         wiring.connect(m, execute.wgt, wiring.flipped(self.wgt))
@@ -137,7 +150,13 @@ class ComputeEngine(wiring.Component):
         if config.requantize:
             m.submodules.qnt = qnt = self._scratchpad("qnt", 2)
             wiring.connect(m, execute.qnt, qnt.read[0])
-            wiring.connect(m, wiring.flipped(self.store_qnt), qnt.read[1])
+            later = qnt.read[1]
+            m.d.comb += [
+                later.enable.eq(self.store_qnt.enable),
+                later.address.eq(self.store_qnt.address),
+                self.store_qnt.data.eq(later.data),
+                self.store_qnt.ready.eq(~execute.qnt_ahead),
+            ]
             self._merge(m, "qnt", qnt.write, reader)
         self._merge(m, "uop", uop.write, reader)
         self._merge(m, "acc", acc.load, reader)
@@ -150,12 +169,20 @@ class ComputeEngine(wiring.Component):
         depth = getattr(self.config, f"{name}_depth")
         bits = 8 * getattr(self.config, f"{name}_element_bytes")
         parts, banks = write_parts(self.config, name), bank_count(self.config, name)
-        return Scratchpad(depth, bits, parts, read_ports, banks)
+        in_turn = read_ports > 1 and self._form == "synthesis"
+        return Scratchpad(depth, bits, parts, read_ports, banks, in_turn)
 
     def _merge(self, m, name: str, port, reader: BoxReader):
-        """The engine's own loads write, and in between those of the load engine."""
-        filled = [getattr(self, f"load_{name}")] if name in self.filled else []
-        merge(m, port, [getattr(reader, name), *filled])
+        """The engine's own loads write, and while there are none, those of the load engine."""
+        own = getattr(reader, name)
+        passes = ("valid", "address", "mask", "data")
+        m.d.comb += [getattr(port, member).eq(getattr(own, member)) for member in passes]
+        m.d.comb += own.ready.eq(port.ready)
+        if name in self.filled:
+            load = getattr(self, f"load_{name}")
+            m.d.comb += load.ready.eq(port.ready & reader.idle)
+            with m.If(reader.idle):
+                m.d.comb += [getattr(port, member).eq(getattr(load, member)) for member in passes]
 
     def _admit(self, m, steps: Steps, reader: BoxReader) -> Signal:
         """Sends instructions to the steps or to the loads; returns which of them is at work.

@@ -12,6 +12,7 @@ from ..isa.spec import spec_hash
 from .axi import axi4lite_signature
 from .counters import Counts
 from .fetch import PROGRAM
+from .form import delayed
 from .interfaces import INDEX_BITS, Fault
 from .registers import RegisterBlock
 from .rest import FAULT
@@ -102,6 +103,7 @@ class Control(wiring.Component):
             self.start.payload.address.eq(Cat(Const(0, align), registers.address[align:])),
             self.irq.eq(done | faulty),
         ]
+        started = delayed(m, self.start.valid, 1)
         with m.If(clears):
             m.d.sync += [done.eq(0), faulty.eq(0)]
         with m.If(wants_launch & self.halt):
@@ -119,7 +121,7 @@ class Control(wiring.Component):
             m.d.sync += self.start.valid.eq(0)
         with m.If(self.running):
             caught = Signal(FAULT)
-            self._catch(m, caught)
+            self._catch(m, caught, started)
             with m.If(caught.code != FaultCode.NONE):
                 m.d.sync += [
                     self.running.eq(0),
@@ -133,11 +135,11 @@ class Control(wiring.Component):
                 m.d.sync += [self.running.eq(0), done.eq(1)]
         return m
 
-    def _catch(self, m, caught):
+    def _catch(self, m, caught, started):
         """``caught`` is the fault of this cycle; its code is 0 if there is none."""
-        rested = Signal(FAULT)  # what is at rest stays so
-        m.d.sync += rested.eq(Mux(self.running & ~self.start.valid, self.rest, 0))
-        m.d.comb += caught.eq(rested)
+        # What rests is seen a cycle later: not yet the program that has just started.
+        with m.If(~self.start.valid & ~started):
+            m.d.comb += caught.eq(self.rest)
         for number, name in reversed(list(enumerate(ENGINE_NAMES))):
             engine = getattr(self, name)
             with m.If(engine.valid):

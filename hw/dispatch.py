@@ -134,7 +134,7 @@ class Dispatch(wiring.Component):
             m.d.comb += self.code.eq(upcoming.code)
         for engine in Engine:
             name = engine.value
-            m.submodules[f"{name}_queue"] = queue = Queue(ISSUE, DISPATCHED)
+            m.submodules[f"{name}_queue"] = queue = Queue(ISSUE, DISPATCHED, registered=True)
             wiring.connect(m, queue.o, wiring.flipped(getattr(self, name)))
             m.d.comb += queue.i.payload.eq(upcoming.issue)
             mine = decoded.o.valid & legal & (upcoming.engine == ENGINE_NAMES.index(name))

@@ -7,15 +7,17 @@ from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa.config import AcceleratorConfig
-from .alu import Lanes, SlowLanes, is_slow, reads_qnt, slow_latency
+from .alu import Lanes, SlowLanes, slow_latency
 from .form import Form, delayed
-from .interfaces import input_signature, read_signature, write_signature
+from .interfaces import input_signature, read_ahead, read_signature, write_signature
+from .lower import low_bits
 from .matrix import MatrixUnit
 from .operation import OPERATION
+from .requantizer import acc_lane
 from .steps import step_layout
 
 ACC_READ = 2
-"""Cycles from a read of accumulators to its data."""
+"""Cycles from the read of accumulators to their use: the memory has one of its own."""
 
 
 class Execute(wiring.Component):
@@ -42,8 +44,10 @@ class Execute(wiring.Component):
     inp : :py:`Out(input_signature(config))`
         Inputs, with those that follow for depthwise and sliding steps.
     wgt, qnt, dst, src : :py:`Out(read_signature(...))`
-        Operands; ``dst`` and ``src`` read the accumulators, whose data come a cycle later than
-        others and show what ``write`` writes meanwhile. ``qnt`` is there with ``requantize``.
+        Operands; ``dst`` and ``src`` read the accumulators, with what ``write`` writes in the same
+        cycle. ``qnt`` is there with ``requantize``.
+    ahead, qnt_ahead : :py:`Out(read_ahead(...))`, :py:`Out(1)`
+        What ``src`` and ``qnt`` read in this cycle or, where a simulator, in the next.
     write : :py:`Out(write_signature(...))`
         Results; always accepted.
     superseded : :py:`Out(1)`
@@ -70,11 +74,13 @@ class Execute(wiring.Component):
             "dst": Out(acc),
             "src": Out(acc),
             "write": Out(write_signature(config.acc_index_bits, 8 * config.acc_element_bytes, 1)),
+            "ahead": Out(read_ahead(config.acc_index_bits)),
             "superseded": Out(1),
             "done": Out(1),
             "fault": Out(1),
         }
         if config.requantize:
+            ports["qnt_ahead"] = Out(1)
             ports["qnt"] = Out(read_signature(config.qnt_index_bits, 8 * config.qnt_element_bytes))
         super().__init__(ports)
         self._matrix = MatrixUnit(config, form)
@@ -87,7 +93,7 @@ class Execute(wiring.Component):
         m.submodules.matrix = matrix = self._matrix
         slow_latency = self.latency - ACC_READ
         m.submodules.slow_lanes = slow = SlowLanes(config, self.form, slow_latency)
-        m.submodules.lanes = lanes = Lanes(config, matrix.lane_bits)
+        m.submodules.lanes = lanes = Lanes(config, matrix.lane_bits, self.form)
 
         first = Signal(_travelling(config))
         stages = [first]
@@ -99,12 +105,11 @@ class Execute(wiring.Component):
 
         step = self.i.payload
         does = step.operation
-        on_qnt = reads_qnt(config, does.alu_opcode) if config.requantize else C(0)
         slow_step, by_register = Signal(), Signal()
         late = reading.late
         m.d.comb += [
-            slow_step.eq(step.step & ~step.fault & is_slow(config, does)),
-            by_register.eq(~does.use_imm & ~on_qnt),
+            slow_step.eq(step.step & ~step.fault & step.slow),
+            by_register.eq(~does.use_imm & ~step.reads_qnt),
         ]
         meets = [
             stage.step & ((stage.dst == step.dst) | (by_register & (stage.dst == step.src)))
@@ -129,24 +134,29 @@ class Execute(wiring.Component):
         multiplies, early = Signal(), Signal()
         elsewhere = Signal()  # what ``dst`` has no time for
         came_elsewhere = delayed(m, elsewhere, ACC_READ)
+        use_src = (early & by_register) | elsewhere | late_src
+        src_index = Mux(late_src, reading.src, Mux(elsewhere, step.dst, step.src))
+        dst, _ = self._read(
+            m, self.dst, early | late, Mux(late, reading.dst, step.dst), before_last, last
+        )
+        src, second = self._read(m, self.src, use_src, src_index, before_last, last)
         m.d.comb += [
-            multiplies.eq(issued & step.step & ~step.fault & does.multiply),
-            early.eq(issued & slow_step),
+            # No such step waits; and what is read for one that waits, nobody looks at.
+            multiplies.eq(self.i.valid & step.step & ~step.fault & does.multiply),
+            early.eq(self.i.valid & slow_step),
+            elsewhere.eq(early & late),
+            self.ahead.enable.eq(use_src),
+            self.ahead.address.eq(src_index),
             self.inp.enable.eq(multiplies),
             self.inp.address.eq(step.src),
-            self.dst.enable.eq(early | late),
-            self.dst.address.eq(Mux(late, reading.dst, step.dst)),
-            elsewhere.eq(early & late),
-            self.src.enable.eq((early & by_register) | elsewhere | late_src),
-            self.src.address.eq(Mux(late_src, reading.src, Mux(elsewhere, step.dst, step.src))),
             matrix.inp.eq(self.inp.data),
             matrix.wgt.eq(self.wgt.data),
             slow.operation.eq(stages[ACC_READ].operation),
-            slow.dst.eq(Mux(came_elsewhere, self.src.data, self.dst.data)),
-            slow.src.eq(self.src.data),
-            lanes.operation.eq(last.operation),
-            lanes.dst.eq(self.dst.data),
-            lanes.src.eq(self.src.data),
+            slow.dst.eq(Mux(came_elsewhere, src, dst)),
+            slow.src.eq(src),
+            lanes.operation.eq(before_last.operation),
+            lanes.dst.eq(dst),
+            lanes.second.eq(second),
             lanes.sum.eq(delayed(m, matrix.sum, self.latency - 1 - matrix.latency)),
             lanes.slow.eq(slow.o),
             self.write.valid.eq(last.step),
@@ -168,13 +178,40 @@ class Execute(wiring.Component):
         if config.sliding:
             m.d.comb += matrix.slide.eq(delayed(m, step.lane, 1))
         if config.requantize:
-            read, parameters = Cat(early & on_qnt, step.src), self.qnt.data
+            read, parameters = Cat(early & step.reads_qnt, step.src), self.qnt.data
+            m.d.comb += self.qnt_ahead.eq(early & step.reads_qnt)
             if self.form == "simulation":
                 read = delayed(m, read, ACC_READ - 1)
             else:
                 parameters = delayed(m, parameters, ACC_READ - 1)
             m.d.comb += [Cat(self.qnt.enable, self.qnt.address).eq(read), slow.qnt.eq(parameters)]
         return m
+
+    def _read(self, m: Module, port, enable: Value, index: Value, before_last, last):
+        """An accumulator, in ``ACC_READ`` cycles, and what then is the second operand of ``last``.
+
+        A simulator reads in the second cycle. A circuit does in the first one and has registers
+        behind, which take what is written in between as well.
+        """
+        if self.form == "simulation":
+            m.d.comb += [
+                port.enable.eq(delayed(m, enable, 1)),
+                port.address.eq(delayed(m, index, 1)),
+            ]
+            return port.data, self._second(last.operation, port.data)
+        m.d.comb += [port.enable.eq(enable), port.address.eq(index)]
+        fresh, data = Signal(), Signal.like(port.data)
+        m.d.comb += [
+            fresh.eq(last.step & (last.dst == delayed(m, index, 1))),
+            data.eq(Mux(fresh, self.write.data, port.data)),
+        ]
+        second = self._second(before_last.operation, data)
+        return delayed(m, data, 1), delayed(m, second, 1)
+
+    def _second(self, does, src: Value) -> Value:
+        config = self.config
+        lanes = (acc_lane(src, lane, config) for lane in range(config.batch * config.block))
+        return Cat(low_bits(Mux(does.use_imm, does.imm, lane), config.acc_width) for lane in lanes)
 
 
 def _travelling(config: AcceleratorConfig) -> data.StructLayout:

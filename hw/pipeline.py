@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product as crossed
 
 from amaranth import *
 from amaranth.hdl import ValueLike
@@ -17,6 +18,9 @@ STAGE_DEPTH = 3
 
 _DEPTHS = {"and": 0, "or": 0, "xor": 0, "min": 2, "max": 2, "div": 9, "mod": 9, "shl": 2, "shr": 2}
 """Operations that are not as deep as an addition: 1."""
+
+MULTIPLIER_BITS = 17
+"""Of an unsigned operand of a multiplier; what is wider takes several of them."""
 
 
 def latency(leaf: Leaf, *expressions: Expr) -> int:
@@ -54,7 +58,8 @@ class Pipelining(Lowering):
 
     Leaves are there at stage 0. A value is built in the first stage that has its operands and
     room below them; operands that are there earlier wait in registers, which are shared. A
-    multiplication has registers in front of it and behind it, as a DSP block wants.
+    multiplication has registers in front of it and behind it, as a DSP block wants; one that takes
+    several blocks has them behind the blocks and adds in the stage after.
 
     Parameters
     ----------
@@ -102,8 +107,25 @@ class Pipelining(Lowering):
         if depth and (depth + cost > self._stage_depth or multiplies):
             stage, depth = stage + 1, 0
         operands = tuple(self._later(t, stage) for t in operands)
+        if multiplies and all(len(t.value) > MULTIPLIER_BITS + 1 for t in operands):
+            value = self._wide_product(*operands, stage)
+            term = super().combine(op, lambda *_: value, operands, low, high, dtype)
+            return term.at(stage + 1, 2)
         term = super().combine(op, build, operands, low, high, dtype).at(stage, depth + cost)
         return self._later(term, stage + 1) if multiplies else term
+
+    def _wide_product(self, a: Term, b: Term, stage: int) -> Value:
+        """The product of what no multiplier takes at once: the parts' products are registered."""
+        parts = []
+        for x, y in crossed(_halves(a.value), _halves(b.value)):
+            product = x * y
+            term = Term(product, a.low, a.high, a.dtype, stage, 1)
+            parts.append(self._later(term, stage + 1).value)
+        low, *middle, high = parts
+        top = Cat(low[MULTIPLIER_BITS:], high)
+        upper = (top.as_signed() if high.shape().signed else top) + sum(middle)
+        value = Cat(low[:MULTIPLIER_BITS], upper)
+        return value.as_signed() if upper.shape().signed else value
 
     def _later(self, term: Term, stage: int) -> Term:
         if term.constant or term.stage >= stage:
@@ -120,3 +142,8 @@ class Pipelining(Lowering):
                 register, term.low, term.high, term.dtype, stage=stage, depth=0
             )
         return self._delayed[key]
+
+
+def _halves(value: Value) -> tuple[Value, Value]:
+    high = value[MULTIPLIER_BITS:]
+    return value[:MULTIPLIER_BITS], high.as_signed() if value.shape().signed else high

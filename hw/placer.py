@@ -14,7 +14,7 @@ from ..isa.memories import Memory
 from .arrival import Arrival, write_signatures
 from .axi import read_client_signature
 from .interfaces import BOX, Fault
-from .span import Span
+from .walk import Walk
 
 
 class Placer(wiring.Component):
@@ -40,7 +40,7 @@ class Placer(wiring.Component):
     inp, wgt, ... : :py:`Out(write_signature(...))`
         The scratchpads, by name. What one does not accept waits, and all behind it.
     done : :py:`Out(1)`
-        A box is complete; its last element is written in this cycle.
+        A box is complete; its last element was written in the cycle before.
     fault : :py:`Out(Fault)`
         SRAM_RANGE or BUS_READ, held.
     writing : :py:`Out(1)`
@@ -67,114 +67,51 @@ class Placer(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        box = self.i.p
+        depths = [arrival.memory.depth(self._config) for arrival in self._arrivals]
+        m.submodules.walk = walk = Walk(depths, self._arrivals)
+        wiring.connect(m, wiring.flipped(self.i), walk.i)
+        move, beat = walk.o.p, self.beat
 
-        busy, empty = Signal(), Signal()
-        memory_type, pad = Signal.like(box.memory_type), Signal.like(box.pad_value)
-        greatest = max(arrival.banks for arrival in self._arrivals)
-        m.submodules.columns = columns = Span(greatest)
-        m.submodules.rows = rows = Span()
-        index = Signal(len(box.sram_base) + 1)
-
-        # An element's beats, and a beat's elements. ``slot`` is where the element at ``index``
-        # stands in its beat, ``row_slot`` where the row's first does.
-        last_part, slots, banks = self._per_memory(m, memory_type)
-        part = Signal.like(last_part)
-        slot_bits = len(slots) - 1
-        slot, row_slot, stride = Signal(slot_bits), Signal(slot_bits), Signal(slot_bits)
-
-        inside, offers, step, group_ends = Signal(), Signal(), Signal(), Signal()
-        to = index + columns.count
-        out, over = self._beyond(m, memory_type, index, to)
-        live = busy & ~empty & ~self.fault.valid
-        here = ~inside | self.beat.valid
-        fails = inside & self.beat.valid & self.beat.p.error
+        live, offers, step = Signal(), Signal(), Signal()
+        here = ~move.inside | beat.valid
+        fails = move.inside & beat.valid & beat.p.error
         m.d.comb += [
-            inside.eq(rows.inside & columns.inside),
-            offers.eq(live & here & ~fails & ~over),
-            step.eq(offers & self._accepted(m, memory_type)),
-            group_ends.eq(step & (~inside | (part == last_part))),
-            columns.step.eq(group_ends),
-            rows.step.eq(group_ends & columns.last),
-            self.beat.ready.eq(step & inside),
-            self.done.eq((rows.step & rows.last) | (busy & empty & ~self.fault.valid)),
+            live.eq(walk.o.valid & move.write & ~self.fault.valid),
+            offers.eq(live & here & ~fails & ~move.over),
+            step.eq(offers & self._accepted(m, move.memory_type)),
+            beat.ready.eq(step & move.inside),
+            walk.o.ready.eq(step | (~move.write & ~self.fault.valid)),
             self.writing.eq(step),
-            self.idle.eq(~busy),
-            self.i.ready.eq(~busy | self.done),
+            self.idle.eq(walk.idle & ~self.done),
+            self.fault.index.eq(move.index),
         ]
-        if greatest > 1:
-            in_beat = slots - (slot & (slots - 1)[:slot_bits])
-            m.d.comb += columns.most.eq(Mux(inside, in_beat, banks))
-        with m.If(step & inside):
-            m.d.sync += part.eq(Mux(group_ends, 0, part + 1))
-        with m.If(group_ends):
-            m.d.sync += index.eq(to)
-            with m.If(inside):
-                m.d.sync += slot.eq(0)
-            with m.If(rows.step & rows.inside):
-                m.d.sync += [slot.eq(row_slot + stride), row_slot.eq(row_slot + stride)]
-
-        index_of_box = Signal.like(box.index)
+        m.d.sync += self.done.eq(walk.o.valid & walk.o.ready & move.last)
         with m.If(live):
-            with m.If(fails & ~out):
+            with m.If(fails & ~move.out):
                 m.d.sync += [self.fault.valid.eq(1), self.fault.code.eq(FaultCode.BUS_READ)]
-            with m.Elif(out | (over & here)):
+            with m.Elif(move.out | (move.over & here)):
                 m.d.sync += [self.fault.valid.eq(1), self.fault.code.eq(FaultCode.SRAM_RANGE)]
-        m.d.comb += self.fault.index.eq(index_of_box)
-
-        for span, axis in ((columns, "x"), (rows, "y")):
-            m.d.comb += [
-                span.start.eq(self.i.ready),
-                span.before.eq(box[f"{axis}_pad_0"]),
-                span.size.eq(box[f"{axis}_size"]),
-                span.after.eq(box[f"{axis}_pad_1"]),
-            ]
-        with m.If(self.i.ready):
-            m.d.sync += [
-                busy.eq(self.i.valid),
-                empty.eq(
-                    (box.x_size == 0)
-                    | ((box.y_pad_0 == 0) & (box.y_size == 0) & (box.y_pad_1 == 0))
-                ),
-                memory_type.eq(box.memory_type),
-                pad.eq(box.pad_value),
-                index.eq(box.sram_base),
-                slot.eq(box.dram_base),
-                row_slot.eq(box.dram_base),
-                stride.eq(box.x_stride),
-                part.eq(0),
-                index_of_box.eq(box.index),
-            ]
 
         for name in self._scratchpads:
             port = getattr(self, name)
-            m.d.comb += port.address.eq(index)
-            with m.Switch(memory_type):
+            m.d.comb += port.address.eq(move.at)
+            with m.Switch(move.memory_type):
                 for arrival in self._arrivals:
                     if arrival.memory.scratchpad == name:
                         with m.Case(arrival.memory.type):
                             m.d.comb += [
                                 port.valid.eq(offers),
-                                port.mask.eq(arrival.mask(m, part, index, columns.count, inside)),
-                                port.data.eq(
-                                    arrival.data(m, self.beat.p.data, slot, index, pad, inside)
+                                port.mask.eq(
+                                    arrival.mask(m, move.part, move.at, move.count, move.inside)
                                 ),
-                            ]
+                                port.data.eq(
+                                    arrival.data(
+                                        m, beat.p.data, move.slot, move.at, move.pad_value,
+                                        move.inside,
+                                    )
+                                ),
+                            ]  # fmt: skip
         return m
-
-    def _per_memory(self, m: Module, memory_type: Value) -> list[Signal]:
-        """Of the boxes' memory: an element's last part, a beat's elements, and a write's."""
-        rows = [(a.beats - 1, a.slots, a.banks) for a in self._arrivals]
-        names = ("last_part", "slots", "banks")
-        values = [
-            Signal(range(max(column) + 1), name=name)
-            for name, column in zip(names, zip(*rows, strict=True), strict=True)
-        ]
-        with m.Switch(memory_type):
-            for arrival, row in zip(self._arrivals, rows, strict=True):
-                with m.Case(arrival.memory.type):
-                    m.d.comb += [value.eq(each) for value, each in zip(values, row, strict=True)]
-        return values
 
     def _accepted(self, m: Module, memory_type: Value) -> Value:
         """Whether the boxes' scratchpad takes what is offered."""
@@ -184,15 +121,3 @@ class Placer(wiring.Component):
                 with m.Case(arrival.memory.type):
                     m.d.comb += accepted.eq(getattr(self, arrival.memory.scratchpad).ready)
         return accepted
-
-    def _beyond(
-        self, m: Module, memory_type: Value, index: Value, to: Value
-    ) -> tuple[Signal, Signal]:
-        """Whether ``index``, or any before ``to``, is beyond the boxes' memory."""
-        out, over = Signal(), Signal()
-        with m.Switch(memory_type):
-            for arrival in self._arrivals:
-                depth = arrival.memory.depth(self._config)
-                with m.Case(arrival.memory.type):
-                    m.d.comb += [out.eq(index >= depth), over.eq(to > depth)]
-        return out, over

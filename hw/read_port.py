@@ -14,10 +14,11 @@ from .axi import (
     BURST_INCR,
     CACHE,
     ID_BITS,
+    REQUEST,
     axi4_read_signature,
     read_client_signature,
 )
-from .bursts import Bursts
+from .bursts import BURST, Bursts
 from .interfaces import ADDRESS_BITS
 from .merge import Merge
 from .queue import Queue
@@ -38,7 +39,7 @@ class ReadPort(wiring.Component):
     they have to wait, so that many short ones use up the bursts under way no sooner than a
     long one does.
 
-    A request takes two cycles to ``arvalid``; a beat takes one from ``rvalid`` to its client.
+    A request takes four cycles to ``arvalid``; a beat takes one from ``rvalid`` to its client.
 
     Parameters
     ----------
@@ -105,27 +106,31 @@ class ReadPort(wiring.Component):
             m.submodules[f"queue_{number}"] = queue = Queue(
                 client.beat.payload.shape(), BUFFER_BEATS
             )
+            m.submodules[f"bursts_{number}_cut"] = cut = Queue(BURST, 2)
             m.submodules[f"merge_{number}"] = merge = Merge(self._config)
             wiring.connect(m, wiring.flipped(client.request), merge.i)
             m.d.comb += merge.scarce.eq(outstanding >= OUTSTANDING // 2)
-            wiring.connect(m, merge.o, bursts.i)
+            m.submodules[f"merged_{number}"] = merged = Queue(REQUEST, 2)
+            wiring.connect(m, merge.o, merged.i)
+            wiring.connect(m, merged.o, bursts.i)
+            wiring.connect(m, bursts.o, cut.i)
             wiring.connect(m, queue.o, wiring.flipped(client.beat))
 
             promised = Signal(range(BUFFER_BEATS + 1))
             granted = take & turns.grant[number]
             leaves = client.beat.valid & client.beat.ready
             m.d.comb += [
-                asks[number].eq(bursts.o.valid & (promised <= BUFFER_BEATS - BURST_BEATS)),
-                bursts.o.ready.eq(granted),
+                asks[number].eq(cut.o.valid & (promised <= BUFFER_BEATS - BURST_BEATS)),
+                cut.o.ready.eq(granted),
                 queue.i.valid.eq(axi.rvalid & (axi.rid == number)),
                 queue.i.p.data.eq(axi.rdata),
                 queue.i.p.error.eq(axi.rresp[1]),
             ]
-            m.d.sync += promised.eq(promised + Mux(granted, bursts.o.p.beats, 0) - leaves)
+            m.d.sync += promised.eq(promised + Mux(granted, cut.o.p.beats, 0) - leaves)
             with m.If(turns.grant[number]):
                 m.d.comb += [
-                    addresses.i.p.address.eq(bursts.o.p.address),
-                    addresses.i.p.len.eq(bursts.o.p.len),
+                    addresses.i.p.address.eq(cut.o.p.address),
+                    addresses.i.p.len.eq(cut.o.p.len),
                     addresses.i.p.id.eq(number),
                 ]
         return m

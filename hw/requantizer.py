@@ -11,7 +11,7 @@ from ..isa.instructions import InstructionSet
 from ..isa.memories import QNT_LANE
 from ..isa.nest import Expr, Load, Select
 from . import pipeline
-from .form import Form
+from .form import Form, delayed
 from .lower import Leaf, named, stored
 
 
@@ -77,10 +77,10 @@ class Requantizer(wiring.Component):
             }
         )
         self._value = _narrowed(config)
-        self.latency = max(1, pipeline.latency(self._leaf(0), self._value))
+        self.latency = 1 + max(1, pipeline.latency(self._leaf(self.i.payload, 0), self._value))
 
-    def _leaf(self, lane: int) -> Leaf:
-        element, config = self.i.payload, self.config
+    def _leaf(self, element, lane: int) -> Leaf:
+        config = self.config
         values = {"acc": acc_lane(element.acc, lane, config)}
         if config.requantize:
             values |= qnt_records(element.qnt, lane % config.block)
@@ -93,14 +93,20 @@ class Requantizer(wiring.Component):
         full = Signal(self.latency)
         with m.If(advance):
             m.d.sync += full.eq(Cat(self.i.valid, full))
-        leaves = [self._leaf(lane) for lane in range(self._lanes)]
+        element, cycles = self.i.payload, self.latency
+        if self.form == "synthesis":  # what comes from memories comes late in its cycle
+            element, cycles = (
+                data.View(element.shape(), delayed(m, element, 1, advance)),
+                cycles - 1,
+            )
+        leaves = [self._leaf(element, lane) for lane in range(self._lanes)]
         narrow = pipeline.lanes(
             m,
             self.form,
             leaves,
             self._value,
             self.config.out_width,
-            self.latency,
+            cycles,
             self.i.valid,
             advance,
         )

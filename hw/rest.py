@@ -25,8 +25,7 @@ FAULT = data.StructLayout({"code": 8, "engine": ENGINE_BITS, "index": INDEX_BITS
 
 
 class Rest(wiring.Component):
-    """Tells a machine at rest from one that moves. No latency, but for ``quiet``, which comes a
-    cycle later.
+    """Tells a machine at rest from one that moves. Latency: a cycle.
 
     The machine is at rest when no engine has an instruction, each that has one before it waits
     for a token or for room, and the stream has come to its end, to an illegal instruction or to a
@@ -47,7 +46,7 @@ class Rest(wiring.Component):
     count : :py:`In(32)`
         Instructions in the stream.
     quiet : :py:`Out(1)`
-        FINISH, if it is there, may complete.
+        FINISH, if it is there, may complete; in the same cycle as far as ``compute`` goes.
     fault : :py:`Out(FAULT)`
         Why the machine rests; ``code`` is 0 while it does not, or while FINISH completes.
     waiting : :py:`Out(len(WAITS))`
@@ -81,6 +80,8 @@ class Rest(wiring.Component):
             illegal.eq(self.illegal.code != FaultCode.NONE),
             ended.eq(self.fetch_idle & self.dispatch_idle),
             self.quiet.eq(delayed(m, quiet, 1) & self.compute.empty),
+        ]
+        m.d.sync += [
             self.waiting.eq(self.load.waiting | self.compute.waiting | self.store.waiting),
             stopped.eq(
                 (ended | self.dispatch_blocked | illegal)
@@ -88,16 +89,18 @@ class Rest(wiring.Component):
                 & ~(quiet & self.compute.empty & self.finish_held)
             ),
         ]
+        was_illegal, refused = delayed(m, illegal, 1), delayed(m, self.illegal, 1)
+        indices = {name: delayed(m, e.index, 1) for name, e in engines.items()}
         with m.If(stopped):
-            with m.If(illegal):
-                m.d.comb += self.fault.eq(self.illegal)
+            with m.If(was_illegal):
+                m.d.comb += self.fault.eq(refused)
             with m.Elif(self.waiting.any()):
                 m.d.comb += self.fault.code.eq(FaultCode.DEADLOCK)
                 for bit, (name, _, _) in reversed(list(enumerate(WAITS))):
                     with m.If(self.waiting[bit]):
                         m.d.comb += [
                             self.fault.engine.eq(ENGINE_NAMES.index(name)),
-                            self.fault.index.eq(engines[name].index),
+                            self.fault.index.eq(indices[name]),
                         ]
             with m.Else():
                 m.d.comb += [

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import reduce
+from operator import or_
+
 from amaranth import *
 from amaranth.lib import memory, wiring
 from amaranth.lib.wiring import In
@@ -31,6 +35,9 @@ class Scratchpad(wiring.Component):
         How many.
     banks : int
         A power of two.
+    in_turn : bool
+        The ports read through one of the memory's; never two of them in one cycle, and only the
+        last one's data stay.
 
     Members
     -------
@@ -47,7 +54,9 @@ class Scratchpad(wiring.Component):
         parts: int = 1,
         read_ports: int = 1,
         banks: int = 1,
+        in_turn: bool = False,
     ):
+        self._in_turn = in_turn
         self.depth = depth
         self.width = width
         self.parts = parts
@@ -64,6 +73,7 @@ class Scratchpad(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.d.comb += self.write.ready.eq(1)
+        found: list[list[Value]] = [[]] * self.banks
         for number in range(self.banks):
             name = f"cells_{number}" if self.banks > 1 else "cells"
             depth = max(2, self.depth // self.banks)
@@ -75,8 +85,16 @@ class Scratchpad(wiring.Component):
                 write.data.eq(self.write.data.word_select(number, self.width)),
                 write.en.eq(mask & self.write.valid.replicate(self.parts)),
             ]
-            for port in self.read:
-                self._read(m, port, number, cells.read_port(transparent_for=[]))
+            asks = [
+                (port.enable & self._in(port, number), port.address[self._bank_bits :])
+                for port in self.read
+            ]
+            if self._in_turn:
+                found[number] = [read_in_turn(m, cells, *asks)] * len(asks)
+            else:
+                found[number] = [read_in_turn(m, cells, ask) for ask in asks]
+        for port, *data in zip(self.read, *found, strict=True):
+            self._show(m, port, data)
         return m
 
     def _row(self, address: Value, bank: int) -> Value:
@@ -84,35 +102,43 @@ class Scratchpad(wiring.Component):
         row, first = address[self._bank_bits :], address[: self._bank_bits]
         return row + (first > bank) if bank < (1 << len(first)) - 1 else row
 
-    def _read(self, m: Module, port, bank: int, read) -> None:
-        """A bank's part in a read of one element."""
-        chosen = port.address[: self._bank_bits] == bank
-        m.d.comb += [
-            read.addr.eq(port.address[self._bank_bits :]),
-            read.en.eq(port.enable & chosen),
-        ]
-        if self.banks == 1:
-            m.d.comb += port.data.eq(read.data)
-            return
-        shown = Signal(name=f"shown_{bank}")
-        with m.If(port.enable):
-            m.d.sync += shown.eq(chosen)
-        with m.If(shown):
-            m.d.comb += port.data.eq(read.data)
+    def _in(self, port, bank: int) -> Value:
+        return port.address[: self._bank_bits] == bank
+
+    def _show(self, m: Module, port, found: Sequence[Value]) -> None:
+        """Gives a port the data of the bank that it has read."""
+        data = found[0]
+        if self.banks > 1:
+            shown = Signal(self.banks)
+            with m.If(port.enable):
+                m.d.sync += shown.eq(Cat(self._in(port, bank) for bank in range(self.banks)))
+            chosen = (
+                flag.replicate(self.width) & each for flag, each in zip(shown, found, strict=True)
+            )
+            data = reduce(or_, chosen)
+        if self._in_turn and port is self.read[-1]:
+            data = kept(m, port.enable, data)
+        m.d.comb += port.data.eq(data)
 
 
-def merge(m: Module, port, writers) -> None:
-    """Connects several writers to a write port; while one writes, those after it wait."""
-    free = port.ready
-    for writer in writers:
-        m.d.comb += writer.ready.eq(free)
-        free = free & ~writer.valid
-    *before, last = writers
-    m.d.comb += _passes(port, last)
-    for writer in reversed(before):
-        with m.If(writer.valid):
-            m.d.comb += _passes(port, writer)
+def read_in_turn(m: Module, cells: memory.Memory, *asks: tuple[Value, Value]) -> Value:
+    """What the first of those that ask gets from a memory, in the next cycle.
+
+    Each asks with a flag and an address. Who was not the first, or the last to ask, must not look.
+    """
+    read = cells.read_port(transparent_for=[])
+    *before, (_, row) = asks
+    m.d.comb += [read.en.eq(Cat(enable for enable, _ in asks).any()), read.addr.eq(row)]
+    for enable, row in reversed(before):
+        with m.If(enable):
+            m.d.comb += read.addr.eq(row)
+    return read.data
 
 
-def _passes(port, writer):
-    return [getattr(port, n).eq(getattr(writer, n)) for n in ("valid", "address", "mask", "data")]
+def kept(m: Module, enable: Value, data: Value) -> Value:
+    """``data`` of the cycle after the last in which ``enable`` was 1."""
+    fresh, held = Signal(), Signal(len(data), reset_less=True)
+    m.d.sync += fresh.eq(enable)
+    with m.If(fresh):
+        m.d.sync += held.eq(data)
+    return Mux(fresh, data, held)

@@ -55,30 +55,55 @@ class Span(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        first, end = Signal.like(self.before), Signal(len(self.size) + 1)
-        total, at = Signal(len(self.size) + 1), Signal(len(self.size) + 1)
-        to = Signal.like(at)
-        m.d.comb += [
-            self.inside.eq((at >= first) & (at < end)),
-            to.eq(at + self.count),
-            self.last.eq(to == total),
+        _, size, after = extents = [
+            Signal.like(getattr(self, name), name=name) for name in ("before", "size", "after")
         ]
-        if self._greatest > 1:
-            kind_ends, left = Signal.like(at), Signal.like(at)
-            m.d.comb += [
-                kind_ends.eq(Mux(at < first, first, Mux(at < end, end, total))),
-                left.eq(kind_ends - at),
-                self.count.eq(Mux(left < self.most, left, self.most)),
-            ]
-        else:
+        left = Signal.like(self.size)  # places of this kind
+        ahead, behind = Signal(), Signal()  # there is no data, no padding after it
+        is_before, is_after = Signal(), Signal()
+        if self._greatest == 1:
+            # What is left is compared a step ahead.
+            ends = Signal()
+            becomes = lambda value: [left.eq(value), ends.eq(value == 1)]  # noqa: E731
+            goes_on = [left.eq(left - 1), ends.eq(left == 2)]
             m.d.comb += self.count.eq(1)
+        else:
+            bits = len(self.count)
+            ends = ~left[bits:].any() & (left[:bits] <= self.most)
+            becomes = left.eq
+            goes_on = left.eq(left - self.count)
+            m.d.comb += self.count.eq(Mux(ends, left, self.most))
+        m.d.comb += [
+            self.inside.eq(~is_before & ~is_after),
+            self.last.eq(ends & (is_after | (behind & (ahead | ~is_before)))),
+        ]
         with m.If(self.step):
-            m.d.sync += at.eq(Mux(self.last, 0, to))
+            with m.If(self.last):
+                self._begin(m, becomes, is_before, is_after, *extents)
+            with m.Elif(ends):
+                with m.If(is_before & ~ahead):
+                    m.d.sync += becomes(size)
+                with m.Else():
+                    m.d.sync += becomes(after)
+                m.d.sync += [is_before.eq(0), is_after.eq(~is_before | ahead)]
+            with m.Else():
+                m.d.sync += goes_on
         with m.If(self.start):
-            m.d.sync += [
-                at.eq(0),
-                first.eq(self.before),
-                end.eq(self.before + self.size),
-                total.eq(self.before + self.size + self.after),
-            ]
+            given = (self.before, self.size, self.after)
+            m.d.sync += [extent.eq(value) for extent, value in zip(extents, given, strict=True)]
+            m.d.sync += [ahead.eq(self.size == 0), behind.eq(self.after == 0)]
+            self._begin(m, becomes, is_before, is_after, *given)
         return m
+
+    def _begin(self, m, becomes, is_before, is_after, before, size, after):
+        """To the first place of the first kind that has any."""
+        with m.If(before.any()):
+            m.d.sync += becomes(before)
+        with m.Elif(size.any()):
+            m.d.sync += becomes(size)
+        with m.Else():
+            m.d.sync += becomes(after)
+        m.d.sync += [
+            is_before.eq(before.any()),
+            is_after.eq(~before.any() & ~size.any()),
+        ]

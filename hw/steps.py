@@ -10,7 +10,7 @@ from amaranth.utils import exact_log2
 from ..isa import formats
 from ..isa.config import AcceleratorConfig
 from ..isa.formats import LOOP_BITS, OPCODE_BITS, Format
-from .alu import reads_qnt
+from .alu import is_slow, reads_qnt
 from .interfaces import INDEX_BITS, Issue, format_struct, read_signature, uop_struct
 from .matrix import matmul_modes
 from .operation import OPERATION
@@ -24,6 +24,7 @@ def step_layout(config: AcceleratorConfig) -> data.StructLayout:
 
     ``step`` is 0 for the mere end of an instruction without steps, ``last`` is 1 for the last of
     its instruction, ``fault`` says that an index is out of range: then nothing may be done.
+    ``slow`` says that it multiplies on the ALU, ``reads_qnt`` that its source is in QNT.
     ``lane`` is where in ``src`` the inputs of a sliding step begin, 0 for any other.
     """
     return data.StructLayout(
@@ -31,6 +32,8 @@ def step_layout(config: AcceleratorConfig) -> data.StructLayout:
             "step": 1,
             "last": 1,
             "fault": 1,
+            "slow": 1,
+            "reads_qnt": 1,
             "operation": OPERATION,
             **_index_bits(config),
             **({"lane": lane_bits(config)} if config.sliding else {}),
@@ -317,6 +320,10 @@ class _Indices(wiring.Component):
             step.step.eq(place.step),
             step.last.eq(place.last),
             step.fault.eq(place.step & self._beyond(place, index)),
+            step.slow.eq(is_slow(self.config, place.operation)),
+            step.reads_qnt.eq(
+                reads_qnt(self.config, place.operation.alu_opcode) if self.config.requantize else 0
+            ),
             step.operation.eq(place.operation),
             *(step[name].eq(index[name][lanes.get(name, 0) :]) for name in OPERANDS),
         ]

@@ -13,7 +13,7 @@ from .arrival import bank_count
 from .axi import write_client_signature
 from .fork import fork
 from .form import Form
-from .interfaces import INDEX_BITS, Activity, Fault, Issue, read_signature
+from .interfaces import INDEX_BITS, Activity, Fault, Issue, yielding_read_signature
 from .packer import Packer, packed_row
 from .queue import Queue
 from .requantizer import Requantizer
@@ -41,7 +41,7 @@ class StoreEngine(wiring.Component):
     -------
     i : :py:`In(Issue)`
         Instructions, statically legal, whose tokens have been taken.
-    acc, qnt : :py:`Out(read_signature(...))`
+    acc, qnt : :py:`Out(yielding_read_signature(...))`
         The scratchpads; ``acc`` of as many elements as a beat holds, ``qnt`` with ``requantize``
         only.
     bus : :py:`Out(write_client_signature(config))`
@@ -59,8 +59,8 @@ class StoreEngine(wiring.Component):
 
     def __init__(self, config: AcceleratorConfig, form: Form = "synthesis"):
         self._config, self._form = config, form
-        acc = read_signature(config.acc_index_bits, acc_group(config)["acc"].width)
-        qnt = read_signature(config.qnt_index_bits, 8 * config.qnt_element_bytes)
+        acc = yielding_read_signature(config.acc_index_bits, acc_group(config)["acc"].width)
+        qnt = yielding_read_signature(config.qnt_index_bits, 8 * config.qnt_element_bytes)
         super().__init__(
             {
                 "i": In(Issue),
@@ -77,7 +77,8 @@ class StoreEngine(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config, bus = self._config, self.bus
-        m.submodules.rows = rows = StoreRows(config)
+        m.submodules.store_rows = store_rows = StoreRows(config)
+        m.submodules.rows = rows = Queue(store_row(config), 2)
         m.submodules.to_read = to_read = Queue(store_row(config), ROWS_READ)
         m.submodules.to_pack = to_pack = Queue(packed_row(config), ROWS_PACKED)
         m.submodules.reader = reader = AccReader(config)
@@ -88,10 +89,11 @@ class StoreEngine(wiring.Component):
         m.submodules.completion = completion = Completion()
 
         m.d.comb += [
-            rows.i.payload.eq(self.i.payload),
-            rows.i.valid.eq(self.i.valid & ~self.fault.valid),
-            self.i.ready.eq(rows.i.ready & ~self.fault.valid),
+            store_rows.i.payload.eq(self.i.payload),
+            store_rows.i.valid.eq(self.i.valid & ~self.fault.valid),
+            self.i.ready.eq(store_rows.i.ready & ~self.fault.valid),
         ]
+        wiring.connect(m, store_rows.o, rows.i)
         entry = rows.o.p
         moves = ~(entry.empty | entry.beyond)
         with m.If(moves):
@@ -125,7 +127,7 @@ class StoreEngine(wiring.Component):
         wiring.connect(m, wiring.flipped(self.fault), completion.fault)
         m.d.comb += [
             self.done.eq(completion.done),
-            self.idle.eq(completion.idle & ~rows.o.valid),
+            self.idle.eq(completion.idle & ~rows.o.valid & ~store_rows.o.valid),
         ]
         with m.If(self.acc.enable | (bus.data.valid & bus.data.ready)):
             m.d.comb += self.activity.eq(Activity.BUSY)

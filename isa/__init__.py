@@ -6,6 +6,7 @@ room derives from them. This room is plain Python and numpy and imports nothing 
 
 from .config import PRESETS, AcceleratorConfig
 from .errors import (
+    CompilerError,
     ConfigError,
     DataError,
     DeviceError,
@@ -29,6 +30,7 @@ __all__ = [
     "PRESETS",
     "AcceleratorConfig",
     "AluOpcode",
+    "CompilerError",
     "ConfigError",
     "DataError",
     "DeviceError",

@@ -12,6 +12,7 @@
     |   `-- PackageError           a compiled package, damaged or made for other hardware
     |-- MismatchError              exit code 1: results that should be equal are not
     |-- MissingToolError           exit code 3: a C++ compiler, Verilator or an extra
+    |-- CompilerError              exit code 70: a pass crashed; a file reproduces it
     `-- DeviceError                exit code 4: the device stopped
         |-- DeviceFault            it says which instruction, which engine and why
         `-- DeviceTimeout          the cycle limit of the caller was reached
@@ -64,6 +65,12 @@ class MissingToolError(WeftError):
     """A tool or an optional package that this needs is not installed."""
 
     exit_code = 3
+
+
+class CompilerError(WeftError):
+    """A pass of the compiler crashed, which is a defect; the message names what reproduces it."""
+
+    exit_code = 70
 
 
 class DeviceError(WeftError):

@@ -75,6 +75,11 @@ class Layout:
         """The slots by their fields' names."""
         return {slot.name: slot for slot in self.slots}
 
+    @cached_property
+    def _limits(self) -> Mapping[str, tuple[int, int, int, int]]:
+        """Of each field where it stands, its mask, its least and its greatest value."""
+        return {s.name: (s.lsb, (1 << s.width) - 1, s.least, s.greatest) for s in self.slots}
+
     def encode(self, values: Mapping[str, int]) -> int:
         """The bits of ``values``; fields left out are 0.
 
@@ -83,17 +88,15 @@ class Layout:
         ProgramError
             For a field that the format does not have, or a value that its field cannot hold.
         """
-        for name in values:
-            if name not in self.by_name:
-                raise ProgramError(f"{self.name} has no field {name!r}")
         word = 0
-        for slot in self.slots:
-            value = values.get(slot.name, 0)
-            if not slot.least <= value <= slot.greatest:
-                raise ProgramError(
-                    f"{self.name}.{slot.name} holds {slot.least} to {slot.greatest}, not {value}"
-                )
-            word |= (value & ((1 << slot.width) - 1)) << slot.lsb
+        for name, value in values.items():
+            limits = self._limits.get(name)
+            if limits is None:
+                raise ProgramError(f"{self.name} has no field {name!r}")
+            lsb, mask, least, greatest = limits
+            if not least <= value <= greatest:
+                raise ProgramError(f"{self.name}.{name} holds {least} to {greatest}, not {value}")
+            word |= (value & mask) << lsb
         return word
 
     def decode(self, word: int) -> dict[str, int]:

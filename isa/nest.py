@@ -378,17 +378,25 @@ def dtype_of(e: Expr, buffers: Mapping[str, Buffer]) -> DType:
 Node = Expr | Stmt
 
 
-def children(node: Node) -> Iterator[Node]:
+def children(node: Node) -> tuple[Node, ...]:
     """The nodes directly below ``node``, in the order of evaluation."""
-    for name in _field_names(type(node)):
-        value = getattr(node, name)
-        if isinstance(value, _NODES):
-            yield value
-        elif isinstance(value, tuple):
-            yield from (item for item in value if isinstance(item, _NODES))
+    known: tuple[Node, ...] | None = node.__dict__.get(_BELOW)
+    if known is None:
+        found: list[Node] = []
+        for name in _field_names(type(node)):
+            value = getattr(node, name)
+            if isinstance(value, _NODES):
+                found.append(value)
+            elif isinstance(value, tuple):
+                found += [item for item in value if isinstance(item, _NODES)]
+        known = tuple(found)
+        node.__dict__[_BELOW] = known  # nodes never change, and are walked often
+    return known
 
 
 _NODES = (Expr, Stmt)
+_BELOW = "_below"
+"""Where a node remembers its children; no field, so that it counts for nothing else."""
 
 
 _PLAIN = frozenset(
@@ -409,7 +417,7 @@ def walk(node: Node) -> Iterator[Node]:
     while below:
         node = below.pop()
         yield node
-        below += [*children(node)][::-1]
+        below += children(node)[::-1]
 
 
 def rewrite(node: Node, rule: Callable[[Node], Node | None]) -> Node:
@@ -427,7 +435,7 @@ def _rewritten(
     if before is not None:
         return before[1]
     changes: dict[str, object] = {}
-    for name in _field_names(type(node)):
+    for name in _field_names(type(node)) if children(node) else ():
         value = getattr(node, name)
         if isinstance(value, _NODES):
             new: Node = _rewritten(value, rule, done)

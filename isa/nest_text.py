@@ -89,7 +89,9 @@ def format_nest(nest: Nest) -> str:
         wrapped = wrap(params, WIDTH - 4, break_long_words=False, break_on_hyphens=False)
         lines = [f"nest {_name(nest.name)}(", *(f"    {line}" for line in wrapped), "  )"]
     for buffer in nest.buffers:
-        shape = ", ".join("*" if not n else str(n) for n in buffer.shape)
+        shape = ", ".join(map(str, buffer.shape))
+        if buffer.shape[:1] == (0,):
+            shape = f"*{shape[1:]}"
         strides = f" strides [{', '.join(map(str, buffer.strides))}]" if buffer.strides else ""
         lines.append(f"  buffer {_name(buffer.name)}: {buffer.dtype}[{shape}]{strides}")
     lines += _body(nest.body, 1)

@@ -32,7 +32,7 @@ def high_product(x: Operand, multiplier: Operand) -> Expr:
 
 
 def rounding_shift_right(x: Operand, amount: Operand) -> Expr:
-    """``x / 2**amount``, nearest, ties away from zero; ``i32``, ``0 <= amount < 32``."""
+    """``x / 2**amount``, nearest, ties away from zero; ``i32``, ``0 <= amount < 63``."""
     x, amount = expr(x), expr(amount)
     half = (Const(1, I64) << _wide(amount)) >> 1
     down = Select(x < 0, Const(1, I64), Const(0, I64))

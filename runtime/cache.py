@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..compiler.artifact import CompiledModel
+from ..compiler.graph import Graph
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import PackageError
 from ..isa.spec import spec_hash
@@ -40,12 +41,13 @@ def store(path: Path, model: CompiledModel, extra: dict[str, Any]) -> None:
         package.save(model, path, extra)
 
 
-def load(path: Path, config: AcceleratorConfig) -> CompiledModel | None:
-    """The cached model, or None if there is none or it is damaged."""
+def load(path: Path, config: AcceleratorConfig, graph: Graph | None = None) -> CompiledModel | None:
+    """The cached model, or None if there is none or it is damaged; with the ``graph`` that it was
+    made from, that and the instructions are not read again."""
     if not path.exists():
         return None
     try:
-        return package.load(path, config)[0]
+        return package.load(path, config, graph)[0]
     except PackageError:
         with suppress(OSError):
             path.unlink(missing_ok=True)

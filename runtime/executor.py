@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from ..compiler import layout
 from ..compiler.artifact import AcceleratorStep, CompiledModel, HostStep
 from ..compiler.graph import element_dtype
-from ..compiler.host import HostCode, compile_nodes
 from ..isa.errors import ConfigError, DataError
 from ..sim.device import Device
 from ..sim.paths import cache_directory
 from .launch import Launch, StepProfile
+
+if TYPE_CHECKING:
+    from ..compiler.host import HostCode
 
 Progress = Callable[[int, int], None]
 
@@ -24,6 +27,8 @@ THREAD_LIMIT = 256
 
 class Executor:
     """Runs one compiled network, sample by sample, on one device.
+
+    What a network carries from one inference to the next, as recurrent layers do, it keeps.
 
     Parameters
     ----------
@@ -41,6 +46,9 @@ class Executor:
             threads = threads_of(os.environ.get("WEFT_THREADS", "1"))
         self.model = model
         self.device = device
+        self.reset()
+        from ..compiler.host import compile_nodes  # much to import for a program of one launch
+
         self._host: dict[str, HostCode] = {
             step.name: compile_nodes(
                 model.graph,
@@ -60,9 +68,9 @@ class Executor:
 
     def _needed(self, step: HostStep) -> list[str]:
         """Those outputs of a step that somebody reads."""
-        read = {
-            name for other in self.model.steps if other is not step for name in other.inputs
-        } | set(self.model.graph.outputs)
+        read = {name for other in self.model.steps if other is not step for name in other.inputs}
+        graph = self.model.graph
+        read |= {*graph.outputs, *graph.carried.values()}
         return [name for name in step.outputs if name in read]
 
     def __call__(
@@ -75,7 +83,7 @@ class Executor:
         DeviceError
             If the device stops; the message begins with the step's name.
         """
-        values: dict[str, np.ndarray] = dict(inputs)
+        values: dict[str, np.ndarray] = {**self._carried, **inputs}
         in_dram: set[str] = set()
         profiles: list[StepProfile] = []
         programs = iter(self._programs)
@@ -90,11 +98,17 @@ class Executor:
                     values[name] = self._from_dram(name)
             values.update(self._host[step.name].run(values))
             profiles.append(StepProfile(seconds=time.perf_counter() - started))
-        outputs = {
-            name: values[name] if name in values else self._from_dram(name)
-            for name in self.model.graph.outputs
-        }
-        return outputs, profiles
+        graph = self.model.graph
+
+        def value(name: str) -> np.ndarray:
+            return values[name] if name in values else self._from_dram(name)
+
+        self._carried = {name: value(source) for name, source in graph.carried.items()}
+        return {name: value(name) for name in graph.outputs}, profiles
+
+    def reset(self) -> None:
+        """Forget what earlier inferences left: the next one is like the first."""
+        self._carried: dict[str, np.ndarray] = {}
 
     def _from_dram(self, name: str) -> np.ndarray:
         assert self.device is not None

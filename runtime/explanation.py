@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ..compiler.artifact import AcceleratorStep, CompiledModel, HostStep
+from ..compiler.marks import forms
 from ..compiler.remedy import remedy
 from ..isa.config import AcceleratorConfig
 from ..isa.instructions import InstructionSet
@@ -22,7 +24,9 @@ def explain(model: CompiledModel) -> list[dict[str, Any]]:
     """For each step, in order, what was decided about it, as plain data for JSON.
 
     All have ``step``, ``nodes``, ``op``, ``where`` and ``why``. On the accelerator follow
-    ``instructions`` (how many of each), ``tile`` and ``buffers``, ``array_cycles`` and
+    ``instructions`` (how many of each), ``tile`` and ``buffers``, all ``choices``, ``search``
+    (with how much effort, how many schedules were considered, and the best others with their
+    estimates of cycles), ``array_cycles`` and
     ``bus_cycles`` (of its steps, and of its bytes on the busier of the two channels),
     ``dram_bytes`` beside ``dram_compulsory_bytes``, and ``bound_by``, the first that holds:
     ``dependence`` if what array and bus do can overlap too little, ``bus``, ``padding`` if the
@@ -54,6 +58,8 @@ def _on_accelerator(
         "instructions": dict(Counter(i.operation for i in step.instructions)),
         "tile": str(step.choices.get("tile", "")),
         "buffers": str(step.choices.get("buffers", "")),
+        "choices": dict(step.choices),
+        "search": None if step.search is None else asdict(step.search),
         "array_cycles": array,
         "bus_cycles": round(bus),
         "dram_bytes": sum(moved.values()),
@@ -68,19 +74,23 @@ def _bound(step: AcceleratorStep, config: AcceleratorConfig, array: int, bus: fl
         return "dependence"
     if bus > array:
         return "bus"
-    lanes = config.peak_macs
-    if any(i.operation.startswith("depthwise") for i in step.instructions):
-        lanes = config.batch * config.block * config.taps
-    useful = step.needed_macs / lanes
+    useful = step.needed_macs / _macs_of_a_step(step, config)
     return "padding" if step.macs and useful < PADDED * array else "array"
+
+
+def _macs_of_a_step(step: AcceleratorStep, config: AcceleratorConfig) -> int:
+    """The most multiplications that one of the array's steps in it can do."""
+    known = forms(config)
+    used = [known[i.operation] for i in step.instructions if i.operation in known]
+    taps = {form.taps for form in used if form.products}
+    terms = [n or config.block for n in taps] or [config.block]
+    return config.batch * config.block * max(terms)
 
 
 def _on_cpu(step: HostStep, model: CompiledModel) -> dict[str, Any]:
     nodes = {node.name: node for node in model.graph.nodes}
     rules = _rules(step)
-    remedies = {
-        name: remedy(model.graph, nodes[name], model.config, rule) for name, rule in rules.items()
-    }
+    remedies = {name: remedy(model.graph, nodes[name], model.config) for name in rules}
     return _head(step, "cpu", step.reason) | {"rule": rules, "remedy": remedies}
 
 

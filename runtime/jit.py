@@ -4,25 +4,31 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Hashable, Sequence
-from dataclasses import replace
-from typing import Any
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ..compiler.artifact import AcceleratorStep, CompiledModel
-from ..compiler.pipeline import compile_graph
+from ..compiler.effort import EFFORTS, Effort
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import ConfigError, DataError, DeviceError, PackageError
 from ..isa.spec import spec_hash
 from ..sim import connect
-from . import cache, report
+from . import cache, package, report
 from .executor import Executor, check_sample
 from .hardware import Hardware, hardware
 from .launch import StepProfile
 from .network import Network
 
+if TYPE_CHECKING:
+    from ..compiler.module import Module, Where
+
 TARGETS = ("rtl", "functional", "cpu")
 """Where a network can run."""
+INTERPRETER = "interpreter"
+"""Where any level of it can, as it stands: see :mod:`.interpreter`."""
 
 
 BOUND_LIMIT = 8
@@ -39,20 +45,27 @@ class Run:
         on: str,
         *,
         on_host: frozenset[str],
+        effort: Effort,
+        crashes: Path | None,
         progress: Callable[..., None] | None,
         threads: int | None,
         device_options: dict[str, Any],
     ):
-        if on not in TARGETS:
+        if on not in (*TARGETS, INTERPRETER):
             raise ConfigError(f"a network runs on {', '.join(TARGETS)}, not on {on!r}")
+        if effort not in EFFORTS:
+            raise ConfigError(f"the effort is {', '.join(EFFORTS)}, not {effort!r}")
         self.network = network
         self.config = config
         self.on = on
         self._on_host = on_host
+        self._effort: Effort = effort
+        self._crashes = crashes
         self._progress = progress
         self._threads = threads
         self._device_options = device_options
         self._model: CompiledModel | None = None
+        self._cached: Path | None = None
         self._executor: Executor | None = None
         self._profiles: list[StepProfile] = []
         self._samples = 0
@@ -156,9 +169,10 @@ class Run:
                 self._by_value |= unbound.inputs
         sha256 = hashlib.sha256(repr((self.network.sha256, key)).encode()).hexdigest()
         network = Network(self.network.name, graph, sha256)
-        run = Run(
-            network, self.config, self.on, on_host=self._on_host, progress=self._progress,
-            threads=self._threads, device_options=self._device_options,
+        run = type(self)(
+            network, self.config, self.on, on_host=self._on_host, effort=self._effort,
+            crashes=self._crashes,
+            progress=self._progress, threads=self._threads, device_options=self._device_options,
         )  # fmt: skip
         while len(self._bound) >= BOUND_LIMIT:
             self._bound.pop(next(iter(self._bound))).close()
@@ -193,8 +207,8 @@ class Run:
 
     def close(self) -> None:
         """Give the device back; another call connects again."""
-        for run in self._bound.values():
-            run.close()
+        for bound in self._bound.values():
+            bound.close()
         if self._executor is not None and self._executor.device is not None:
             self._executor.device.close()
         self._executor = None
@@ -261,18 +275,64 @@ class Run:
         placement = "cpu" if self.on == "cpu" else "auto"
 
         def compiled() -> CompiledModel:
-            return compile_graph(graph, self.config, placement=placement, on_host=self._on_host)
+            from ..compiler.pipeline import run  # much to import, often for nothing
 
-        if made is not None:  # what a package says of its origin is no key for the cache
+            start = first_module(self.network, self.config, placement, self._on_host, self._effort)
+            return run(start, crashes=self._crashes).model
+
+        # What a package or a text says of its origin is no key for the cache.
+        if made is not None or self.network.module is not None:
             return compiled()
-        options = f"{placement} {sorted(self._on_host)}"
-        path = cache.path_of(self.network.sha256, self.config, options)
-        model = cache.load(path, self.config)
+        options = f"{placement} {sorted(self._on_host)} {self._effort}"
+        path = self._cached = cache.path_of(self.network.sha256, self.config, options)
+        model = cache.load(path, self.config, graph)
         if model is None:
             model = compiled()
-            extra = {"name": self.network.name, "sha256": self.network.sha256}
-            cache.store(path, model, extra)
-        return replace(model, graph=graph)
+            cache.store(path, model, asdict(self.network.origin))
+            model = replace(model, graph=graph)
+        return model
+
+    def save(self, path: str | Path) -> None:
+        """Write the compiled network as a package.
+
+        Raises
+        ------
+        PackageError
+            If the file cannot be written.
+        """
+        model = self.compile()
+        if self._cached is not None and self._cached.exists():
+            package.copy(self._cached, path)
+        else:
+            package.save(model, path, asdict(self.network.origin))
+
+
+def first_module(
+    network: Network,
+    config: AcceleratorConfig,
+    placement: Where = "auto",
+    on_host: frozenset[str] = frozenset(),
+    effort: Effort = "default",
+) -> Module:
+    """Where the compilation of a network begins: with its graph, or at the level of its text.
+
+    What is decided there already is taken as it stands, unless the caller asks for other places
+    of nodes: then all begins with the graph again. An effort other than the default one counts
+    more than the text's.
+    """
+    from ..compiler.module import LEVELS, Module
+
+    made = network.module
+    if made is None:
+        return Module(network.graph, config, placement, on_host, network.origin, effort=effort)
+    effort = made.effort if effort == "default" else effort
+    placement = "cpu" if "cpu" in (placement, made.placement) else "auto"
+    on_host |= made.on_host
+    if (placement, on_host) == (made.placement, made.on_host):
+        return replace(made, config=config, effort=effort)
+    if LEVELS.index(made.level) <= LEVELS.index("nests"):
+        return replace(made, config=config, placement=placement, on_host=on_host, effort=effort)
+    return Module(made.graph, config, placement, on_host, made.origin, effort=effort)
 
 
 def _sample(value: np.ndarray, i: int, count: int) -> np.ndarray:
@@ -287,6 +347,8 @@ def jit(
     on: str = "rtl",
     *,
     on_host: frozenset[str] = frozenset(),
+    effort: Effort = "default",
+    crashes: Path | None = None,
     progress: Callable[..., None] | None = None,
     threads: int | None = None,
     **device_options: Any,
@@ -302,9 +364,15 @@ def jit(
         was compiled for, and ``base`` for a model.
     on : str
         ``rtl`` (the generated Verilog in Verilator), ``functional`` (the instructions' meanings,
-        compiled) or ``cpu`` (no accelerator).
+        compiled), ``cpu`` (no accelerator) or ``interpreter`` (the level that a text is at, as it
+        stands there; nothing is compiled on, and there is no report).
     on_host : frozenset of str
         Names of nodes that run on the CPU whatever the accelerator can do.
+    effort : str
+        How long to search for schedules: ``fast``, ``default`` or ``max``.
+    crashes : Path or None
+        The folder for a file that reproduces a crash of the compiler; without, the exception is
+        what it is.
     progress : callable or None
         Told of the phases of the RTL's first build.
     threads : int or None
@@ -316,28 +384,66 @@ def jit(
     Raises
     ------
     ConfigError
-        If ``hw`` or ``on`` is not known.
+        If ``hw``, ``on`` or ``effort`` is not known.
     PackageError
         If a package was compiled for other hardware than ``hw``.
 
     What is wrong with the network is raised at the first call, when it is compiled.
     """
-    made = network.compiled
-    if made is None:
-        config = hardware("base" if hw is None else hw)
-    else:
-        config = made.config if hw is None else hardware(hw)
-        if spec_hash(config) != spec_hash(made.config):
-            raise PackageError(
-                f"{network.name}: compiled for spec {spec_hash(made.config)}, "
-                f"the hardware has {spec_hash(config)}"
-            )
-    return Run(
+    config = hardware_of(network, hw)
+    kind = Run
+    if on == INTERPRETER:
+        from .interpreter import Interpreted
+
+        kind = Interpreted
+    return kind(
         network,
         config,
         on,
         on_host=on_host,
+        effort=effort,
+        crashes=crashes,
         progress=progress,
         threads=threads,
         device_options=device_options,
     )
+
+
+def compile(
+    network: Network,
+    hw: Hardware | None = None,
+    *,
+    on_host: frozenset[str] = frozenset(),
+    effort: Effort = "default",
+) -> CompiledModel:
+    """``network`` compiled, from the cache if it was before; parameters as in :func:`jit`.
+
+    Raises
+    ------
+    ConfigError, PackageError
+        As :func:`jit` does.
+    UnsupportedError
+        If operators are left that neither accelerator nor host can run; it lists them all.
+    """
+    return jit(network, hw, "functional", on_host=on_host, effort=effort).compile()
+
+
+def hardware_of(network: Network, hw: Hardware | None) -> AcceleratorConfig:
+    """What a network is compiled for: see :func:`jit`.
+
+    Raises
+    ------
+    ConfigError, PackageError
+        As there.
+    """
+    made: CompiledModel | Module | None = network.compiled or network.module
+    if made is None:
+        return hardware("base" if hw is None else hw)
+    config = made.config if hw is None else hardware(hw)
+    decided = isinstance(made, CompiledModel) or made.level in ("schedule", "stream")
+    if decided and spec_hash(config) != spec_hash(made.config):
+        raise PackageError(
+            f"{network.name}: compiled for spec {spec_hash(made.config)}, "
+            f"the hardware has {spec_hash(config)}"
+        )
+    return config

@@ -7,10 +7,12 @@ the executor need not.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import astuple, fields
-from typing import Any
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict, astuple, fields
+from functools import cached_property
+from typing import Any, overload
 
 import numpy as np
 
@@ -21,6 +23,7 @@ from ..compiler.artifact import (
     DramTensor,
     HostStep,
     Program,
+    Search,
     Segment,
     Step,
     Unfold,
@@ -29,7 +32,7 @@ from ..compiler.graph import Graph
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import PackageError
 from ..isa.formats import INSTRUCTION_BYTES
-from ..isa.instructions import InstructionSet
+from ..isa.instructions import Instruction, InstructionSet
 
 DRAM_BYTES_LIMIT = 1 << 32
 """What 32 address bits reach."""
@@ -54,7 +57,11 @@ def records_of(model: CompiledModel) -> dict[str, Any]:
 
 
 def model_of(
-    records: Mapping[str, Any], graph: Graph, config: AcceleratorConfig, blob: np.ndarray
+    records: Mapping[str, Any],
+    graph: Graph,
+    config: AcceleratorConfig,
+    blob: np.ndarray,
+    own: bool = False,
 ) -> CompiledModel:
     """The model that :func:`records_of` described.
 
@@ -68,6 +75,8 @@ def model_of(
         Checked against the spec hash.
     blob : ndarray
         The segments' bytes, ``uint8``, one after another.
+    own : bool
+        Whether this Weft has written it, so that its instructions are legal.
 
     Raises
     ------
@@ -78,7 +87,7 @@ def model_of(
     segments = _segments(records, blob, dram_bytes)
     tensors = _tensors(records, graph, config, dram_bytes)
     by_address = {segment.address: segment for segment in segments}
-    programs = _programs(records, by_address, InstructionSet(config))
+    programs = _programs(records, by_address, InstructionSet(config), own)
     steps = tuple(
         _step(record, i, programs)
         for i, record in enumerate(_list(records, "steps", "the manifest"))
@@ -87,6 +96,19 @@ def model_of(
     model = CompiledModel(graph, config, steps, tensors, segments, dram_bytes)
     _check_flow(model)
     return model
+
+
+def check_model(model: CompiledModel) -> None:
+    """Return if everything in ``model``, which somebody may have written, fits together.
+
+    Raises
+    ------
+    PackageError
+        As :func:`model_of`.
+    """
+    blob = np.concatenate([np.zeros(0, np.uint8), *(s.data for s in model.segments)])
+    records = json.loads(json.dumps(records_of(model)))
+    model_of(records, model.graph, model.config, blob)
 
 
 def _step_records(model: CompiledModel) -> list[dict[str, Any]]:
@@ -110,17 +132,24 @@ def _step_record(step: Step, program: int) -> dict[str, Any]:
     }
     if isinstance(step, HostStep):
         return record | {"reason": step.reason}
-    return record | {
-        "program": program,
-        "layer": step.layer,
-        "needed_macs": step.needed_macs,
-        "compulsory_bytes": step.compulsory_bytes,
-        "choices": dict(step.choices),
-    }
+    return (
+        record
+        | {
+            "program": program,
+            "layer": step.layer,
+            "needed_macs": step.needed_macs,
+            "compulsory_bytes": step.compulsory_bytes,
+            "choices": dict(step.choices),
+        }
+        | ({} if step.search is None else {"search": asdict(step.search)})
+    )
 
 
 def _programs(
-    records: Mapping[str, Any], segments: Mapping[int, Segment], instructions: InstructionSet
+    records: Mapping[str, Any],
+    segments: Mapping[int, Segment],
+    instructions: InstructionSet,
+    own: bool,
 ) -> list[Program]:
     programs: list[Program] = []
     for row in _rows(records, "programs", ("name", "address", "count", "owners")):
@@ -136,13 +165,43 @@ def _programs(
         owners = _list(row, "owners", where)
         if len(owners) != count or not all(type(o) is int and o >= 0 for o in owners):
             raise PackageError(f"{where}: owners must be {count} numbers of layers")
-        words = segment.data[:size].tobytes()
-        decoded = [
-            instructions.decode(int.from_bytes(words[i : i + INSTRUCTION_BYTES], "little"))
-            for i in range(0, size, INSTRUCTION_BYTES)
-        ]
-        programs.append(Program(name, address, tuple(decoded), tuple(owners)))
+        decoded: Sequence[Instruction] = _Decoded(segment.data[:size].tobytes(), instructions)
+        if not own:
+            decoded = tuple(decoded)
+        programs.append(Program(name, address, decoded, tuple(owners)))
     return programs
+
+
+class _Decoded(Sequence[Instruction]):
+    """Instructions that are decoded when somebody looks at them."""
+
+    def __init__(self, words: bytes, instructions: InstructionSet):
+        self._words, self._instructions = words, instructions
+
+    @cached_property
+    def _all(self) -> tuple[Instruction, ...]:
+        size = INSTRUCTION_BYTES
+        words = (self._words[i : i + size] for i in range(0, len(self._words), size))
+        return tuple(self._instructions.decode(int.from_bytes(word, "little")) for word in words)
+
+    def __len__(self) -> int:
+        return len(self._words) // INSTRUCTION_BYTES
+
+    @overload
+    def __getitem__(self, index: int) -> Instruction: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Instruction]: ...
+    def __getitem__(self, index: int | slice) -> Instruction | Sequence[Instruction]:
+        return self._all[index]
+
+    def __iter__(self) -> Iterator[Instruction]:
+        return iter(self._all)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Sequence) and self._all == tuple(other)
+
+    def __hash__(self) -> int:
+        return hash(self._words)
 
 
 def _check_programs(steps: Sequence[Step], programs: Sequence[Program]) -> None:
@@ -183,11 +242,7 @@ def _step(record: Any, position: int, programs: Sequence[Program]) -> Step:
     program = _integer(record, "program", where)
     if program >= len(programs):
         raise PackageError(f"{where}: there is no program {program}")
-    choices = record.get("choices")
-    if not isinstance(choices, dict) or not all(
-        isinstance(value, str | int) for value in choices.values()
-    ):
-        raise PackageError(f"{where}: choices must map texts to texts or integers")
+    choices = _choices(record.get("choices"), where)
     return AcceleratorStep(
         name,
         op,
@@ -200,7 +255,21 @@ def _step(record: Any, position: int, programs: Sequence[Program]) -> Step:
         _integer(record, "needed_macs", where, most=MACS_LIMIT),
         _integer(record, "compulsory_bytes", where, most=MACS_LIMIT),
         choices,
+        _search(record.get("search"), where),
     )
+
+
+def _choices(record: Any, where: str) -> dict[str, str | int]:
+    if not isinstance(record, dict) or not all(isinstance(v, str | int) for v in record.values()):
+        raise PackageError(f"{where}: choices must map texts to texts or integers")
+    return record
+
+
+def _search(record: Any, where: str) -> Search | None:
+    try:
+        return None if record is None else Search.of(record)
+    except ValueError as error:
+        raise PackageError(f"{where}: {error}") from None
 
 
 def _segments(records: Mapping[str, Any], blob: np.ndarray, dram_bytes: int) -> tuple[Segment, ...]:

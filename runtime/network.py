@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..compiler.artifact import CompiledModel
+from ..compiler.artifact import CompiledModel, Origin
 from ..compiler.graph import Graph, Tensor
-from ..isa.errors import ModelError
+from ..isa.errors import InputError, ModelError
 
 if TYPE_CHECKING:
+    from ..compiler.module import Module
     from ..compiler.onnx import Model as OnnxModel
     from ..compiler.onnx import Unbound
 
@@ -44,6 +45,14 @@ class Network:
     """Why there is no such graph before a call, as shapes depend on the values of inputs; then
     ``graph`` has inputs alone."""
 
+    module: Module | None = None
+    """For the text of a level: what it holds. Compilation goes on from there."""
+
+    @property
+    def origin(self) -> Origin:
+        """Where it comes from."""
+        return Origin(self.name, self.sha256)
+
     @property
     def open(self) -> bool:
         """Whether a graph is made for every new size of the inputs."""
@@ -56,8 +65,8 @@ def load(path: str | Path) -> Network:
     Parameters
     ----------
     path : path
-        A TFLite file (``.tflite``), an ONNX file (whose name ends in ``.onnx``) or a package of
-        ``weft compile`` (``.weft``).
+        A TFLite file (``.tflite``), an ONNX file (whose name ends in ``.onnx``), or a package
+        (``.weft``) or the text of a level, both of ``weft compile``.
 
     Raises
     ------
@@ -83,14 +92,41 @@ def load(path: str | Path) -> Network:
         return Network(
             str(extra.get("name", path.stem)), model.graph, str(extra.get("sha256", "")), model
         )
+    elif _is_level(data):
+        return _from_text(data, path)
     elif path.suffix == ".onnx":
         return _from_onnx(data, path)
     else:
         raise ModelError(
-            f"{path}: neither a TFLite file (identifier TFL3) nor an .onnx file nor a package of "
-            "weft compile"
+            f"{path}: neither a TFLite file (identifier TFL3) nor an .onnx file nor a package or "
+            "text of weft compile"
         )
     return Network(path.stem, graph, hashlib.sha256(data).hexdigest())
+
+
+def _is_level(data: bytes) -> bool:
+    from ..compiler.levels import is_level  # much to import, seldom of use
+
+    return is_level(data)
+
+
+def _from_text(data: bytes, path: Path) -> Network:
+    """The module of a level's text, with the file's name before complaints."""
+    from ..compiler.levels import parse_module
+    from .manifest import check_model
+
+    try:
+        module = parse_module(data.decode())
+        if module.level == "stream":
+            check_model(module.model)
+    except UnicodeDecodeError as error:
+        raise ModelError(f"{path}: not UTF-8 at byte {error.start}") from None
+    except InputError as error:
+        raise ModelError(f"{path}: {error}") from None
+    if not module.origin.name:
+        origin = Origin(path.stem, hashlib.sha256(data).hexdigest())
+        module = replace(module, origin=origin)
+    return Network(module.origin.name, module.graph, module.origin.sha256, module=module)
 
 
 def _from_onnx(data: bytes, path: Path) -> Network:

@@ -14,13 +14,14 @@ import os
 import struct
 import uuid
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ..compiler.artifact import CompiledModel
-from ..compiler.graph_text import format_graph, parse_graph
+from ..compiler.graph import Graph
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import PackageError, WeftError
 from ..isa.spec import spec_hash
@@ -36,11 +37,15 @@ ENCRYPTED = 1
 def save(model: CompiledModel, path: str | Path, extra: dict[str, Any]) -> None:
     """Write ``model`` to ``path``, whole or not at all; ``extra`` goes into the manifest.
 
+    The same model makes the same bytes: nothing in a package tells the time.
+
     Raises
     ------
     PackageError
         If the file cannot be written.
     """
+    from ..compiler.graph_text import format_graph
+
     path = Path(path)
     header = {
         "format": FORMAT,
@@ -48,16 +53,37 @@ def save(model: CompiledModel, path: str | Path, extra: dict[str, Any]) -> None:
         "config": model.config.to_mapping(),
         "extra": extra,
     }
+
+    def write(partial: Path) -> None:
+        with zipfile.ZipFile(partial, "x") as archive:
+            records = json.dumps(header | manifest.records_of(model))
+            archive.writestr(zipfile.ZipInfo(MANIFEST), records)
+            archive.writestr(zipfile.ZipInfo(GRAPH), format_graph(model.graph))
+            with archive.open(zipfile.ZipInfo(SEGMENTS), "w", force_zip64=True) as part:
+                for segment in model.segments:
+                    part.write(segment.data.tobytes())
+
+    _whole(path, write)
+
+
+def copy(source: Path, path: str | Path) -> None:
+    """Write the package that is at ``source`` to ``path``, whole or not at all.
+
+    Raises
+    ------
+    PackageError
+        If one cannot be read or the other not be written.
+    """
+    _whole(Path(path), lambda partial: partial.write_bytes(source.read_bytes()))
+
+
+def _whole(path: Path, write: Callable[[Path], object]) -> None:
+    """What ``write`` makes of a file beside ``path``, and then there."""
     partial = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with zipfile.ZipFile(partial, "x") as archive:
-                archive.writestr(MANIFEST, json.dumps(header | manifest.records_of(model)))
-                archive.writestr(GRAPH, format_graph(model.graph))
-                with archive.open(SEGMENTS, "w", force_zip64=True) as part:
-                    for segment in model.segments:
-                        part.write(segment.data.tobytes())
+            write(partial)
             os.replace(partial, path)
         finally:
             partial.unlink(missing_ok=True)
@@ -66,18 +92,21 @@ def save(model: CompiledModel, path: str | Path, extra: dict[str, Any]) -> None:
 
 
 def load(
-    path: str | Path, config: AcceleratorConfig | None = None
+    path: str | Path, config: AcceleratorConfig | None = None, graph: Graph | None = None
 ) -> tuple[CompiledModel, dict[str, Any]]:
     """The model in the package of that path; see :func:`parse`."""
     try:
         data = Path(path).read_bytes()
     except OSError as error:
         raise PackageError(f"{path}: {error.strerror}") from None
-    return parse(data, str(path), config)
+    return parse(data, str(path), config, graph)
 
 
 def parse(
-    data: bytes, where: str, config: AcceleratorConfig | None = None
+    data: bytes,
+    where: str,
+    config: AcceleratorConfig | None = None,
+    graph: Graph | None = None,
 ) -> tuple[CompiledModel, dict[str, Any]]:
     """The model in a package, and what :func:`save` was given as ``extra``.
 
@@ -89,6 +118,9 @@ def parse(
         Stands before a message: the file's name.
     config : AcceleratorConfig or None
         The hardware that it shall run on; None takes the package's own.
+    graph : Graph or None
+        Of a package that this Weft has written itself: what it was compiled from. Then the graph
+        is not read, and the instructions are decoded when somebody looks at them.
 
     Raises
     ------
@@ -97,7 +129,7 @@ def parse(
         instruction set other than this one.
     """
     try:
-        return _parse(data, config)
+        return _parse(data, config, graph)
     except WeftError as error:
         raise PackageError(f"{where}: {error}") from None
     except (
@@ -108,7 +140,7 @@ def parse(
 
 
 def _parse(
-    data: bytes, config: AcceleratorConfig | None
+    data: bytes, config: AcceleratorConfig | None, own_graph: Graph | None
 ) -> tuple[CompiledModel, dict[str, Any]]:  # fmt: skip
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         for part in archive.infolist():
@@ -117,13 +149,19 @@ def _parse(
                 raise PackageError(f"its part {part.filename!r} is compressed or encrypted")
         header = json.loads(archive.read(MANIFEST))
         own = _own_config(header, config)
-        graph = parse_graph(archive.read(GRAPH).decode())
+        graph = own_graph or _graph(archive.read(GRAPH).decode())
         blob = np.frombuffer(archive.read(SEGMENTS), np.uint8)
-    model = manifest.model_of(header, graph, own, blob)
+    model = manifest.model_of(header, graph, own, blob, own_graph is not None)
     extra = header.get("extra")
     if not isinstance(extra, dict):
         raise PackageError(f"extra must be a mapping, not {extra!r:.60}")
     return model, extra
+
+
+def _graph(text: str) -> Graph:
+    from ..compiler.graph_text import parse_graph
+
+    return parse_graph(text)
 
 
 def _own_config(header: Any, config: AcceleratorConfig | None) -> AcceleratorConfig:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from ..compiler.artifact import AcceleratorStep, CompiledModel
@@ -114,6 +114,7 @@ def _layer(model: CompiledModel, step: Any, profile: StepProfile) -> dict[str, A
             if counter.group == STALL_GROUP and counter.partition and counter.name in counters
         },
         "choices": dict(step.choices),
+        "search": None if step.search is None else asdict(step.search),
     }
 
 

@@ -1,14 +1,7 @@
-"""Where Weft keeps what it has built."""
+"""Where what simulators need is kept; see :mod:`weft.isa.paths`."""
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
+from ..isa.paths import cache_directory
 
-
-def cache_directory() -> Path:
-    """``WEFT_CACHE``, else ``weft`` under ``XDG_CACHE_HOME`` or ``~/.cache``; may not exist yet."""
-    chosen = os.environ.get("WEFT_CACHE")
-    if chosen:
-        return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "weft"
+__all__ = ["cache_directory"]

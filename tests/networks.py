@@ -9,6 +9,7 @@ file unchanged.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +19,7 @@ from weft.compiler.graph import (
     Activation,
     Add,
     AveragePool2D,
+    Call,
     Conv2D,
     DepthwiseConv2D,
     FullyConnected,
@@ -32,9 +34,10 @@ from weft.compiler.graph import (
     Sub,
     Tensor,
     Window,
+    element_dtype,
 )
 from weft.compiler.tflite.write import same_pads
-from weft.isa.nest import I8, I32
+from weft.isa.nest import I8, I32, U8
 
 PAIRWISE: Mapping[str, tuple[Callable[[Activation], Op], np.ufunc]] = {
     "add": (Add, np.add),
@@ -57,11 +60,13 @@ class NetworkBuilder:
     """Builds a graph operator by operator; every method returns the name of its output.
 
     ``seed`` decides everything that is drawn. ``clip`` of an operator is how much of the range
-    that its samples reach its output keeps: below 1, results saturate more often.
+    that its samples reach its output keeps: below 1, results saturate more often. With
+    ``asymmetric``, weights have a zero point of their own, as those of legacy networks do.
     """
 
-    def __init__(self, name: str = "network", seed: int = 0):
+    def __init__(self, name: str = "network", seed: int = 0, asymmetric: bool = False):
         self.name = name
+        self._asymmetric = asymmetric
         self._rng = np.random.default_rng(seed)
         self._tensors: dict[str, Tensor] = {}
         self._nodes: list[Node] = []
@@ -142,7 +147,7 @@ class NetworkBuilder:
     ) -> str:
         """Average pool; for ``window`` see :meth:`_window`."""
         op = AveragePool2D(self._window(x, size, **window), activation)
-        taps = _windows(_merged(self._reals[x]), op.window, np.nan)
+        taps = windows_of(_merged(self._reals[x]), op.window, np.nan)
         return self._pool("average_pool", op, x, np.nanmean(taps, (4, 5)))
 
     def max_pool(
@@ -150,13 +155,18 @@ class NetworkBuilder:
     ) -> str:
         """Maximum pool; for ``window`` see :meth:`_window`."""
         op = MaxPool2D(self._window(x, size, **window), activation)
-        taps = _windows(_merged(self._reals[x]), op.window, -np.inf)
+        taps = windows_of(_merged(self._reals[x]), op.window, -np.inf)
         return self._pool("max_pool", op, x, taps.max((4, 5)))
 
     def reshape(self, x: str, *shape: int) -> str:
         """The same elements under another shape."""
         reals = self._reals[x].reshape(SAMPLES, *shape)
         return self._node("reshape", Reshape(), (x,), reals, self._quant(x))
+
+    def requantize(self, x: str, *, clip: float = 0.5) -> str:
+        """The same values in a quantization of their own."""
+        op, reals = Call("tfl.quantize", (("to", "i8"),)), self._reals[x]
+        return self._node("quantize", op, (x,), reals, _quant_of(reals, clip))
 
     def softmax(self, x: str, *, beta: float = 1.0) -> str:
         """Over the last axis; the output's scale is 1/256, its zero point -128."""
@@ -201,12 +211,18 @@ class NetworkBuilder:
         channels = weights.shape[axis]
         others = tuple(i for i in range(weights.ndim) if i != axis)
         per_channel = per_channel and channels > 1  # a file does not tell one channel from none
-        greatest = np.abs(weights).max(others if per_channel else None, keepdims=True)
-        steps = (greatest / 127).astype(np.float32).astype(np.float64)
-        integers = np.clip(np.rint(weights / steps), -127, 127).astype(np.int8)
-        along = axis if per_channel else None
-        zeros = (0,) * steps.size
-        self._constant(f"{name}.weights", integers, Quant(_floats(steps), zeros, along))
+        if self._asymmetric:
+            per_channel = False
+            quant = _quant_of(weights, 1.0)
+            steps = np.array(quant.scale).reshape((1,) * weights.ndim)
+            integers = np.clip(np.rint(weights / steps) + quant.zero_point[0], -128, 127)
+        else:
+            greatest = np.abs(weights).max(others if per_channel else None, keepdims=True)
+            steps = (greatest / 127).astype(np.float32).astype(np.float64)
+            integers = np.clip(np.rint(weights / steps), -127, 127)
+            quant = Quant(_floats(steps), (0,) * steps.size, axis if per_channel else None)
+        self._constant(f"{name}.weights", integers.astype(np.int8), quant)
+        integers, zeros = integers - quant.zero_point[0], (0,) * steps.size
 
         bias_steps = np.float32(self._quant(x).scale[0]) * steps.astype(np.float32).reshape(-1)
         reals = _apply(op, self._reals[x], integers * steps)
@@ -270,7 +286,7 @@ def _merged(reals: np.ndarray) -> np.ndarray:
     return reals.reshape(-1, *reals.shape[2:])
 
 
-def _windows(x: np.ndarray, window: Window, fill: float) -> np.ndarray:
+def windows_of(x: np.ndarray, window: Window, fill: float) -> np.ndarray:
     """[N,H,W,C] as [N, vertical, horizontal, C, KH, KW], ``fill`` where it is padded."""
     top, bottom, left, right = window.pads
     padded = np.pad(x, ((0, 0), (top, bottom), (left, right), (0, 0)), constant_values=fill)
@@ -285,13 +301,26 @@ def _apply(
     """The sums of products, in real numbers, over samples [S, ...]."""
     if isinstance(op, FullyConnected):
         return x.reshape(*x.shape[:2], -1) @ weights.T
-    taps = _windows(_merged(x), op.window, 0)
+    taps = windows_of(_merged(x), op.window, 0)
     if isinstance(op, Conv2D):
         y = np.einsum("nyxcij,oijc->nyxo", taps, weights)
     else:
         repeated = np.repeat(taps, op.multiplier, 3)
         y = np.einsum("nyxcij,ijc->nyxc", repeated, weights[0])
     return y.reshape(*x.shape[:2], *y.shape[1:])
+
+
+def unsigned(graph: Graph) -> Graph:
+    """``graph`` with every byte and zero point 128 higher, as legacy networks have them."""
+
+    def moved(tensor: Tensor) -> Tensor:
+        if tensor.dtype != I8 or tensor.quant is None:
+            return tensor
+        zeros = tuple(zero + 128 for zero in tensor.quant.zero_point)
+        data = None if tensor.data is None else (tensor.data.view(np.uint8) ^ np.uint8(128))
+        return replace(tensor, dtype=U8, quant=replace(tensor.quant, zero_point=zeros), data=data)
+
+    return replace(graph, tensors={name: moved(t) for name, t in graph.tensors.items()})
 
 
 # --- whole networks ----------------------------------------------------------------------------
@@ -441,10 +470,12 @@ def _random_window(
 
 
 def random_inputs(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
-    """An int8 array for each input, over the whole range."""
+    """An array of bytes for each input, over the whole range."""
     rng = np.random.default_rng(seed)
     return {
-        name: rng.integers(-128, 128, graph.tensors[name].shape).astype(np.int8)
+        name: rng.integers(-128, 128, graph.tensors[name].shape)
+        .astype(np.int8)
+        .view(element_dtype(graph.tensors[name].dtype))
         for name in graph.inputs
     }
 
@@ -452,6 +483,7 @@ def random_inputs(graph: Graph, seed: int = 0) -> dict[str, np.ndarray]:
 def assert_same_graph(a: Graph, b: Graph) -> None:
     """Every field of both is equal, constants bit for bit; the first difference is shown."""
     assert (a.name, a.inputs, a.outputs) == (b.name, b.inputs, b.outputs)
+    assert a.carried == b.carried
     assert a.nodes == b.nodes
     assert list(a.tensors) == list(b.tensors)
     for name, left in a.tensors.items():

@@ -19,7 +19,7 @@ from .version import VERSION as __version__
 
 if TYPE_CHECKING:
     from .isa import AcceleratorConfig, DeviceError, InputError, WeftError
-    from .runtime.jit import Run, jit
+    from .runtime.jit import Run, compile, jit
     from .runtime.network import Network, load
     from .sim import connect
 
@@ -29,6 +29,7 @@ _HOMES = {
     "InputError": ".isa",
     "WeftError": ".isa",
     "Run": ".runtime.jit",
+    "compile": ".runtime.jit",
     "jit": ".runtime.jit",
     "Network": ".runtime.network",
     "load": ".runtime.network",
@@ -44,6 +45,7 @@ __all__ = [
     "Run",
     "WeftError",
     "__version__",
+    "compile",
     "connect",
     "jit",
     "load",

@@ -33,6 +33,8 @@ def macs(site: Site) -> int:
     match site.kind:
         case "MatMul" | "MatMulInteger" | "QLinearMatMul":
             return each * site.x.shape[-1]
+        case "wide.high":  # the low bytes are of the same products
+            return each * site.x.shape[-1] // site.integer("parts", 1)
         case "Gemm":
             return each * _gemm_shapes(site)[1]
         case "Conv" | "ConvInteger":

@@ -7,7 +7,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ...isa.nest import Buffer, DType, Expr, For, Index, Nest, Stmt, expr, maximum, minimum
+from ...isa.nest import (
+    Buffer,
+    Const,
+    DType,
+    Expr,
+    For,
+    Index,
+    Load,
+    Nest,
+    Stmt,
+    expr,
+    maximum,
+    minimum,
+)
 from ..graph import Activation, Graph, Node, Quant, Tensor, Window
 from ..scales import clamp_range
 
@@ -118,3 +131,35 @@ def inside(x: Tensor, row: Expr, column: Expr) -> Expr:
 def taps_of(window: Window) -> tuple[tuple[str, int], ...]:
     """The axes of a sum over the taps of a window."""
     return ("ky", window.size[0]), ("kx", window.size[1])
+
+
+def valid_taps(window: Window, x: Tensor) -> Expr:
+    """How many taps of the window at (y, x) lie inside the image."""
+    if not any(window.pads):
+        return Const(window.size[0] * window.size[1])
+    return _count("y", window, 0, x.shape[1]) * _count("x", window, 1, x.shape[2])
+
+
+def _count(index: str, window: Window, axis: int, extent: int) -> Expr:
+    """How many taps of the window at ``index`` lie inside along an axis."""
+    first = Index(index) * window.strides[axis] - window.pads[2 * axis]
+    return minimum(first + window.size[axis], extent) - maximum(first, 0)
+
+
+def loops_of(use: Use) -> tuple[tuple[str, int], ...]:
+    """The loops over the elements of the output."""
+    shape = use.out.shape or (1,)
+    few = len(shape) <= len(LOOPS)
+    names = LOOPS[len(LOOPS) - len(shape) :] if few else [f"d{i}" for i in range(len(shape))]
+    return tuple(zip(names, shape, strict=True))
+
+
+def element_of(use: Use, tensor: Tensor) -> Expr:
+    """The operand's element that belongs to the output's; index 0 where it is broadcast."""
+    loops = loops_of(use)
+    own = (1,) * (len(loops) - len(tensor.shape)) + tensor.shape
+    indices = [
+        Index(loop) if extent == whole else expr(0)
+        for (loop, whole), extent in zip(loops, own, strict=True)
+    ]
+    return Load(tensor.name, tuple(indices[len(loops) - len(tensor.shape or (1,)) :]))

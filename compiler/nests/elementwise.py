@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 
-from ...isa.nest import Const, Expr, Index, Load, Nest, Store, expr
+from ...isa.nest import Const, Expr, Index, Load, Nest, Store
 from ...isa.requantize import requantize, rescale, rescale_int
 from ..graph import Mul, Tensor
 from ..scales import LEFT_LIMIT, Rescale
-from .common import LOOPS, Operator, Use, buffer_of, parallel
+from .common import Operator, Use, buffer_of, element_of, loops_of, parallel
 
 SUM_LEFT = 20
 """By how much the operands of a sum are shifted left before they are rescaled."""
@@ -58,7 +58,7 @@ def _sum(use: Use, sign: int) -> Operator:
         number = numbers.get(tensor.name)
         if number is not None:
             return Const(sign * rescale_int(number, scale.multiplier, SUM_LEFT, scale.right))
-        value = _element(use, tensor) - use.zero_point(tensor)
+        value = element_of(use, tensor) - use.zero_point(tensor)
         value = rescale(value, scale.multiplier, SUM_LEFT, scale.right)
         return value if sign == 1 else value * sign
 
@@ -72,9 +72,9 @@ def multiply(use: Use) -> Operator:
     if numbers:
         ((_, factor),) = numbers.items()
         other = use.x if use.x.name not in numbers else use.w
-        total = _element(use, other) * factor - use.zero_point(other) * factor
+        total = element_of(use, other) * factor - use.zero_point(other) * factor
     else:
-        a, b = (_element(use, tensor) - use.zero_point(tensor) for tensor in (use.x, use.w))
+        a, b = (element_of(use, tensor) - use.zero_point(tensor) for tensor in (use.x, use.w))
         total = a * b
     return _requantized(use, total, _product_scale(use))
 
@@ -88,29 +88,11 @@ def _numbers(use: Use) -> dict[str, int]:
     return {}
 
 
-def _loops(use: Use) -> tuple[tuple[str, int], ...]:
-    shape = use.out.shape or (1,)
-    few = len(shape) <= len(LOOPS)
-    names = LOOPS[len(LOOPS) - len(shape) :] if few else [f"d{i}" for i in range(len(shape))]
-    return tuple(zip(names, shape, strict=True))
-
-
-def _element(use: Use, tensor: Tensor) -> Expr:
-    """The operand's element that belongs to the output's."""
-    loops = _loops(use)
-    own = (1,) * (len(loops) - len(tensor.shape)) + tensor.shape
-    indices = [
-        Index(loop) if extent == whole else expr(0)
-        for (loop, whole), extent in zip(loops, own, strict=True)
-    ]
-    return Load(tensor.name, tuple(indices[len(loops) - len(tensor.shape or (1,)) :]))
-
-
 def _requantized(use: Use, total: Expr, scale: Rescale) -> Operator:
     """The nest that stores ``total``, rescaled and clamped."""
     zero_point, (low, high) = use.zero_point(use.out), use.clamp()
     value = requantize(total, scale.multiplier, scale.left, scale.right, zero_point, low, high)
-    loops = _loops(use)
+    loops = loops_of(use)
     store = Store(use.out.name, tuple(Index(name) for name, _ in loops), value)
     numbers = _numbers(use)
     read = [t for t in (use.x, use.w) if t.name not in numbers]

@@ -7,6 +7,7 @@ import math
 import numpy as np
 
 from ...isa.nest import (
+    I8,
     I32,
     Buffer,
     Const,
@@ -24,8 +25,11 @@ from ..graph import Conv2D, DepthwiseConv2D, FullyConnected, Window
 from ..scales import LEFT_LIMIT, Rescale, filter_factors
 from .common import Operator, Use, buffer_of, inside, parallel, position, taps_of
 
-CONSTANTS = ("bias", "multiplier", "left", "right")
+COLUMNS = ("bias", "multiplier", "left", "right")
 """What a lowering makes, one element a channel each."""
+CENTRED = "centred"
+"""The weights less their zero point, where that is not 0."""
+CONSTANTS = (*COLUMNS, CENTRED)
 
 
 def reason_against(use: Use) -> str | None:
@@ -33,8 +37,8 @@ def reason_against(use: Use) -> str | None:
     for tensor in filter(None, (use.w, use.tensor(2))):
         if tensor.data is None:
             return f"{tensor.name!r} is computed; constant weights and bias are expected"
-    if any(use.quant(use.w).zero_point):
-        return f"{use.w.name!r} has a zero point other than 0"
+    if len(set(use.quant(use.w).zero_point)) > 1:
+        return f"{use.w.name!r} has a zero point for each channel"
     if any(scale.left > LEFT_LIMIT for scale in _scales(use)):
         return f"the output's scale is less than 2**-{LEFT_LIMIT} of that of the products"
     return None
@@ -51,8 +55,7 @@ def _scales(use: Use) -> list[Rescale]:
 
 def _constants(use: Use) -> dict[str, np.ndarray]:
     """Bias with the input's zero point folded in, and the scales, one element a channel."""
-    weights, bias = use.w.data, use.tensor(2)
-    assert weights is not None
+    weights, bias = _centred(use), use.tensor(2)
     axis = 3 if isinstance(use.node.op, DepthwiseConv2D) else 0
     sums = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1).sum(1, dtype=np.int64)
     folded = -use.zero_point(use.x) * sums
@@ -66,24 +69,46 @@ def _constants(use: Use) -> dict[str, np.ndarray]:
         np.array([s.left for s in scales], np.int32),
         np.array([s.right for s in scales], np.int32),
     )
-    return {f"{use.node.name}.{name}": c for name, c in zip(CONSTANTS, columns, strict=True)}
+    return {f"{use.node.name}.{name}": c for name, c in zip(COLUMNS, columns, strict=True)}
+
+
+def _centred(use: Use) -> np.ndarray:
+    """The weights less their zero point: ``int8``, or ``int32`` where that does not hold them."""
+    data, zero_point = use.w.data, use.zero_point(use.w)
+    assert data is not None
+    if not zero_point:
+        return data
+    centred = data.astype(np.int32) - zero_point
+    if centred.min() >= I8.min and centred.max() <= I8.max:
+        return centred.astype(np.int8)
+    return centred
+
+
+def _weights(use: Use) -> Buffer:
+    """The buffer of the weights less their zero point."""
+    if not use.zero_point(use.w):
+        return buffer_of(use.w)
+    dtype = I8 if _centred(use).dtype == np.int8 else I32
+    return Buffer(f"{use.node.name}.{CENTRED}", dtype, use.w.shape)
 
 
 def _filter(use: Use, loops: tuple[str, ...], x: Buffer, out: Buffer, total: Expr) -> Operator:
     """``total`` summed for each element of ``out``, whose last loop is the channel, requantized."""
-    constants = _constants(use)
+    constants, weights = _constants(use), _weights(use)
     channel = Index(loops[-1])
     bias, multiplier, left, right = (Load(name, (channel,)) for name in constants)
     low, high = use.clamp()
     value = requantize(bias + total, multiplier, left, right, use.zero_point(use.out), low, high)
     buffers = (
         x,
-        buffer_of(use.w),
+        weights,
         *(Buffer(name, I32, (out.shape[-1],)) for name in constants),
         out,
     )
     store = Store(out.name, tuple(map(Index, loops)), value)
     body = parallel(zip(loops, out.shape, strict=True), store)
+    if weights.name != use.w.name:
+        constants[weights.name] = _centred(use)
     return Operator(Nest(use.node.name, (), buffers, body), constants)
 
 
@@ -101,7 +126,7 @@ def conv2d(use: Use) -> Operator:
     op = use.node.op
     assert isinstance(op, Conv2D)
     c, o, taps = Index("c"), Index("o"), (Index("ky"), Index("kx"))
-    product = _pixel(use, op.window, c) * Load(use.w.name, (o, *taps, c))
+    product = _pixel(use, op.window, c) * Load(_weights(use).name, (o, *taps, c))
     total = Sum((*taps_of(op.window), ("c", use.x.shape[3])), product)
     return _filter(use, ("n", "y", "x", "o"), buffer_of(use.x), buffer_of(use.out), total)
 
@@ -112,7 +137,7 @@ def depthwise(use: Use) -> Operator:
     assert isinstance(op, DepthwiseConv2D)
     o, taps = Index("o"), (Index("ky"), Index("kx"))
     channel = o if op.multiplier == 1 else o // op.multiplier
-    product = _pixel(use, op.window, channel) * Load(use.w.name, (expr(0), *taps, o))
+    product = _pixel(use, op.window, channel) * Load(_weights(use).name, (expr(0), *taps, o))
     total = Sum(taps_of(op.window), product)
     return _filter(use, ("n", "y", "x", "o"), buffer_of(use.x), buffer_of(use.out), total)
 
@@ -123,5 +148,5 @@ def fully_connected(use: Use) -> Operator:
     rows = math.prod(use.out.shape) // channels
     x, out = buffer_of(use.x, (rows, depth)), buffer_of(use.out, (rows, channels))
     c = Index("c")
-    product = Load(x.name, (Index("n"), c)) * Load(use.w.name, (Index("o"), c))
+    product = Load(x.name, (Index("n"), c)) * Load(_weights(use).name, (Index("o"), c))
     return _filter(use, ("n", "o"), x, out, Sum((("c", depth),), product))

@@ -19,35 +19,40 @@ from ...isa.nest import (
     Sum,
     expr,
     maximum,
-    minimum,
 )
-from ..graph import AveragePool2D, MaxPool2D, Window
-from .common import LOOPS, Operator, Use, buffer_of, clamped, inside, parallel, position, taps_of
+from ..graph import AveragePool2D, MaxPool2D
+from .common import (
+    LOOPS,
+    Operator,
+    Use,
+    buffer_of,
+    clamped,
+    inside,
+    parallel,
+    position,
+    taps_of,
+    valid_taps,
+)
 
 
 def average_pool(use: Use) -> Operator:
-    """The mean of the elements inside, rounded half away from zero."""
+    """The mean of the elements inside, rounded half away from zero, or half up."""
     op = use.node.op
     assert isinstance(op, AveragePool2D)
     window, x = op.window, use.x
     row, column = position(window)
     value: Expr = Load(x.name, (Index("n"), row, column, Index("c")))
-    count: Expr = Const(window.size[0] * window.size[1])
     if any(window.pads):
         value = Select(inside(x, row, column), value, Const(0))
-        count = _count("y", window, 0, x.shape[1]) * _count("x", window, 1, x.shape[2])
+    count = valid_taps(window, x)
     total, many = Index("total"), Index("count")
     half = many // 2
-    mean = Select(total > 0, (total + half) // many, -((half - total) // many))
+    mean: Expr = (total + half) // many
+    if op.ties == "away":
+        mean = Select(total > 0, mean, -((half - total) // many))
     store = Store(use.out.name, tuple(map(Index, LOOPS)), clamped(mean, use.clamp()))
     body = Let("count", count, Let("total", Sum(taps_of(window), value), store))
     return _pool(use, parallel(zip(LOOPS, use.out.shape, strict=True), body))
-
-
-def _count(index: str, window: Window, axis: int, extent: int) -> Expr:
-    """How many taps of the window at ``index`` lie inside along an axis."""
-    first = Index(index) * window.strides[axis] - window.pads[2 * axis]
-    return minimum(first + window.size[axis], extent) - maximum(first, 0)
 
 
 def max_pool(use: Use) -> Operator:

@@ -36,8 +36,9 @@ from ...isa.requantize import high_product, rounding_shift_right
 from ..graph import Quant, Tensor
 from ..scales import Rescale
 
-CLASSES_LIMIT = 511
-"""With more, the last shift to the right could reach 32 bits."""
+CLASSES_LIMIT = 4095
+"""With more, the sum could reach 32 bits. From 512 classes on, the last shift to the right may
+reach 32 bits if most are equally likely, which the reference does not define: a share is 0 then."""
 DIFFERENCE_INTEGER_BITS = 5
 SUM_INTEGER_BITS = 12
 ONE = (1 << 31) - 1

@@ -84,8 +84,9 @@ def composed() -> list[str]:
 
 def manual() -> str:
     """The page."""
-    native = sorted(kind for kind, row in CATALOG.items() if row.native)
-    numpy = sorted(kind for kind, row in CATALOG.items() if not row.native)
+    known = {kind: row for kind, row in CATALOG.items() if "." not in kind}
+    native = sorted(kind for kind, row in known.items() if row.native)
+    numpy = sorted(kind for kind, row in known.items() if not row.native)
     rows = (("Native", native), ("By numpy", numpy), ("Composed", composed()))
     text = HEAD.format(oldest=OLDEST_OPSET)
     for title, kinds in rows:

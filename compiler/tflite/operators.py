@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import tflite
 
+from ...isa.nest import F16, F32, I8, I16, U8
 from ..graph import (
     Activation,
     Add,
     AveragePool2D,
+    Call,
     Conv2D,
     DepthwiseConv2D,
     FullyConnected,
@@ -25,6 +28,7 @@ from ..graph import (
     Tensor,
     Window,
 )
+from . import lstm_form
 from .source import Source
 from .tensors import Tensors
 
@@ -81,11 +85,11 @@ def _node(operator: _Operator) -> RawNode:
         if not operator.outputs:
             raise operator.error("has no output")
         op, inputs = make(operator)
-    if isinstance(op, Opaque):
+    if isinstance(op, Opaque | Call):
         variables = operator.tensors.variables
         inputs = tuple(-1 if i in variables else i for i in inputs)
-        return RawNode(op, op.kind, inputs, operator.outputs)
-    return RawNode(op, operator.kind, inputs, operator.outputs)
+    kind = op.kind if isinstance(op, Opaque) else operator.kind
+    return RawNode(op, kind, inputs, operator.outputs)
 
 
 @dataclass(frozen=True)
@@ -232,6 +236,49 @@ def _softmax(operator: _Operator) -> _Made:
     return Softmax(float(operator.source.access(options.Beta))), operator.inputs
 
 
+def _quantize(operator: _Operator) -> _Made:
+    """Between real numbers and a quantization, or two quantizations."""
+    x, out = operator.input(0, "input"), operator.tensors[operator.outputs[0]]
+    if x.dtype not in (F32, I8, U8, I16) or out.dtype not in (I8, U8, I16):
+        return Opaque(f"QUANTIZE+{x.dtype}+{out.dtype}"), operator.inputs
+    for tensor in (x, out):
+        if tensor.dtype != F32 and (tensor.quant is None or tensor.quant.axis is not None):
+            raise operator.error("takes and makes tensors that are quantized as a whole")
+    return Call("tfl.quantize", (("to", str(out.dtype)),)), operator.inputs[:1]
+
+
+def _dequantize(operator: _Operator) -> _Made:
+    x = operator.input(0, "input")
+    if x.dtype not in (F16, I8, U8, I16) or (x.quant is not None and x.quant.axis is not None):
+        return Opaque(f"DEQUANTIZE+{x.dtype}"), operator.inputs
+    return Call("tfl.dequantize"), operator.inputs[:1]
+
+
+def _log_softmax(operator: _Operator) -> _Made:
+    if operator.input(0, "input").dtype != F32:
+        return Opaque("LOG_SOFTMAX"), operator.inputs
+    return Call("LogSoftmax"), operator.inputs[:1]
+
+
+def _lstm(operator: _Operator) -> _Made:
+    """A layer over time; its states are dropped, what is needed of them becomes attributes."""
+    options = operator.options(tflite.UnidirectionalSequenceLSTMOptions)
+    access, inputs = operator.source.access, (*operator.inputs, *[-1] * 24)[:24]
+    tensors = [operator.tensors[i] if i >= 0 else None for i in inputs]
+    out = operator.tensors[operator.outputs[0]]
+    time_major = bool(access(options.TimeMajor))
+    reason = lstm_form.refusal(tensors, out, time_major)
+    code = access(options.FusedActivationFunction)
+    if code != tflite.ActivationFunctionType.TANH:
+        reason = f"ACTIVATION_{code}"
+    clip = float(access(options.CellClip))
+    if not 0 <= clip < math.inf:
+        raise operator.error(f"clips its cell state at {clip}")
+    if reason is not None:
+        return Opaque(f"{operator.kind}+{reason}"), operator.inputs
+    return Call(lstm_form.KIND, lstm_form.attributes(tensors, time_major, clip)), inputs
+
+
 MAKERS: Mapping[str, Callable[[_Operator], _Made]] = {
     "CONV_2D": _conv2d,
     "DEPTHWISE_CONV_2D": _depthwise,
@@ -243,5 +290,9 @@ MAKERS: Mapping[str, Callable[[_Operator], _Made]] = {
     "MAX_POOL_2D": _pool(MaxPool2D),
     "RESHAPE": _reshape,
     "SOFTMAX": _softmax,
+    "LOG_SOFTMAX": _log_softmax,
+    "UNIDIRECTIONAL_SEQUENCE_LSTM": _lstm,
+    "QUANTIZE": _quantize,
+    "DEQUANTIZE": _dequantize,
 }
 """TFLite's operators that the graph has nodes for."""

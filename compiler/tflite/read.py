@@ -10,8 +10,10 @@ import tflite
 
 from ..graph import Graph, Node
 from ..verify import verify
+from . import lstm
 from .names import Names, is_plain, node_name
 from .operators import RawNode, read_operators
+from .signed import signed
 from .source import Source
 from .tensors import Tensors
 
@@ -36,7 +38,8 @@ def read(data: bytes, name: str) -> Graph:
     Graph
         Verified. Tensors that no node refers to are left out. An operator that the graph has no
         node for is an ``Opaque`` with TFLite's name (with ``+`` and the activation, if that is
-        what is unknown); a variable among its inputs is left absent.
+        what is unknown); a variable among its inputs is left absent. Quantized unsigned bytes are
+        signed ones inside of it (:mod:`.signed`).
 
     Raises
     ------
@@ -57,9 +60,12 @@ def read(data: bytes, name: str) -> Graph:
     subgraphs = source.tables(model, "Subgraphs")
     if not subgraphs:
         raise source.error("the file holds no subgraph")
-    graph = _graph(source, model, subgraphs[0])
+    graph = lstm.expanded(_graph(source, model, subgraphs[0]))
     verify(graph)
-    return graph
+    lowered = signed(graph)
+    if lowered is not graph:
+        verify(lowered)
+    return lowered
 
 
 def _graph(source: Source, model: Any, subgraph: Any) -> Graph:

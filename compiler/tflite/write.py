@@ -175,6 +175,8 @@ def _depthwise(node: Node, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
 def _pool(node: Node, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     assert isinstance(node.op, AveragePool2D | MaxPool2D)
     window = node.op.window
+    if getattr(node.op, "ties", "away") != "away":
+        raise ModelError(f"node {node.name!r}: a mean of signed bytes rounds ties away from zero")
     if window.dilations != (1, 1):
         raise ModelError(f"node {node.name!r}: a pool has no dilations, not {window.dilations}")
     size = {"FilterHeight": window.size[0], "FilterWidth": window.size[1]}

@@ -12,7 +12,7 @@ from ...isa.instructions import InstructionSet
 from ...isa.spec import spec_hash
 from ..jit import jit
 from ..network import load
-from .options import add_hardware, chosen_hardware, print_json
+from .options import add_crashes, add_hardware, chosen_hardware, print_json
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -22,11 +22,13 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--layer", help="only this layer")
     add_hardware(parser)
+    add_crashes(parser)
 
 
 def main(options: argparse.Namespace) -> int:
     """Print every program, or one layer's part of it."""
-    model = jit(load(options.model), chosen_hardware(options), "functional").compile()
+    network, hw = load(options.model), chosen_hardware(options)
+    model = jit(network, hw, "functional", crashes=options.crash_dir).compile()
     steps = [step for step in model.steps if isinstance(step, AcceleratorStep)]
     if options.layer is not None and options.layer not in {step.name for step in steps}:
         there = ", ".join(step.name for step in steps)

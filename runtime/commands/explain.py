@@ -9,18 +9,23 @@ from typing import Any
 from ..explanation import explain
 from ..jit import jit
 from ..network import load
-from .options import add_hardware, chosen_hardware, print_json
+from .options import add_crashes, add_effort, add_hardware, chosen_hardware, print_json
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
     parser.add_argument("model", metavar="MODEL", help="a .tflite or .onnx file or a .weft package")
     add_hardware(parser)
+    add_effort(parser)
+    add_crashes(parser)
 
 
 def main(options: argparse.Namespace) -> int:
     """Compile, and say what was decided."""
-    model = jit(load(options.model), chosen_hardware(options), "functional").compile()
+    network, hw = load(options.model), chosen_hardware(options)
+    model = jit(
+        network, hw, "functional", effort=options.effort, crashes=options.crash_dir
+    ).compile()
     rows = explain(model)
     if options.json:
         print_json(rows)
@@ -39,6 +44,11 @@ def _details(row: Mapping[str, Any]) -> Iterator[str]:
             yield f"{node}: to run on the accelerator: {change}"
         return
     yield ", ".join(f"{count} {name}" for name, count in row["instructions"].items())
+    search = row["search"]
+    if search is not None:
+        yield f"the best of {search['considered']:,} schedules, effort {search['effort']}"
+        for other in search["others"]:
+            yield "  not " + ", ".join(f"{key} {value}" for key, value in other.items())
     yield (
         f"bound by {row['bound_by']}: array {row['array_cycles']:,} cycles, bus "
         f"{row['bus_cycles']:,}; {row['dram_bytes']:,} bytes moved, "

@@ -8,8 +8,10 @@ import sys
 import tomllib
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+from ...compiler.effort import EFFORTS
 from ...isa.config import PRESETS, AcceleratorConfig
 from ...isa.errors import ConfigError
 from ..hardware import hardware
@@ -29,6 +31,22 @@ def add_hardware(parser: argparse.ArgumentParser) -> None:
         default=[],
         help="override one hardware parameter; may be repeated",
     )
+
+
+def add_effort(parser: argparse.ArgumentParser) -> None:
+    """``--effort``."""
+    parser.add_argument(
+        "--effort", choices=EFFORTS, default="default",
+        help="how long to search for schedules (default default)",
+    )  # fmt: skip
+
+
+def add_crashes(parser: argparse.ArgumentParser) -> None:
+    """``--crash-dir``."""
+    parser.add_argument(
+        "--crash-dir", metavar="DIR", type=Path, default=Path(),
+        help="where a crash of the compiler leaves what reproduces it (default here)",
+    )  # fmt: skip
 
 
 def chosen_hardware(

@@ -17,9 +17,16 @@ import numpy as np
 from ...compiler.graph import element_dtype
 from ...isa.errors import ConfigError, DataError, MismatchError
 from .. import report
-from ..jit import TARGETS, jit
+from ..jit import INTERPRETER, TARGETS, jit
 from ..network import Network, load
-from .options import add_hardware, chosen_hardware, print_json, progress_bars
+from .options import (
+    add_crashes,
+    add_effort,
+    add_hardware,
+    chosen_hardware,
+    print_json,
+    progress_bars,
+)
 
 SEED = 0
 """Of the data that is made when none is given."""
@@ -34,9 +41,18 @@ DAMAGED = (
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
-    parser.add_argument("model", metavar="MODEL", help="a .tflite or .onnx file or a .weft package")
-    parser.add_argument("--on", choices=TARGETS, default="rtl", help="where to run (default rtl)")
+    parser.add_argument(
+        "model",
+        metavar="MODEL",
+        help="a .tflite or .onnx file, a .weft package or the text of a level",
+    )
+    parser.add_argument(
+        "--on", choices=(*TARGETS, INTERPRETER), default="rtl",
+        help="where to run (default rtl); interpreter: the level of a text, as it stands",
+    )  # fmt: skip
     add_hardware(parser)
+    add_effort(parser)
+    add_crashes(parser)
     parser.add_argument("--input", metavar="FILE", help="samples on the first axis, .npy or .npz")
     parser.add_argument("--key", help="which array of an .npz")
     parser.add_argument("--limit", type=int, metavar="N", help="run only the first N samples")
@@ -63,6 +79,8 @@ def main(options: argparse.Namespace) -> int:
     for path in (options.output, options.report):
         if path is not None and not Path(path).absolute().parent.is_dir():
             raise DataError(f"{path}: there is no folder {Path(path).parent} to write it to")
+    if options.report is not None and options.on == INTERPRETER:
+        raise ConfigError("an interpreter has no cycles; there is no --report")
     network = load(options.model)
     inputs, seeded = _inputs(network, options)
     expected = _expected(network, options)
@@ -83,12 +101,14 @@ def main(options: argparse.Namespace) -> int:
             chosen_hardware(options),
             options.on,
             on_host=frozenset(options.on_host),
+            effort=options.effort,
+            crashes=options.crash_dir,
             progress=build,
             **device,
         )
         with run:
             outputs = run(*inputs, progress=samples)
-            record = run.report()
+            record = run.report() if options.on != INTERPRETER else {}
     arrays = outputs if isinstance(outputs, tuple) else (outputs,)
     named = dict(zip(network.graph.outputs, arrays, strict=True))
     if options.output:
@@ -97,7 +117,7 @@ def main(options: argparse.Namespace) -> int:
         _write(options.report, json.dumps(record, indent=2) + "\n")
     if options.json:
         print_json(record)
-    else:
+    elif record:
         _print(record, seeded, options)
     for name, array in expected.items():
         compare(name, named[name], array)

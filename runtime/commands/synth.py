@@ -54,6 +54,9 @@ def _say(line: str) -> None:
 def _lines(placed: Placed) -> list[str]:
     used = "  ".join(f"{name} {count:,}" for name, count in placed.cells.items())
     elsewhere = [name for name, kind in placed.scratchpads.items() if kind not in BLOCK_RAM]
+    blocks = placed.cells["dsp"]
+    short = "" if blocks >= placed.products else ", too few"
+    minutes = ", ".join(f"{tool} {time:g} min" for tool, time in placed.minutes.items())
     memories = f"not in block RAM: {', '.join(elsewhere)}" if elsewhere else "all in block RAM"
     full = sorted(
         ((100 * used // all_, name) for name, (used, all_) in placed.utilization.items() if used),
@@ -63,8 +66,10 @@ def _lines(placed: Placed) -> list[str]:
         f"cells        {used}",
         f"fullest      {', '.join(f'{name} {percent} %' for percent, name in full[:4])}",
         f"scratchpads  {memories}",
+        f"multipliers  {blocks} blocks for {placed.products} products a cycle and rescaling{short}",
         f"clock        {placed.megahertz} MHz on {placed.device}"
         f" (asked for {placed.asked_megahertz:g})",
+        f"took         {minutes}",
         "critical path",
         *(f"  {s.nanoseconds:6.2f} ns  {s.cells:3} cells  {s.unit}" for s in placed.critical_path),
     ]

@@ -21,7 +21,7 @@ import pytest
 
 from tests.cocotb import program, rig
 from tests.formal import planted
-from weft.hw import box_reader, compute, load, store, verilog
+from weft.hw import box_reader, compute, load, placer, store, verilog
 from weft.hw.queue import Queue
 from weft.sim.library import sources_hash
 from weft.sim.objects import folder, key_of
@@ -194,8 +194,8 @@ MISTAKES: list[dict[str, Mistake]] = [
     },
     {
         "fetch": (rig, "Fetch", "valid & ~error & ~self.fault.valid", "valid & ~self.fault.valid"),
-        "load": (box_reader, "Placer", "self.fault.index.eq(index_of_box)",
-                 "self.fault.index.eq(box.index)"),
+        "load": (box_reader, "Placer", "self.fault.index.eq(move.index)",
+                 "self.fault.index.eq(self.i.p.index)"),
         "compute": (rig, "ComputeEngine", "((loading == is_load) & (count != IN_FLIGHT))",
                     "(count != IN_FLIGHT)"),
         "store": (rig, "StoreEngine", "(row.moves & answer.p.error)", "0"),
@@ -203,7 +203,7 @@ MISTAKES: list[dict[str, Mistake]] = [
     {
         "fetch": (rig, "Fetch", "at, held, failed = Signal(range(beats)),",
                   "at, held, failed = Signal(range(beats), reset_less=True),"),
-        "load": (box_reader, "Placer", "step.eq(offers & self._accepted(m, memory_type))",
+        "load": (box_reader, "Placer", "step.eq(offers & self._accepted(m, move.memory_type))",
                  "step.eq(offers)"),
         "compute": (rig, "ComputeEngine", "count, left = Signal(range(IN_FLIGHT + 1)),",
                     "count, left = Signal(range(IN_FLIGHT + 1), reset_less=True),"),
@@ -212,8 +212,8 @@ MISTAKES: list[dict[str, Mistake]] = [
     },
     {
         "fetch": (rig, "ReadPort", "axi.rresp[1]", "axi.rresp[0]"),
-        "load": (box_reader, "Placer", "busy, empty = Signal(),",
-                 "busy, empty = Signal(reset_less=True),"),
+        "load": (placer, "Walk", "busy, step, group_ends = Signal(),",
+                 "busy, step, group_ends = Signal(reset_less=True),"),
         "compute": (compute, "Steps", "offset.eq(next_outer)", "offset.eq(outer)"),
         "store": (store, "Packer", "inside.eq(~last)", "inside.eq(~last & (room == slots))"),
     },

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import numpy as np
 from hypothesis import strategies as st
@@ -117,7 +118,8 @@ def _filter_quant(draw, rng: np.random.Generator, channels: int, axis: int) -> Q
             (0,) * channels,
             axis,
         )
-    return Quant((float(np.float32(rng.uniform(0.001, 0.1))),), (0,))
+    zero_point = draw(st.one_of(st.just(0), zero_points))
+    return Quant((float(np.float32(rng.uniform(0.001, 0.1))),), (zero_point,))
 
 
 def _bias(draw, rng: np.random.Generator, channels: int) -> Tensor | None:
@@ -205,8 +207,11 @@ def pool_graphs(draw, op: type[AveragePool2D] | type[MaxPool2D]) -> Graph:
     n, h, w, c = (draw(st.integers(1, most)) for most in (2, 7, 7, 5))
     window = draw(windows((h, w), dilated=False))
     scale, zero_point = draw(scales()), draw(zero_points)
+    made = op(window, draw(st.sampled_from(ACTIVATIONS)))
+    if isinstance(made, AveragePool2D):
+        made = replace(made, ties=draw(st.sampled_from(("away", "up"))))
     return single(
-        op(window, draw(st.sampled_from(ACTIVATIONS))),
+        made,
         (tensor("x", (n, h, w, c), scale, zero_point),),
         tensor("y", (n, *covered(window, (h, w)), c), scale, zero_point),
     )
@@ -223,7 +228,7 @@ def reshape_graphs(draw) -> Graph:
 @st.composite
 def softmax_graphs(draw) -> Graph:
     shape = draw(st.lists(st.integers(1, 3), max_size=2))
-    classes = draw(st.one_of(st.integers(1, 12), st.just(511)))
+    classes = draw(st.one_of(st.integers(1, 12), st.sampled_from((511, 1001))))
     scale = draw(st.one_of(scales(2.0**-20, 2.0**-4), scales(2.0**-4, 2.0**8)))
     beta = draw(st.sampled_from([1.0, 0.5, 2.0, 40.0]))
     shape = (*shape, classes)

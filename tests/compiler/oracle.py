@@ -27,6 +27,7 @@ from weft.compiler.graph import (
     Sub,
     Tensor,
     Window,
+    element_dtype,
 )
 
 
@@ -48,8 +49,8 @@ def doubling_high(a: int, b: int) -> int:
 
 
 def divide_by_power(x: int, exponent: int) -> int:
-    """RoundingDivideByPOT."""
-    assert 0 <= exponent <= 31
+    """RoundingDivideByPOT, also beyond what fits a register of 32 bits."""
+    assert exponent >= 0
     mask = (1 << exponent) - 1
     return (x >> exponent) + ((x & mask) > (mask >> 1) + (x < 0))
 
@@ -75,7 +76,7 @@ def multiplier_of(factor: float) -> tuple[int, int]:
 
 
 def clamp(value: int, activation: str, out: Tensor) -> int:
-    """The fused activation's range of int8."""
+    """The fused activation's range of the output's type."""
     assert out.quant is not None
     zero_point, scale = out.quant.zero_point[0], np.float32(out.quant.scale[0])
 
@@ -83,7 +84,7 @@ def clamp(value: int, activation: str, out: Tensor) -> int:
         ratio = float(np.float32(real) / scale)
         return zero_point + int(math.copysign(math.floor(abs(ratio) + 0.5), ratio))
 
-    low, high = -128, 127
+    low, high = out.dtype.min, out.dtype.max
     if activation in ("relu", "relu6"):
         low = max(low, quantized(0.0))
     if activation == "relu6":
@@ -99,7 +100,7 @@ def evaluate(graph: Graph, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarra
     for node in graph.nodes:
         out = graph.tensors[node.outputs[0]]
         result = KERNELS[type(node.op)](graph, node, values)
-        values[out.name] = np.asarray(result, np.int8).reshape(out.shape)
+        values[out.name] = np.asarray(result, element_dtype(out.dtype)).reshape(out.shape)
     return values
 
 
@@ -136,7 +137,10 @@ def _convolution(graph: Graph, node: Node, values) -> np.ndarray:
     x, w = (values[name].astype(object) for name in node.inputs[:2])
     bias = values.get(node.inputs[2])
     shape = graph.tensors[node.outputs[0]].shape
-    x = x - graph.tensors[node.inputs[0]].quant.zero_point[0]
+    x, w = (
+        array - graph.tensors[name].quant.zero_point[0]
+        for array, name in zip((x, w), node.inputs, strict=False)
+    )
     result = np.empty(shape, object)
     for n, row, column, o in product(*map(range, shape)):
         total = 0
@@ -152,7 +156,10 @@ def _convolution(graph: Graph, node: Node, values) -> np.ndarray:
 def _fully_connected(graph: Graph, node: Node, values) -> np.ndarray:
     w = values[node.inputs[1]].astype(object)
     x = values[node.inputs[0]].astype(object).reshape(-1, w.shape[1])
-    x = x - graph.tensors[node.inputs[0]].quant.zero_point[0]
+    x, w = (
+        array - graph.tensors[name].quant.zero_point[0]
+        for array, name in zip((x, w), node.inputs, strict=False)
+    )
     bias = values.get(node.inputs[2])
     sums = x @ w.T
     return np.array(
@@ -201,6 +208,8 @@ def _pool(graph: Graph, node: Node, values) -> np.ndarray:
         if isinstance(node.op, AveragePool2D):
             total, half = sum(inside), len(inside) // 2
             value = truncated(total + half if total > 0 else total - half, len(inside))
+            if node.op.ties == "up":
+                value = (total + half) // len(inside)
         result[n, row, column, c] = clamp(value, node.op.activation, out)
     return result
 
@@ -228,7 +237,8 @@ def _exp(a: int) -> int:
 
 
 def _softmax(graph: Graph, node: Node, values) -> np.ndarray:
-    x = values[node.inputs[0]]
+    x, out = values[node.inputs[0]], graph.tensors[node.outputs[0]]
+    zero, low, high = out.quant.zero_point[0], out.dtype.min, out.dtype.max
     scale = graph.tensors[node.inputs[0]].quant.scale[0]
     factor = min(node.op.beta * scale * 2**26, 2.0**31 - 1)
     multiplier, shift = multiplier_of(factor)
@@ -250,7 +260,7 @@ def _softmax(graph: Graph, node: Node, values) -> np.ndarray:
         exponent = 12 - headroom + 31 - 8
         rows.append(
             [
-                min(max(divide_by_power(doubling_high(inverse, p), exponent) - 128, -128), 127)
+                min(max(divide_by_power(doubling_high(inverse, p), exponent) + zero, low), high)
                 for p in powers
             ]
         )

@@ -126,7 +126,7 @@ constant w: i8[1,3,3,2] scale 0.5 zero 0
         ("size=3x3", "size=3x3 pads=1,1", "line 3: expected 4 numbers, not 2"),
         ("activation=relu", "activation=gelu", "line 3: expected one of none, relu"),
         ("activation=relu", "beta=1.0", "line 3: Conv2D has .*, not 'beta'"),
-        ("  y: i8", "y: i8", "line 4: expected input, node, output or constant, not 'y'"),
+        ("  y: i8", "y: i8", "line 4: expected input, node, output, carry or constant, not 'y'"),
         ("  y: i8", "  x: i8", "line 4: there is a tensor 'x' already"),
         ("output y", "  output y", "line 5: expected ':', not 'y'"),
         ("output y", "output z", "output 'z' has no value"),

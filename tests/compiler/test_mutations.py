@@ -8,7 +8,7 @@ from tests.compiler.compiled import BATCHED, SERIAL, TINY
 from tests.compiler.mutations import Subject, outcomes
 from tests.networks import NetworkBuilder, every_operator
 from weft.compiler.graph import Graph
-from weft.compiler.marks import Machine
+from weft.compiler.machine import Machine
 from weft.isa import Instruction
 from weft.isa.formats import uop_layout
 
@@ -53,7 +53,7 @@ def test_a_step_sees_what_those_before_it_wrote(operation):
             words = [layout.encode({"dst": d, "src": s, "wgt": 0}) for d, s in group]
             machine.uops[: len(words)] = words
             trips = {"uop_bgn": 0, "uop_end": len(words), "iter_out": 1, "iter_in": 1}
-            machine.run(Instruction(operation, trips))
+            machine.run([Instruction(operation, trips)])
         return machine.pads["acc"][:3].tolist()
 
     assert after(((1, 0), (2, 1))) == after(((1, 0),), ((2, 1),))

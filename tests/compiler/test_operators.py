@@ -30,7 +30,7 @@ from weft.compiler.scales import Rescale, clamp_range
 from weft.compiler.verify import verify
 from weft.isa import UnsupportedError
 from weft.isa.interpret import interpret
-from weft.isa.nest import F32, I8, Block, For, Load, Store, walk
+from weft.isa.nest import I8, I16, Block, For, Load, Store, walk
 
 few = settings(max_examples=60, deadline=None)
 
@@ -196,10 +196,14 @@ def test_a_convolution_is_one_store_under_parallel_loops(graph: Graph):
     assert stmt.buffer == "y"
     assert "".join(loops) in ("nyxo", "no")
     loads = {node.buffer for node in walk(stmt) if isinstance(node, Load)}
-    assert loads == {"x", "w", "op.bias", "op.multiplier", "op.left", "op.right"}
+    quant = graph.tensors["w"].quant
+    assert quant is not None
+    weights = "op.centred" if any(quant.zero_point) else "w"
+    assert loads == {"x", weights, "op.bias", "op.multiplier", "op.left", "op.right"}
     channels = graph.tensors["y"].shape[-1]
     assert set(operator.constants) == loads - {"x", "w"}
-    assert all(c.shape == (channels,) and c.dtype == np.int32 for c in operator.constants.values())
+    columns = [c for name, c in operator.constants.items() if name != "op.centred"]
+    assert all(c.shape == (channels,) and c.dtype == np.int32 for c in columns)
 
 
 @few
@@ -245,24 +249,29 @@ def add(scale: float) -> Graph:
     return graphs.single(Add(), tensors, graphs.tensor("y", (4,), scale))
 
 
+def uneven() -> Tensor:
+    quant = Quant((0.5, 0.25), (1, 2), 0)
+    return Tensor("w", I8, (2, 3), quant, np.ones((2, 3), np.int8))
+
+
 @pytest.mark.parametrize(
     ("graph", "reason"),
     [
-        (dense(w=graphs.tensor("w", (2, 3), 0.5, 1, np.ones((2, 3), np.int8))), "zero point"),
+        (dense(w=uneven()), "zero point for each channel"),
         (dense(w=graphs.tensor("w", (2, 3))), "constant weights"),
         (dense(y=graphs.tensor("y", (1, 2), 1e-20)), "scale"),
         (dense(x=graphs.tensor("op.left", (1, 3))), "op.left"),
         (add(2.0**-24), "scale"),
-        (softmax(classes=512), "512 classes"),
+        (softmax(classes=4096), "4096 classes"),
         (softmax(out=1 / 128), "1/256"),
         (softmax(scale=1e-9), "too small"),
         (
             graphs.single(
                 Add(),
-                (Tensor("a", F32, (2,)), Tensor("b", F32, (2,))),
-                Tensor("y", F32, (2,)),
+                tuple(graphs.tensor(name, (2,), dtype=I16) for name in "ab"),
+                graphs.tensor("y", (2,), dtype=I16),
             ),
-            "f32",
+            "i16",
         ),
         (
             replace(

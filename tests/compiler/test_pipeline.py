@@ -292,7 +292,7 @@ def test_all_unsupported_nodes_are_named_at_once():
 def test_each_pass_can_be_watched():
     seen = []
     compile_graph(every_operator(), TINY, watch=lambda name, module: seen.append(name))
-    assert seen == [name for name, _ in PASSES]
+    assert seen == [step.name for step in PASSES]
 
 
 def test_a_small_program_reads_as_expected(golden_text):

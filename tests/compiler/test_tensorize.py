@@ -242,3 +242,12 @@ def test_every_chosen_operation_exists():
     operations = InstructionSet(BASE).operations
     for graph in (single("conv", (1, 4, 4, 5), 7), single("max_pool", (1, 4, 4, 3), 2)):
         assert set(tensorize(kernel(graph), BASE).operations) <= set(operations)
+
+
+def test_a_change_of_scale_is_one_load_and_one_store():
+    n = NetworkBuilder()
+    n.requantize(n.input(1, 3, 3, 8))
+    work = tensorize(kernel(n.graph()), BASE)
+    assert isinstance(work, Elementwise)
+    assert work.acts == ()
+    assert work.operations == ("loadx.acc8", "storex.out")

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 
 from tests.compiler import graphs
-from weft.compiler.graph import Graph, Node, Op, Opaque, Quant, Tensor, Window
+from weft.compiler.graph import Add, Graph, Node, Op, Opaque, Quant, Reshape, Tensor, Window
 from weft.compiler.verify import CHECKS, verify
 from weft.isa import ModelError
 from weft.isa.nest import F32, I8, I16, I32, U8, DType
@@ -180,6 +180,33 @@ def test_what_is_not_legal_is_refused(edit: Edit, message: str):
         verify(edit(graph))
     assert str(caught.value).startswith("chain: ")
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("carried", "message"),
+    [
+        ({"conv/weights": "conv"}, "that is carried over is"),
+        ({"image": "conv"}, "a constant and the output of a node are expected"),
+        ({"dense/bias": "image"}, "a constant and the output of a node are expected"),
+        ({"nothing": "conv"}, "a constant and the output of a node are expected"),
+    ],
+)
+def test_what_cannot_be_carried_over_is_refused(carried: dict[str, str], message: str):
+    with pytest.raises(ModelError, match=message):
+        verify(replace(graphs.chain(), carried=carried))
+
+
+def test_only_operators_that_read_it_as_it_is_take_what_is_carried_over():
+    tensors = {n: Tensor(n, I8, (2,), Quant((1.0,), (0,))) for n in "xyz"}
+    tensors["s"] = replace(tensors["x"], name="s", data=np.zeros(2, np.int8))
+    for op, inputs in ((Reshape(), ("s",)), (Add(), ("x", "s"))):
+        nodes = (Node("a", op, inputs, ("y",)), Node("b", Reshape(), ("x",), ("z",)))
+        graph = Graph("g", tensors, nodes, ("x",), ("y",), {"s": "z"})
+        if isinstance(op, Reshape):
+            verify(graph)
+            continue
+        with pytest.raises(ModelError, match="node 'a' cannot read 's'"):
+            verify(graph)
 
 
 def test_float_and_unknown_nodes_need_no_quantization():

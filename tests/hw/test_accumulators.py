@@ -6,7 +6,7 @@ from random import Random
 import pytest
 from amaranth.sim import Simulator
 
-from weft.hw.accumulators import Accumulators
+from weft.hw.accumulators import BANK_BITS, Accumulators
 from weft.isa import AcceleratorConfig
 
 VTA = AcceleratorConfig.preset("vta")
@@ -61,12 +61,11 @@ def test_steps_write_every_cycle_and_loads_beside_them(shared, form, depth, bus)
     width = len(dut.step.data)
     slots = len(dut.load.data) // width
     half = depth // 2  # steps have the lower accumulators, loads the upper
-    cells, held, wide, loaded = [0] * depth, [None, None], [None] * slots, 0
-    asked: list[int | None] = [None, None]
+    cells, held, wide, loaded, together = [0] * depth, [None, None], [None] * slots, 0, 0
     changed: set[int] = set()  # in the cycle before
 
     async def bench(ctx):
-        nonlocal loaded, wide
+        nonlocal loaded, wide, together
         load, pending = None, None
         nonlocal changed
         for valid, address, data, superseded in random_steps(random, half):
@@ -86,16 +85,18 @@ def test_steps_write_every_cycle_and_loads_beside_them(shared, form, depth, bus)
             written = set(load.elements.values()) if load is not None else set()
             unknown = written | {i for i in changed if i >= half}
             for number, port in enumerate(dut.read):
-                if asked[number] is not None:
-                    held[number] = after[asked[number]]
                 where = random.randrange(depth)
                 enable = random.random() < 0.7 and where not in unknown
                 ctx.set(port.enable, enable)
                 ctx.set(port.address, where)
-                asked[number] = where if enable else None
+                held[number] = after[where] if enable else None
+            ctx.set(dut.ahead.enable, ctx.get(dut.read[1].enable))
+            ctx.set(dut.ahead.address, ctx.get(dut.read[1].address))
             where, enable = random.randrange(depth), random.random() < 0.7
-            ctx.set(dut.wide.enable, enable)
             ctx.set(dut.wide.address, where)
+            enable &= bool(ctx.get(dut.wide.ready))
+            ctx.set(dut.wide.enable, enable)
+            together += enable & ctx.get(dut.read[1].enable)
             if enable:
                 found = [where + (slot - where) % slots for slot in range(slots)]
                 wide = [
@@ -119,6 +120,8 @@ def test_steps_write_every_cycle_and_loads_beside_them(shared, form, depth, bus)
 
     simulate(dut, bench)
     assert loaded > CYCLES / 20
+    banks = max(slots, min(1 << BANK_BITS, depth // 2)) if shared else slots
+    assert together > CYCLES / 20 or banks == slots
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from amaranth.hdl import Array, Const, Module, Mux, Signal, Value
+from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
 
 from tests.formal import NO_SOLVER, Opened, Refuted, keeps, passes, planted, prove, solver
@@ -17,9 +17,9 @@ from weft.hw.axi import BURST_BEATS, REQUEST
 from weft.hw.boxes import Rows
 from weft.hw.bursts import Bursts
 from weft.hw.merge import LONG_BITS, Merge
-from weft.hw.placer import Span
 from weft.hw.queue import Queue
 from weft.hw.read_port import Turns
+from weft.hw.span import Span
 from weft.hw.tokens import TokenQueue
 from weft.isa import PRESETS, Engine
 from weft.isa.config import PAGE_BYTES
@@ -69,9 +69,9 @@ def token_queue(component: type[TokenQueue], depth: int) -> None:
     )
 
 
-def queue(component: type[Queue], depth: int) -> None:
+def queue(component: type[Queue], depth: int, registered: bool = False) -> None:
     """Any one value is followed: what it was, and how many are before it."""
-    m, dut = Module(), component(4, depth)
+    m, dut = Module(), component(4, depth, registered)
     opened = Opened(dut)
     m.submodules.dut = opened.fragment
     enters, leaves = passes(dut.i), passes(dut.o)
@@ -86,8 +86,12 @@ def queue(component: type[Queue], depth: int) -> None:
         m.d.sync += [ahead.eq(held - leaves), value.eq(dut.i.payload), followed.eq(1)]
 
     *_, produce, consume = opened.registers("fifo")
-    place = Signal(range(2 * depth))
-    m.d.comb += place.eq(consume + ahead - Mux(consume + ahead >= depth, depth, 0))
+    place, entries, size = Signal(range(2 * depth)), Signal.like(held), depth - registered
+    after = consume + ahead - registered
+    m.d.comb += [
+        place.eq(after - Mux(after >= size, size, 0)),
+        entries.eq(held - (dut.o.valid if registered else 0)),
+    ]
     prove(
         m,
         [dut, choose],
@@ -100,9 +104,10 @@ def queue(component: type[Queue], depth: int) -> None:
             "what has come in has not gone before its turn": ~followed | (ahead < held),
             "what comes out is what came in": ~(followed & (ahead == 0))
             | (dut.o.payload == value),
-            "positions": (consume < depth) & (produce < depth)
-            & ((consume + held == produce) | (consume + held == produce + depth)),
-            "contents": ~followed | (opened.entry("fifo", "storage", address=place) == value),
+            "positions": (consume < size) & (produce < size)
+            & ((consume + entries == produce) | (consume + entries == produce + size)),
+            "contents": ~followed | (registered & (ahead == 0))
+            | (opened.entry("fifo", "storage", address=place) == value),
         },
     )  # fmt: skip
 
@@ -260,7 +265,8 @@ def span(component: type[Span], greatest: int) -> None:
             m.d.sync += [left.eq(part), extent.eq(part)]
     there = before + size + after != 0
     inside = (before == 0) & (size != 0)
-    first, end, total, at = opened.registers()
+    *dut_extents, dut_left, ahead, behind, is_before, is_after = opened.registers()[:8]
+    [ends] = opened.registers()[8:] if greatest == 1 else [dut_left == 1]
     prove(
         m,
         [dut],
@@ -268,11 +274,15 @@ def span(component: type[Span], greatest: int) -> None:
             "data are between the padding": ~there | (dut.inside == inside),
             "a step is as long as it may be": ~there | (dut.count == count),
             "the last step is marked": ~there | (dut.last == (before + size + after == count)),
-            "extents": (first == extents[0]) & (end == extents[0] + extents[1])
-            & (total == sum(extents)),
-            "position": at + before + size + after == total,
-            "parts in order": (before == Mux(at < first, first - at, 0))
-            & (after == Mux(at < end, extents[2], total - at)),
+            "extents": Cat(dut_extents) == Cat(extents),
+            "what comes": ~there
+            | ((ahead == (extents[1] == 0)) & (behind == (extents[2] == 0))),
+            "position": ~there
+            | ((is_before == (before != 0)) & (is_after == ((before == 0) & (size == 0)))
+               & (dut_left == kind) & (ends == (dut_left == 1))),
+            "parts in order": ~there
+            | (((before == 0) | (size == extents[1]))
+               & (((before == 0) & (size == 0)) | (after == extents[2]))),
         },
         given=[~dut.step | there, most != 0],
     )  # fmt: skip
@@ -313,7 +323,11 @@ def turns(component: type[Turns], count: int) -> None:
 
 PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int, ...]]]] = {
     "tokens are neither lost nor invented": (token_queue, TokenQueue, [(1,), (3,), (255,)]),
-    "a queue keeps values and their order": (queue, Queue, [(2,), (3,), (16,)]),
+    "a queue keeps values and their order": (
+        queue,
+        Queue,
+        [(2,), (3,), (16,), (3, True), (16, True)],
+    ),
     "bursts cover their request and stay in their pages": (bursts, Bursts, [()]),
     "merged requests ask for the same beats": (merge, Merge, [()]),
     "rows follow from their box": (rows, Rows, [()]),
@@ -329,9 +343,11 @@ MISTAKES = [
     (token_queue, TokenQueue, (2,), "m.Elif(pops & ~up)", "m.Elif(pops & ~up & (taken != 2))"),
     (queue, Queue, (2,), "w_en.eq(self.i.valid)", "w_en.eq(self.i.valid & ~self.o.ready)"),
     (queue, Queue, (2,), "r_en.eq(self.o.ready)", "r_en.eq(self.o.ready | ~self.i.ready)"),
+    (queue, Queue, (3, True), "(entries.r_rdy | ~moves)", "~moves"),
+    (queue, Queue, (3, True), "entries.r_rdy | self.i.valid", "entries.r_rdy"),
     (queue, Queue, (3,), ".eq(entries.r_data)", ".eq(entries.r_data | (self.level == 3))"),
     (bursts, Bursts, (), "BURST_BEATS - beat[: exact_log2(BURST_BEATS)]", "BURST_BEATS"),
-    (bursts, Bursts, (), "left <= room", "left < room"),
+    (bursts, Bursts, (), "] <= room", "] < room"),
     (bursts, Bursts, (), "(self.o.ready & self.o.p.last)", "self.o.ready"),
     (merge, Merge, (), "self.i.p.address == end", "self.i.p.address >= end"),
     (merge, Merge, (), "(takes & continues & ~goes)", "(takes & continues)"),
@@ -339,10 +355,10 @@ MISTAKES = [
     (rows, Rows, (), "+ (self._bus_bytes - 1)", "+ self._bus_bytes"),
     (rows, Rows, (), "box.x_size.any() & box.y_size.any()", "box.y_size.any()"),
     (rows, Rows, (), "stride, size = Signal(16 + most)", "stride, size = Signal(16)"),
-    (span, Span, (1,), "(at >= first)", "(at > first)"),
-    (span, Span, (1,), "Mux(self.last, 0, to)", "to"),
-    (span, Span, (4,), "left < self.most", "left < 4"),
-    (span, Span, (4,), "Mux(at < end, end, total)", "total"),
+    (span, Span, (1,), "left == 2", "left == 1"),
+    (span, Span, (1,), "is_after.eq(~is_before | ahead)", "is_after.eq(~is_before)"),
+    (span, Span, (4,), "left[:bits] <= self.most", "left[:bits] < self.most"),
+    (span, Span, (4,), "behind & (ahead | ~is_before)", "behind & ahead"),
     (turns, Turns, (3,), "(served + 1 + i)", "(served + i)"),
     (turns, Turns, (3,), "self.asks[number] & ~before", "self.asks[number]"),
     (turns, Turns, (3,), "m.If(self.take & self.grant[number])", "m.If(self.grant[number])"),

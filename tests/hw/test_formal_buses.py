@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import pytest
 from amaranth.hdl import Const, Module, Mux, Signal, Value
+from amaranth.lib import data
 
 from tests.formal import (
     NO_SOLVER,
@@ -20,6 +21,7 @@ from tests.formal import (
 )
 from weft.hw.acc_reader import AccReader
 from weft.hw.axi import BURST_BEATS, BURST_INCR, Response
+from weft.hw.bursts import BURST
 from weft.hw.fetch import Fetch
 from weft.hw.read_port import BUFFER_BEATS, OUTSTANDING, ReadPort
 from weft.hw.registers import RegisterBlock
@@ -44,8 +46,9 @@ def read_port(component: type[ReadPort], clients: int) -> None:
     asked, comes = axi.arvalid & axi.arready, axi.rvalid & axi.rready
     # Between ``outstanding`` and the pins are bursts whose address waits in a queue of two.
     outstanding, *promises = opened.registers()
-    waiting, next_place, oldest = opened.registers("addresses", "fifo")
-    asking = [_request(opened, waiting > place, oldest + place) for place in (0, 1)]
+    waiting, *_ = opened.registers("addresses", "fifo")
+    kept, entries = _entries(opened, "addresses")
+    asking = [(there, entry[:32], entry[32:40], entry[40:]) for there, entry in entries]
     bursts = Signal(range(4 * OUTSTANDING))
     m.d.sync += bursts.eq(bursts + asked - (comes & axi.rlast))
     given = [~(axi.rvalid & axi.rlast) | (bursts != 0), ~axi.rvalid | (axi.rid < clients)]
@@ -57,7 +60,7 @@ def read_port(component: type[ReadPort], clients: int) -> None:
         "no more bursts are under way than there may be": bursts <= OUTSTANDING,
         "a beat is always taken": axi.rready,
         "bursts": (outstanding == bursts + waiting) & (outstanding <= OUTSTANDING),
-        "places": (waiting <= 2) & ((oldest + waiting)[0] == next_place),
+        "places": kept,
     }
     for place, (there, start, length, client) in enumerate(asking):
         properties |= {
@@ -84,7 +87,35 @@ def read_port(component: type[ReadPort], clients: int) -> None:
             & (promised <= BUFFER_BEATS),
             f"a request has beats, {number}": ~valid | (left != 0),
         }
+        kept, requests = _entries(opened, f"merged_{number}")
+        properties[f"places of requests, {number}"] = kept
+        for place, (there, entry) in enumerate(requests):
+            properties[f"a merged request has beats, {number} {place}"] = ~there | (
+                (entry[32:] != 0) & (entry[:32] % bus == 0)
+            )
+        kept, cut = _entries(opened, f"bursts_{number}_cut")
+        properties[f"places of bursts, {number}"] = kept
+        for place, (there, entry) in enumerate(cut):
+            burst = data.View(BURST, entry)
+            properties[f"a burst is as one has to be, {number} {place}"] = ~there | (
+                (burst.beats != 0)
+                & (burst.beats <= BURST_BEATS)
+                & (burst.len + 1 == burst.beats)
+                & (burst.address % bus == 0)
+                & (burst.address % PAGE_BYTES + burst.beats * bus <= PAGE_BYTES)
+            )
     prove(m, [dut], properties, given)
+
+
+def _entries(opened: Opened, name: str) -> tuple[Value, list[tuple[Value, Value]]]:
+    """Of a queue of two: that its places fit together, and whether each entry is there."""
+    waiting, next_place, oldest = opened.registers(name, "fifo")
+    kept = (waiting <= 2) & ((oldest + waiting)[0] == next_place)
+    places = [
+        (waiting > n, opened.entry(name, "fifo", "storage", address=Value.cast(oldest + n)))
+        for n in (0, 1)
+    ]
+    return kept, places
 
 
 def write_port(component: type[WritePort]) -> None:
@@ -129,11 +160,6 @@ def write_port(component: type[WritePort]) -> None:
         ~request.valid | ((request.p.beats != 0) & (request.p.address % TINY.bus_bytes == 0)),
     ]
     prove(m, [dut], properties, given)
-
-
-def _request(opened: Opened, there: Value, place: Value) -> tuple[Value, Value, Value, Value]:
-    entry = opened.entry("addresses", "fifo", "storage", address=Value.cast(place))
-    return there, entry[:32], entry[32:40], entry[40:]
 
 
 def fetch(component: type[Fetch]) -> None:
@@ -215,8 +241,9 @@ def acc_reader(component: type[AccReader], bus_bytes: int) -> None:
         m,
         [dut],
         {
-            "what is left of a row is read as soon as there is a place for it": acc.enable
-            == ((left != 0) & (~offered | dut.o.ready)),
+            "what is left of a row is read as soon as it can be": acc.enable
+            == ((left != 0) & (~offered | dut.o.ready) & acc.ready
+                & (qnt.ready | ~(first & wanted))),
             "a beat's elements are read, and then the next's": ~acc.enable
             | (acc.address == address),
             "parameters are read with a row's first group, if it has some": qnt.enable

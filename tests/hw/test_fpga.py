@@ -6,7 +6,7 @@ import pytest
 
 from weft.hw import fpga
 from weft.hw.fpga import BLOCK_RAM, CELLS, Stretch, cells, critical_path, place, scratchpads, units
-from weft.hw.harness import HARNESS, harness
+from weft.hw.harness import harness
 from weft.hw.verilog import generate
 from weft.isa import PRESETS
 from weft.isa.errors import ConfigError, MissingToolError
@@ -66,10 +66,30 @@ def test_cells_and_memories_are_read_from_what_yosys_says():
     assert cells(statistics) == {**dict.fromkeys(CELLS, 0), "lut": 7, "block_ram": 2}
     log = (
         "mapping memory harness.weft.inp.cells via $__DP16KD_\n"
-        "mapping memory harness.weft.compute.acc.cells via $__PDPW16KD_\n"
+        "mapping memory harness.weft.compute.acc.bank0 via $__PDPW16KD_\n"
+        "mapping memory harness.weft.compute.acc.bank1 via $__PDPW16KD_\n"
+        "mapping memory harness.weft.compute.uop.cells_0 via $__DP16KD_\n"
+        "mapping memory harness.weft.compute.uop.cells_1 via $__TRELLIS_DPR16X4_\n"
         "mapping memory harness.weft.read_port.addresses.fifo.storage via $__TRELLIS_DPR16X4_\n"
     )
-    assert scratchpads(log) == {"inp": "DP16KD", "compute.acc": "PDPW16KD"}
+    assert scratchpads(log) == {
+        "inp": "DP16KD",
+        "compute.acc": "PDPW16KD",
+        "compute.uop": "TRELLIS_DPR16X4",
+    }
+
+
+def test_the_phases_of_the_tools_are_seen_in_their_logs(tmp_path, monkeypatch):
+    """Round by round, and not twice."""
+    lines = ["Info: Packing LUTs...", "Info:     at iteration #1, type ALL: wirelen", "Info: x"]
+    tool = tmp_path / "tool"
+    tool.write_text(
+        "#!/bin/sh\n" + "".join(f"echo '{line}' >> nextpnr.log; sleep 1.2\n" for line in lines)
+    )
+    tool.chmod(0o755)
+    said = []
+    fpga._run([str(tool)], tmp_path, "nextpnr", said.append)
+    assert said == ["nextpnr: starts", "nextpnr: packs", "nextpnr: places, round 1"]
 
 
 def test_a_missing_tool_is_named_with_what_mends_it(tmp_path, monkeypatch):
@@ -99,11 +119,9 @@ def test_scratchpads_become_block_ram_and_products_multipliers(name, tmp_path):
     config = PRESETS[name]
     (tmp_path / "weft.v").write_text(generate(config))
     (tmp_path / "harness.v").write_text(harness(config))
-    script = (
-        f"read_verilog -sv weft.v harness.v; synth_ecp5 -top {HARNESS} -run begin:map_gates; "
-        "tee -o cells.json stat -json"
-    )
-    fpga._run([yosys, "-q", "-l", "yosys.log", "-p", script], tmp_path, "yosys.log")
+    script = f"{fpga.READ} -run begin:map_gates; tee -o cells.json stat -json"
+    command = [yosys, "-q", "-l", "yosys.log", "-p", script]
+    fpga._run(command, tmp_path, "yosys", lambda line: None)
     found = scratchpads((tmp_path / "yosys.log").read_text())
     assert set(found) == SCRATCHPADS
     assert set(found.values()) <= set(BLOCK_RAM)

@@ -8,13 +8,14 @@ from weft.hw.scratchpad import Scratchpad
 
 
 @pytest.mark.parametrize(
-    ("depth", "width", "parts", "ports", "banks"),
-    [(8, 32, 1, 1, 1), (8, 32, 2, 1, 1), (16, 64, 4, 3, 1), (16, 16, 2, 3, 4), (32, 8, 1, 2, 8),
-     (2, 8, 1, 2, 8)],
+    ("depth", "width", "parts", "ports", "banks", "in_turn"),
+    [(8, 32, 1, 1, 1, False), (8, 32, 2, 1, 1, False), (16, 64, 4, 3, 1, False),
+     (16, 16, 2, 3, 4, False), (32, 8, 1, 2, 8, False), (2, 8, 1, 2, 8, False),
+     (16, 32, 2, 2, 1, True), (16, 16, 2, 3, 4, True)],
 )  # fmt: skip
-def test_reads_see_all_writes_of_the_cycles_before(depth, width, parts, ports, banks):
+def test_reads_see_all_writes_of_the_cycles_before(depth, width, parts, ports, banks, in_turn):
     random = np.random.default_rng(depth)
-    dut = Scratchpad(depth, width, parts, ports, banks)
+    dut = Scratchpad(depth, width, parts, ports, banks, in_turn)
     cells, held = [0] * depth, [None] * ports
     part = width // parts
 
@@ -45,8 +46,12 @@ def test_reads_see_all_writes_of_the_cycles_before(depth, width, parts, ports, b
                 ctx.set(getattr(dut.write, name), each)
             if valid:
                 written(address, mask, value)
+            turn = int(random.integers(ports))
             for n, port in enumerate(dut.read):
                 where, enable = int(random.integers(depth)), int(random.integers(4) > 0)
+                if in_turn:
+                    enable &= n == turn
+                    held[n] = held[n] if n == ports - 1 else None
                 ctx.set(port.address, where)
                 ctx.set(port.enable, enable)
                 if enable:

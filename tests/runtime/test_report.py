@@ -49,7 +49,7 @@ def test_the_record_has_every_field():
     assert set(made["totals"]) == TOTALS
     assert set(made["model"]) == {"name", "sha256"}
     accelerator, cpu = made["layers"]
-    assert set(accelerator) == LAYER_FIELDS | {"choices"}
+    assert set(accelerator) == LAYER_FIELDS | {"choices", "search"}
     assert set(cpu) == LAYER_FIELDS | {"reason"}
     assert json.loads(json.dumps(made)) == made
 

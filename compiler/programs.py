@@ -1,0 +1,165 @@
+"""Steps and programs of a placed network: layers of neighbours become one stream."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ..isa.formats import INSTRUCTION_BYTES, UOP_BYTES
+from ..isa.instructions import Instruction, InstructionSet
+from .allocate import Constants
+from .artifact import AcceleratorStep, HostStep, Program
+from .emit import Stream, finish
+from .graph import Graph, op_name
+from .microops import place_uops
+from .module import Module
+from .order import in_order
+from .partition import Placement, compulsory_bytes, macs
+from .schedule import Bases, Rings, Stage
+
+
+def ends(graph: Graph, group: tuple[Placement, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Activations that a step reads from outside, and those that it writes."""
+    if group[0].job is not None:
+        return group[0].job.inputs, (group[0].job.output,)
+    nodes = [placed.node for placed in group]
+    writes = tuple(name for node in nodes for name in node.outputs)
+    reads = dict.fromkeys(
+        name
+        for node in nodes
+        for name in node.inputs
+        if name and name not in writes and graph.tensors[name].data is None
+    )
+    return tuple(reads), writes
+
+
+def host_step(graph: Graph, group: tuple[Placement, ...]) -> HostStep:
+    """Neighbours that the CPU runs."""
+    nodes = [placed.node for placed in group]
+    reads, writes = ends(graph, group)
+    reasons = [f"{placed.node.name}: {placed.reason}" for placed in group]
+    return HostStep(
+        name=nodes[0].name,
+        op="+".join(op_name(node.op) for node in nodes),
+        nodes=tuple(node.name for node in nodes),
+        inputs=reads,
+        outputs=writes,
+        reason=group[0].reason if len(group) == 1 else "; ".join(reasons),
+        macs=sum(macs(graph, node) for node in nodes),
+    )
+
+
+def staged(
+    module: Module, run: Sequence[Placement], constants: Constants
+) -> tuple[list[Stage], str]:
+    """The actions of one program's layers, with micro-ops, and its name.
+
+    Its constants are put into ``constants``.
+    """
+    config, tensors = module.config, module.tensors
+    assert tensors is not None
+    rings = Rings(config)
+    stages: list[Stage] = []
+    for number, placed in enumerate(run):
+        job, name = placed.job, placed.node.name
+        assert job is not None
+        element = config.inp_element_bytes
+        weights = constants.add(f"{name}.wgt", job.weights, job.weight_bytes)
+        records = constants.add(f"{name}.qnt", job.records, config.qnt_element_bytes)
+        starts = constants.add(f"{name}.acc", job.starts, config.acc_element_bytes)
+        bases = Bases(
+            {name: tensors[name].address // element for name in (*job.inputs, job.output)},
+            records // config.qnt_element_bytes,
+            weights // job.weight_bytes,
+            starts // config.acc_element_bytes,
+        )
+        for stage in job.stages(bases, rings):
+            stage.layer = number
+            stages.append(stage)
+    name = run[0].node.name if len(run) == 1 else f"{run[0].node.name}..{run[-1].node.name}"
+    uops = place_uops(stages, config, constants.reserve(UOP_BYTES))
+    constants.add(f"{name}.uop", uops, UOP_BYTES)
+    return stages, name
+
+
+def accelerator_steps(
+    module: Module, run: Sequence[Placement], constants: Constants, as_written: bool = False
+) -> list[AcceleratorStep]:
+    """The layers of one program, with their constants and the program in DRAM.
+
+    ``as_written`` leaves the actions in the schedule's order, one stage after another, without
+    tokens: what the schedule means, for whoever executes one instruction after another.
+    """
+    config = module.config
+    stages, name = staged(module, run, constants)
+    if as_written:
+        stream = one_by_one(stages)
+    else:
+        stream = finish(in_order(stages, config), config)
+    instructions = InstructionSet(config)
+    words = b"".join(
+        instructions.encode(i).to_bytes(INSTRUCTION_BYTES, "little") for i in stream.instructions
+    )
+    address = constants.add(name, np.frombuffer(words, np.uint8), INSTRUCTION_BYTES)
+    program = Program(name, address, stream.instructions, stream.owners)
+    steps: list[AcceleratorStep] = []
+    for number, placed in enumerate(run):
+        node, job = placed.node, placed.job
+        assert job is not None
+        steps.append(
+            AcceleratorStep(
+                name=node.name,
+                op=op_name(node.op),
+                nodes=(*(view.name for view in placed.views), node.name),
+                inputs=job.inputs,
+                outputs=(job.output,),
+                program=program,
+                layer=number,
+                macs=macs(module.graph, node),
+                needed_macs=int(macs(module.graph, node) * job.met),
+                compulsory_bytes=compulsory_bytes(module.graph, node, job),
+                choices=job.choices,
+                search=job.search,
+            )
+        )
+    return steps
+
+
+def one_by_one(stages: Sequence[Stage]) -> Stream:
+    """The actions of stages as they stand there, without tokens."""
+    instructions: list[Instruction] = []
+    owners: list[int] = []
+    for stage in stages:
+        for action in (*stage.loads, *stage.steps, *stage.stores):
+            instructions.append(Instruction(action.operation, action.operands))
+            owners.append(stage.layer)
+    return Stream((*instructions, Instruction("finish", {})), (*owners, stages[-1].layer))
+
+
+def programs_of(groups: Sequence[tuple[Placement, ...]]) -> list[list[tuple[Placement, ...]]]:
+    """Neighbours on the accelerator together; every group on the host alone."""
+    runs: list[list[tuple[Placement, ...]]] = []
+    for group in groups:
+        if group[0].job is not None and runs and runs[-1][-1][0].job is not None:
+            runs[-1].append(group)
+        else:
+            runs.append([group])
+    return runs
+
+
+def ends_of_steps(module: Module) -> list[tuple[Sequence[str], Sequence[str], bool]]:
+    """What each step reads and writes, and whether on the accelerator.
+
+    What a program does not make itself must be there when it is launched: its first step reads
+    that, too.
+    """
+    touched: list[tuple[Sequence[str], Sequence[str], bool]] = []
+    for run in programs_of(module.groups):
+        own = [ends(module.graph, group) for group in run]
+        made = {name for _, writes in own for name in writes}
+        outside = [name for reads, _ in own for name in reads if name not in made]
+        on_accelerator = run[0][0].job is not None
+        for i, (reads, writes) in enumerate(own):
+            touched.append(((*reads, *(outside if i == 0 else ())), writes, on_accelerator))
+    return touched

@@ -1,0 +1,291 @@
+"""The tile of a contraction, chosen by an estimate of cycles from all that are worth considering.
+
+The estimate knows what the engines do in a cycle, the latencies between them, and what overlaps
+(:mod:`.timing`). All candidates are estimated together, as arrays.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import astuple, dataclass
+
+import numpy as np
+
+from ..isa.config import AcceleratorConfig
+from .effort import Effort
+from .image import Walk
+from .kernel import Lack, Refusal
+from .tiling import Extents, Layer, Tile, blocks_of, extents, parts, row_length
+from .timing import BRANCH_CYCLES, LOAD_LATENCY, START_CYCLES, STORE_LATENCY
+
+MOST_TRIPS = 1 << 13
+"""What a loop of an instruction counts to, exclusive."""
+KEPT = 4
+"""Of the candidates that were not chosen, those that a choice tells of, and that are rehearsed."""
+FAST_SIZES = 5
+"""Sizes of an axis that are tried in a hurry, halving."""
+MOST_SIZES = 64
+"""Sizes of an axis up to which all are tried with the most effort."""
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A tile, and what it was preferred to.
+
+    Attributes
+    ----------
+    tile : Tile
+        The one with the least estimate.
+    cycles : int
+        The estimate.
+    considered : int
+        How many there were that fit.
+    others : tuple of (Tile, int)
+        The best of the others with their estimates.
+    """
+
+    tile: Tile
+    cycles: int
+    considered: int
+    others: tuple[tuple[Tile, int], ...]
+
+
+def choose(layer: Layer, config: AcceleratorConfig, effort: Effort = "default") -> Choice:
+    """The tile with the least estimate of cycles.
+
+    Raises
+    ------
+    Refusal
+        If even the smallest tile does not fit, with the numbers.
+    """
+    _check_pads(layer)
+    _check_lanes(layer.columns, config)
+    found: Choice | None = None
+    for columns in _column_sizes(layer.columns):
+        here = _among(_tiles(layer, columns, effort), layer, columns, config)
+        if here is not None and (found is None or here.cycles < found.cycles):
+            found = here
+        if found is not None and effort != "max":
+            break
+    if found is None and effort == "fast":
+        return choose(layer, config)
+    if found is None:
+        least = extents(layer, Tile(1, 1, 1, 1, 1, True))
+        raise Refusal(
+            f"its smallest tile needs inp {least.inp}, wgt {least.wgt}, acc {least.acc}, "
+            f"uop {least.uops} elements; this hardware has {config.depths_text}"
+        )
+    return found
+
+
+def estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int:
+    """Of the cycles with a tile that somebody else has chosen.
+
+    Raises
+    ------
+    Refusal
+        If it does not fit.
+    """
+    _check_pads(layer)
+    _check_lanes(layer.columns, config)
+    whole = layer.columns.lanes == 1 or tile.columns == layer.columns.positions
+    limits = (layer.outputs, layer.rows.positions, layer.columns.positions, layer.depth)
+    sizes = (tile.outputs, tile.rows, tile.columns, tile.depth)
+    if not (
+        whole
+        and all(1 <= size <= limit for size, limit in zip(sizes, limits, strict=True))
+        and (layer.dense or tile.depth == layer.depth)
+        and tile.taps in (1, layer.rows.taps)
+    ):
+        raise Refusal(f"there is no tile {tile} of such a layer")
+    found = _among(np.array([astuple(tile)], np.int64), layer, tile.columns, config)
+    if found is None:
+        raise Refusal(f"{tile} does not fit; this hardware has {config.depths_text}")
+    return found.cycles
+
+
+def _check_pads(layer: Layer) -> None:
+    for what, walk in (("rows", layer.rows), ("columns", layer.columns)):
+        if max(walk.before, walk.after) > 15:
+            raise Refusal(
+                f"padding of {max(walk.before, walk.after)} {what}; a load has up to 15",
+                Lack.PADDING,
+            )
+
+
+def _check_lanes(columns: Walk, config: AcceleratorConfig) -> None:
+    if columns.lanes > 1 and columns.stride >= config.inp_depth:
+        raise Refusal(f"a window every {columns.stride} lanes; {config.inp_depth - 1} can be told")
+
+
+def _column_sizes(columns: Walk) -> Iterator[int]:
+    """From all to one; only all where a part would begin within an element."""
+    size = columns.positions
+    while True:
+        yield size
+        if size == 1 or columns.lanes > 1:
+            return
+        size = blocks_of(size, 2)
+
+
+def sizes(extent: int, effort: Effort) -> list[int]:
+    """Sizes of the parts of an axis, the largest first."""
+    if effort == "fast":
+        return sorted({blocks_of(extent, 1 << n) for n in range(FAST_SIZES)}, reverse=True)
+    if effort == "max" and extent <= MOST_SIZES:
+        return [*range(extent, 0, -1)]
+    return parts(extent)
+
+
+def _tiles(layer: Layer, columns: int, effort: Effort) -> np.ndarray:
+    """Candidates: a row for each, in the order of :class:`.tiling.Tile`'s fields."""
+    axes = (
+        sizes(layer.outputs, effort),
+        sizes(layer.rows.positions, effort),
+        [columns],
+        sizes(layer.depth, effort) if layer.dense else [layer.depth],
+        sorted({layer.rows.taps, 1}, reverse=True),
+        [True, False],
+    )
+    return np.stack(np.meshgrid(*axes, indexing="ij"), axis=-1).reshape(-1, len(axes))
+
+
+def _among(
+    tiles: np.ndarray, layer: Layer, columns: int, config: AcceleratorConfig
+) -> Choice | None:
+    """The best of the candidates that fit; None if none does."""
+    need = _needs(layer, tiles, columns)
+    outputs, rows = tiles[:, 0], tiles[:, 1]
+    fits = (
+        (need.inp <= config.inp_depth)
+        & (need.wgt <= config.wgt_depth)
+        & (need.acc <= config.acc_depth)
+        & (need.uops <= config.uop_depth)
+        & (np.maximum(rows, columns) < MOST_TRIPS)
+    )
+    if layer.records > config.qnt_depth:
+        fits &= outputs * layer.variants <= config.qnt_depth
+    if not fits.any():
+        return None
+    tiles = tiles[fits]
+    cycles = _estimates(layer, tiles, columns, _needs(layer, tiles, columns), config)
+    best = np.argsort(cycles, kind="stable")[: KEPT + 1]
+    ranked = [(_tile(tiles[i]), int(cycles[i])) for i in best]
+    return Choice(*ranked[0], len(tiles), tuple(ranked[1:]))
+
+
+def _tile(row: np.ndarray) -> Tile:
+    *sizes, weights_outer = row.tolist()
+    return Tile(*sizes, weights_outer=bool(weights_outer))
+
+
+@dataclass(frozen=True)
+class _Needs:
+    """:class:`.tiling.Extents` of many tiles, as arrays."""
+
+    box_rows: np.ndarray
+    box_columns: int
+    blocks: np.ndarray
+    inp: np.ndarray
+    wgt: np.ndarray
+    acc: np.ndarray
+    uops: np.ndarray
+
+
+def _needs(layer: Layer, tiles: np.ndarray, columns: int) -> _Needs:
+    outputs, rows, _, depth, taps, _ = tiles.T
+    walk, shape = layer.rows, layer.weights.data.shape
+    skips = (taps == 1) & (walk.stride > 1)
+    height = np.where(skips, rows, (rows - 1) * walk.stride + (taps - 1) * walk.dilation + 1)
+    length = row_length(layer.columns, columns)
+    blocks = depth
+    if not layer.dense:
+        most = {n: layer.most_inputs(n) for n in np.unique(outputs).tolist()}
+        blocks = np.array([most[n] for n in outputs.tolist()])
+    wgt = np.minimum(outputs, shape[0]) * np.minimum(depth, shape[1]) * np.minimum(taps, shape[2])
+    return _Needs(
+        height,
+        length,
+        blocks,
+        blocks * height * length + layer.overhang,
+        wgt * shape[3],
+        outputs * rows * columns,
+        outputs * depth * taps * layer.column_steps,
+    )
+
+
+def _estimates(
+    layer: Layer, tiles: np.ndarray, columns: int, need: _Needs, config: AcceleratorConfig
+) -> np.ndarray:
+    """Cycles, roughly, of tiles that fit."""
+    outputs, rows, _, depth, taps, outer = tiles.T
+    weights_outer = outer.astype(bool)
+    channel_tiles = -(-layer.outputs // outputs)
+    down, across = -(-layer.rows.positions // rows), blocks_of(layer.columns.positions, columns)
+    image_tiles = layer.batches * down * across
+    chunks = -(-layer.depth // depth) * -(-layer.rows.taps // taps)
+    tile_count = channel_tiles * image_tiles
+    variety = np.ones_like(channel_tiles) if layer.dense else channel_tiles
+    of_input = image_tiles * chunks * variety
+    of_weights = channel_tiles * chunks if layer.weights.data.shape[0] > 1 else chunks
+    inp_slots, wgt_slots = config.inp_depth // need.inp, config.wgt_depth // need.wgt
+    inp_loads = _loads(of_input, inp_slots, chunks, variety, channel_tiles, weights_outer)
+    ones = np.ones_like(channel_tiles)
+    wgt_loads = _loads(of_weights, wgt_slots, chunks, ones, image_tiles, ~weights_outer)
+
+    inp_cycles = _box_cycles(need, config)
+    wgt_cycles = START_CYCLES + need.wgt * max(1, layer.weight_bytes // config.bus_bytes)
+    out_cycles = max(1.0, config.out_element_bytes / config.bus_bytes)
+    in_flight = np.minimum(tile_count * chunks, 2)
+    variants = np.minimum(
+        tile_count * chunks,
+        np.clip(np.minimum(inp_slots, 2), 1, None) * np.clip(np.minimum(wgt_slots, 2), 1, None),
+    )
+    reading = (
+        inp_loads * inp_cycles
+        + wgt_loads * wgt_cycles
+        + variants * need.uops * 4 / config.bus_bytes
+        + layer.records * config.qnt_element_bytes / config.bus_bytes
+        + layer.starts * config.acc_element_bytes / config.bus_bytes
+    )
+    down = down + len({z.rows for z in layer.zones}) - 1
+    across += len({z.columns for z in layer.zones}) - 1
+    pieces = channel_tiles * layer.batches * down * across
+    computing = layer.steps + (pieces * BRANCH_CYCLES + tile_count * START_CYCLES) * (chunks + 1)
+    stored_rows = layer.batches * layer.rows.positions * across if across > 1 else 0
+    stores = START_CYCLES * pieces * outputs + BRANCH_CYCLES * stored_rows * layer.outputs
+    writing = tile_count * need.acc * out_cycles + stores
+    first = inp_cycles + wgt_cycles + LOAD_LATENCY
+    last = need.acc * out_cycles + STORE_LATENCY
+    overlapped = ((of_input == 1) | (inp_slots >= in_flight)) & (
+        (of_weights == 1) | (wgt_slots >= in_flight)
+    )
+    alone = (tile_count > 1) & (config.acc_depth < 2 * need.acc)
+    computing = computing + np.where(alone, writing, 0)
+    hidden = np.maximum(computing, np.maximum(reading - first + LOAD_LATENCY, writing - last))
+    middle = np.where(overlapped, hidden, computing + reading)
+    return np.ceil(first + middle + last).astype(np.int64)
+
+
+def _loads(
+    distinct: np.ndarray,
+    slots: np.ndarray,
+    chunks: np.ndarray,
+    variety: np.ndarray,
+    repeats: np.ndarray,
+    outer: np.ndarray,
+) -> np.ndarray:
+    """How many times tiles are loaded, given ``repeats`` visits of each.
+
+    ``outer`` says that the visits of one tile are far apart: all the others come between.
+    """
+    stay = ~outer & (chunks <= np.maximum(1, slots - 1))
+    once = (distinct <= slots) | (variety > 1) | stay
+    return np.where(once, distinct, distinct * repeats)
+
+
+def _box_cycles(need: _Needs | Extents, config: AcceleratorConfig) -> np.ndarray:
+    """Of loading one tile's input."""
+    bytes_ = config.inp_element_bytes
+    row = max(need.box_columns, need.box_columns * bytes_ / config.bus_bytes) + 1
+    return START_CYCLES + need.blocks * need.box_rows * row
