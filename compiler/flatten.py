@@ -10,7 +10,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from ..isa.lanes import lane_step
+from ..isa.lanes import fits_lanes, lane_step
 from ..isa.nest import (
     I64,
     Block,
@@ -33,6 +33,9 @@ from ..isa.tiles import contraction
 from .ranges import folded
 
 Loop = tuple[str, int]
+
+FEW, MANY = 8, 16
+"""Trips of a loop that are too few for vectors, and enough."""
 
 
 def flattened(nest: Nest) -> Nest:
@@ -92,6 +95,11 @@ def _ordered(stmt: Stmt, buffers: Mapping[str, Buffer]) -> Stmt:
         moves = [abs(last.get(name, 0)) for name, extent in loops if extent > 1]
         if not tiled and moves and moves[-1] > min(moves):
             loops.sort(key=lambda loop: -abs(last.get(loop[0], 0)))
+        if not tiled and len(loops) > 1 and loops[-1][1] < FEW:
+            long = [loop for loop in loops if loop[1] >= MANY and fits_lanes(stmt, loop[0])]
+            if long:  # scattered stores are cheaper than vectors of a few
+                loops.remove(long[-1])
+                loops.append(long[-1])
         loops, stmt = _merged(loops, stmt)
     return _wrapped(loops, stmt)
 

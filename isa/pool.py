@@ -28,6 +28,8 @@ import numpy as np
 if TYPE_CHECKING:
     from .native import Row
 
+YIELD = {"x86_64": 24, "AMD64": 24, "aarch64": 124, "riscv64": 124}
+"""That which lets another thread have the processor."""
 FUTEX = {"x86_64": 202, "AMD64": 202, "aarch64": 98, "riscv64": 98}
 """The number of Linux's system call, by machine."""
 WAIT, ROUSE = 128, 129
@@ -176,11 +178,17 @@ work:
   %took = call i1 @"pool/take"(ptr %context)
   br i1 %took, label %work, label %wait
 wait:
+  %waited = phi i64 [ 0, %work ], [ %waited.more, %still ], [ 0, %yield ]
   %finished = load atomic i64, ptr %done seq_cst, align 8
   %all = icmp eq i64 %finished, %size
   br i1 %all, label %went, label %still
 still:
   {pause}
+  %waited.more = add i64 %waited, 1
+  %long = icmp ugt i64 %waited.more, {spins}
+  br i1 %long, label %yield, label %wait
+yield:
+  %yielded = call i64 (i64, ...) @syscall(i64 {leave})
   br label %wait
 went:
   %next = add nuw i64 %i, 1
@@ -207,6 +215,7 @@ def text(machine: str) -> str:
         stop=STOP,
         spins=SPINS,
         pause=pause,
+        leave=YIELD.get(machine, 0),
         wait=f"{futex} {WAIT}",
         rouse=f"{futex} {ROUSE}",
     )
