@@ -8,14 +8,16 @@ from math import prod
 from ..isa.nest import I8, Binary, Const, Expr, Index, Load, Select, Sum, walk
 from .affine import affine, indices_of, is_index
 from .image import Image, Walk, Where, image_of
+from .integers import facts
 from .kernel import Lack, Refusal
 from .matcher import Matcher
 from .unify import Match, Pattern
 from .work import Contraction, Ending
 
 
-def contraction(matcher: Matcher, total: Sum, ending: Ending) -> Contraction:
-    """``total`` of the matcher's kernel as steps that add products.
+def contractions(matcher: Matcher, total: Sum, ending: Ending) -> tuple[Contraction, ...]:
+    """``total`` of the matcher's kernel as steps that add products: a way for each instruction
+    that can, those with the larger meaning first.
 
     Raises
     ------
@@ -23,6 +25,7 @@ def contraction(matcher: Matcher, total: Sum, ending: Ending) -> Contraction:
         If no instruction's products are those of ``total``.
     """
     refusal = Refusal("no instruction adds products to an accumulator")
+    found: list[Contraction] = []
     for pattern in matcher.patterns:
         refusals: list[Refusal] = []
         if pattern.target.buffer != "acc" or not _reads_weights(pattern):
@@ -32,11 +35,14 @@ def contraction(matcher: Matcher, total: Sum, ending: Ending) -> Contraction:
             continue
         for match in _products(matcher, pattern, total):
             try:
-                return _placed(matcher, pattern, match, total, ending)
+                found.append(_placed(matcher, pattern, match, total, ending))
+                break
             except Refusal as refused:
                 refusals.append(refused)
         refusal = refusals[0] if refusals else refusal  # at last, that of the simplest instruction
-    raise refusal
+    if not found:
+        raise refusal
+    return tuple(found)
 
 
 def _products(matcher: Matcher, pattern: Pattern, total: Sum) -> Iterator[Match]:
@@ -52,6 +58,7 @@ def _placed(
     kernel = matcher.kernel
     holes = {h.buffer: (h, v) for h, v in match.holes.items() if isinstance(h, Load)}
     (x_hole, x), (w_hole, weights) = holes["inp"], holes["wgt"]
+    _check_elements(pattern, x_hole, w_hole)
     if not kernel.is_constant(weights):
         raise Refusal("the weights are not constant", Lack.WEIGHTS)
     where = Where(kernel, total.axes)
@@ -94,6 +101,22 @@ def _placed(
         _picked(weights, depth),
         ending,
     )
+
+
+def _check_elements(pattern: Pattern, *holes: Load) -> None:
+    """A step writes one element, and none of its lanes is beyond an element's extents."""
+    if indices_of(pattern.target.indices[0]) & pattern.lanes.keys():
+        raise Refusal("its steps write more than one element")
+    box = {name: (0, extent - 1) for name, extent in pattern.lanes.items()}
+    for hole in holes:
+        shape = pattern.shapes[hole.buffer]
+        for lane, extent in zip(hole.indices[1:], shape[1:], strict=True):
+            known = facts(lane, box)
+            if known.low < 0 or known.high >= extent:
+                raise Refusal(
+                    f"its steps read lanes {known.low} to {known.high} of {hole.buffer}, which has "
+                    f"{extent}"
+                )
 
 
 def _first(matcher: Matcher, add: Pattern) -> tuple[str, ...]:

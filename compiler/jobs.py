@@ -21,9 +21,9 @@ from .kernel import Kernel, Refusal
 from .layout import blocks
 from .schedule import Bases, Rings, Stage
 from .search import choose, estimate
-from .tensorize import tensorize, tensorize_with
+from .tensorize import tensorize_with, ways_to
 from .tiling import Layer, Tile, extents
-from .work import Contraction, Elementwise
+from .work import Contraction, Elementwise, Tensorized
 from .zones import Zone, zone_records, zones_of
 
 
@@ -76,6 +76,8 @@ class Job(ABC):
     starts: np.ndarray = np.zeros(0, np.int32)
     weight_bytes: int
     choices: Mapping[str, str | int]
+    rivals: tuple[Mapping[str, str | int], ...] = ()
+    """What other instructions would have made of it, like :attr:`choices`."""
     search: Search | None = None
     """What they were preferred to; None if all was decided."""
     _searched: Effort | None
@@ -117,7 +119,7 @@ class Job(ABC):
         others = [way | end for way, end in zip(told, ends, strict=True)]
         del others[number]
         rehearsal = rehearsals[number] if rehearsals else None
-        self.search = Search(self._searched, considered, tuple(others), rehearsal)
+        self.search = Search(self._searched, considered, (*others, *self.rivals), rehearsal)
 
     @abstractmethod
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
@@ -134,10 +136,32 @@ def job_of(
 
     If all is ``decided``, ``kernel`` is the form that instructions match as it stands.
     """
-    if decided is None:
-        work = tensorize(kernel, config)
-    else:
-        work = tensorize_with(kernel, config, decided.operations)
+    if decided is not None:
+        return _job(tensorize_with(kernel, config, decided.operations), config, decided, effort)
+    jobs: list[Job] = []
+    refused: Refusal | None = None
+    for work in ways_to(kernel, config):
+        try:
+            jobs.append(_job(work, config, None, effort))
+        except Refusal as refusal:
+            refused = refused or refusal
+    if not jobs:
+        assert refused is not None
+        raise refused
+    best = min(jobs, key=lambda job: job.estimate)
+    best.rivals = tuple(
+        {"instructions": ", ".join(job.decision.operations), **job.choices}
+        for job in jobs
+        if job is not best
+    )
+    if best.rivals:
+        best.take(0)
+    return best
+
+
+def _job(
+    work: Tensorized, config: AcceleratorConfig, decided: Decision | None, effort: Effort
+) -> Job:
     if isinstance(work, Contraction):
         return ContractionJob(work, config, decided, effort)
     return ElementwiseJob(work, config, decided, effort)

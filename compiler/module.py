@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 from ..isa.config import AcceleratorConfig
@@ -55,7 +55,7 @@ class Module:
     config: AcceleratorConfig
     placement: Where = "auto"
     on_host: frozenset[str] = frozenset()
-    origin: Origin = Origin()
+    origin: Origin = field(default_factory=Origin)
     level: Level = "graph"
     nests: Nests | None = None
     groups: tuple[tuple[Placement, ...], ...] = ()

@@ -24,8 +24,8 @@ def rehearse(module: Module) -> Module:
         return module
     for groups in programs_of(module.groups):
         run = [group[0] for group in groups]
-        if run[0].job is None:
-            continue
+        if all(placed.job is None or placed.job.ways == 1 for placed in run):
+            continue  # on the host, or nothing to choose: all was decided before, or there is one
         before = _end(module, run)
         chosen = [_choose(module, run, number) for number in range(len(run))]
         if _end(module, run) > before:  # a choice that is good among neighbours is not for all

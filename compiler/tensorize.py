@@ -22,7 +22,7 @@ from ..isa.config import AcceleratorConfig
 from ..isa.nest import I8, Expr, Sum
 from .accumulate import elementwise
 from .affine import is_index
-from .contract import contraction
+from .contract import contractions
 from .kernel import Kernel, Refusal
 from .matcher import Matcher, loads, record_of
 from .rewrites import forms
@@ -31,7 +31,13 @@ from .work import Contraction, Elementwise, Ending, Tensorized
 
 
 def tensorize(kernel: Kernel, config: AcceleratorConfig) -> Tensorized:
-    """Instructions that compute ``kernel``.
+    """Instructions that compute ``kernel``: the first of :func:`ways_to`."""
+    return ways_to(kernel, config)[0]
+
+
+def ways_to(kernel: Kernel, config: AcceleratorConfig) -> tuple[Tensorized, ...]:
+    """Instructions that compute ``kernel``; several ways if several instructions add its products,
+    between which whoever knows their cost decides.
 
     Raises
     ------
@@ -46,7 +52,7 @@ def tensorize(kernel: Kernel, config: AcceleratorConfig) -> Tensorized:
         if not missing:
             raise
         try:
-            used = _tensorized(kernel, _everything(config)).operations
+            used = _tensorized(kernel, _everything(config))[0].operations
         except Refusal:
             raise refusal from None
     extensions = {p.operation.name: p.operation.extension for p in patterns(_everything(config))}
@@ -69,12 +75,33 @@ def tensorize_with(
     Refusal
         If they do not compute it.
     """
-    return _tensorized(form, config, operations)
+    return _tensorized(form, config, operations)[0]
+
+
+def reason_against(kernel: Kernel, config: AcceleratorConfig, operations: Collection[str]) -> str:
+    """Why these instructions, with those that move data, do not compute ``kernel``, in one line
+    that names them; empty if they do."""
+    known = {p.operation.name for p in patterns(config)}
+    moves = {p.operation.name for p in patterns(config) if p.stores or p.source_types}
+    for name in operations:
+        if name not in known:
+            return f"{name}: no meaning of that name is one store of a value"
+    refusal = ""
+    for form in forms(kernel):
+        if isinstance(form, Refusal):
+            continue
+        try:
+            tensorize_with(form, config, {*operations, *moves})
+        except Refusal as refused:
+            refusal = refusal or f"{', '.join(operations)}: {refused}"
+        else:
+            return ""
+    return refusal
 
 
 def _tensorized(
     kernel: Kernel, config: AcceleratorConfig, only: Collection[str] | None = None
-) -> Tensorized:
+) -> tuple[Tensorized, ...]:
     _check_ends(kernel)
     refusal = Refusal("no instruction stores such a value")
     for form in forms(kernel) if only is None else (kernel,):
@@ -85,8 +112,8 @@ def _tensorized(
         for ending, total in _endings(matcher):
             try:
                 if isinstance(total, Sum):
-                    return contraction(matcher, total, ending)
-                return elementwise(matcher, total, ending)
+                    return contractions(matcher, total, ending)
+                return (elementwise(matcher, total, ending),)
             except Refusal as refused:
                 refusals.append(refused)
         refusal = refusals[0] if refusals else refusal
@@ -114,4 +141,4 @@ def _endings(matcher: Matcher) -> Iterator[tuple[Ending, Expr]]:
                 yield Ending(pattern.operation.name, record_of(match)), values[0]
 
 
-__all__ = ["Contraction", "Elementwise", "tensorize", "tensorize_with"]
+__all__ = ["Contraction", "Elementwise", "tensorize", "tensorize_with", "ways_to"]

@@ -72,6 +72,8 @@ class Pattern:
     params: frozenset[str]
     types: Mapping[str, DType]
     """Of the buffers."""
+    shapes: Mapping[str, tuple[int, ...]]
+    """Of the buffers."""
 
     @cached_property
     def size(self) -> int:
@@ -133,6 +135,7 @@ def pattern_of(operation: Operation, config: AcceleratorConfig) -> Pattern | Non
         value,
         frozenset(nest.params) & {"imm", "pad_value"},
         {buffer.name: buffer.dtype for buffer in nest.buffers},
+        {buffer.name: buffer.shape for buffer in nest.buffers},
     )
 
 

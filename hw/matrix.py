@@ -9,6 +9,7 @@ from amaranth.utils import exact_log2
 
 from ..isa import formats
 from ..isa.config import AcceleratorConfig
+from ..isa.errors import ConfigError
 from ..isa.instructions import InstructionSet
 from ..isa.nest import Binary, Expr, Index, Load, Sum, rewrite, substitute, walk
 from ..isa.nest import Const as Literal
@@ -43,13 +44,22 @@ def _sum_of(config: AcceleratorConfig, operation: str) -> Sum:
 
 def matmul_modes(config: AcceleratorConfig) -> dict[str, list[int]]:
     """The modes of MATMUL whose steps add to what is there, those that are depthwise, and those
-    that begin at any lane."""
+    that begin at any lane.
+
+    Raises
+    ------
+    ConfigError
+        If an operation was declared whose sum the array has no datapath for.
+    """
     modes: dict[str, list[int]] = {"accumulate": [], "depthwise": [], "sliding": []}
     sums = {"depthwise": depthwise_sum(config)} if config.taps else {}
     sums |= {"sliding": sliding_sum(config)} if config.sliding else {}
     for operation in InstructionSet(config).operations.values():
         if operation.format is formats.MATMUL:
             parts = list(walk(stored(operation.meaning(config)).value))
+            known = (product_sum(config), *sums.values())
+            if any(isinstance(part, Sum) and part not in known for part in parts):
+                raise ConfigError(f"the array has no datapath for the sum of {operation.name}")
             if any(isinstance(part, Load) and part.buffer == "acc" for part in parts):
                 modes["accumulate"].append(operation.fixed["mode"])
             for kind, total in sums.items():

@@ -76,6 +76,14 @@ def illegal_stop(operation: Operation | None, code: FaultCode, index: int) -> St
     return Stop(code, "fetch" if operation is None else operation.engine.value, index)
 
 
+def unread_stop(index: int) -> Stop:
+    """Why the machine stops at an instruction that could not be read.
+
+    It does so even if FINISH is before it: the whole stream is read.
+    """
+    return Stop(FaultCode.BUS_READ, "fetch", index)
+
+
 def step_of(index: int, operation: Operation, word: int) -> Step:
     """One instruction, from the dependence flags in the low bits of its word."""
     engine = operation.engine.value
@@ -106,8 +114,8 @@ class GoldenModel:
     arrays : dict
         The scratchpads, by the names of the meanings' buffers.
     bad : pair of int
-        Bytes of DRAM, from the first to before the second, in whose beats the bus answers errors
-        to moves; none to begin with.
+        Bytes of DRAM, from the first to before the second, in whose beats the bus answers
+        errors; none to begin with.
     """
 
     def __init__(self, config: AcceleratorConfig, dram_bytes: int = 1 << 24):
@@ -139,7 +147,8 @@ class GoldenModel:
             been executed or waits. The memory of a faulted machine is not defined.
         """
         words = stream_words(self.dram, address, count)
-        steps, illegal = stepped(self.instructions, words)
+        read = readable(self.config, address, count, self.bad)
+        steps, illegal = stepped(self.instructions, words[:read])
         choose = _chooser(order)
         ordering = Ordering(steps, self.config.token_depth)
         counters: dict[str, int] = dict.fromkeys(TIMELESS_COUNTERS, 0)
@@ -148,11 +157,13 @@ class GoldenModel:
             engine = choose(ready)
             self._execute(ordering.next(engine).index, words, counters)
             ordering.complete(engine)
-        if ordering.finished:
+        if ordering.finished and read == count:
             return counters
         fault = None
         if illegal is not None:
             fault = illegal_stop(*static_fault(self.instructions, words[illegal]), illegal)
+        elif read < count:
+            fault = unread_stop(read)
         raise ordering.stopped(count, fault).fault()
 
     def _execute(self, index: int, words: Sequence[int], counters: dict[str, int]) -> None:
@@ -242,6 +253,16 @@ def beats_meet(config: AcceleratorConfig, address: int, size: int, bad: tuple[in
     """Whether a beat that ``size`` bytes at ``address`` touch has bytes of ``bad``."""
     bus, (first, end) = config.bus_bytes, bad
     return first < end and address // bus * bus < end and first < -(-(address + size) // bus) * bus
+
+
+def readable(config: AcceleratorConfig, address: int, count: int, bad: tuple[int, int]) -> int:
+    """How many of the ``count`` instructions at ``address`` come before one that the bus answers
+    with an error."""
+    if not beats_meet(config, address, count * INSTRUCTION_BYTES, bad):
+        return count
+    at = (address + index * INSTRUCTION_BYTES for index in range(count))
+    hits = (beats_meet(config, first, INSTRUCTION_BYTES, bad) for first in at)
+    return next(index for index, hit in enumerate(hits) if hit)
 
 
 def beats(config: AcceleratorConfig, address: int, size: int) -> int:

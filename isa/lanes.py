@@ -74,11 +74,11 @@ class Lanes:
 
 def lane_step(e: Expr, steps: Mapping[str, int | None]) -> int | None:
     """The constant difference of ``e`` between lanes, or None; ``e`` is computed in ``i64``."""
-    if not mentions(e, steps):
-        return 0
     match e:
         case Index(name):
-            return steps[name]
+            return steps.get(name, 0)
+        case Const():
+            return 0
         case Cast(dtype, a) if dtype == I64:
             return lane_step(a, steps)
         case Binary("add" | "sub" as op, a, b):
@@ -92,7 +92,7 @@ def lane_step(e: Expr, steps: Mapping[str, int | None]) -> int | None:
         case Binary("mul", Const(value), b):
             x = lane_step(b, steps)
             return None if x is None else x * int(value)
-    return None
+    return None if mentions(e, steps) else 0
 
 
 def mentions(e: Expr, names: Container[str]) -> bool:
@@ -105,8 +105,9 @@ def mentions(e: Expr, names: Container[str]) -> bool:
 def fits_lanes(body: Stmt, index: str) -> bool:
     """Whether ``body`` may be evaluated for all values of a parallel loop's index at once.
 
-    It may if control flow does not differ between lanes: no loops within, conditions that are
-    the same for all, and where a ``Select`` differs, no load in its branches that would not be
+    It may if control flow does not differ between lanes: no parallel loops within (which become
+    lanes themselves), bounds and conditions that are the same for all, and where a ``Select``
+    differs, no load in its branches that would not be
     made anyway. Lanes that do not lie side by side in memory are gathered one by one, which is
     still faster than to do everything else once a lane.
     """
@@ -117,8 +118,9 @@ def _stmt_fits(stmt: Stmt, steps: Mapping[str, int | None]) -> bool:
     match stmt:
         case Block(stmts):
             return all(_stmt_fits(s, steps) for s in stmts)
-        case For():
-            return False
+        case For(index, start, stop, body, False):
+            bounds = mentions(start, steps) or mentions(stop, steps)
+            return not bounds and _stmt_fits(body, {k: v for k, v in steps.items() if k != index})
         case If(cond, body):
             return not mentions(cond, steps) and _stmt_fits(body, steps)
         case Let(name, value, body):
@@ -190,7 +192,7 @@ def _selects_fit(e: Expr, steps: Mapping[str, int | None], certain: set[Expr]) -
 def _in_lanes(e: Sum, steps: Mapping[str, int | None], buffers: Mapping[str, Buffer]) -> bool:
     """Whether the lanes of everything that a sum loads itself lie side by side."""
     loads = (n for n in _own_nodes(e.body) if isinstance(n, Load))
-    return all(_together(load, steps, buffers) for load in loads)
+    return all(is_together(load, steps, buffers) for load in loads)
 
 
 def _own_nodes(e: Expr) -> Iterator[Expr]:
@@ -235,10 +237,10 @@ def in_rows(e: Sum, steps: Mapping[str, int | None], buffers: Mapping[str, Buffe
     if any(isinstance(n, Sum) for n in _nodes(e.body)) or speculates(e.body, {name: 1}):
         return False
     loads = [n for n in _nodes(e.body) if isinstance(n, Load)]
-    return all(_together(load, {name: 1}, buffers) for load in loads)
+    return all(is_together(load, {name: 1}, buffers) for load in loads)
 
 
-def _together(load: Load, steps: Mapping[str, int | None], buffers: Mapping[str, Buffer]) -> bool:
+def is_together(load: Load, steps: Mapping[str, int | None], buffers: Mapping[str, Buffer]) -> bool:
     """Whether a load's lanes lie side by side, or are one element."""
     buffer = buffers[load.buffer]
     if not any(mentions(i, steps) for i in load.indices):

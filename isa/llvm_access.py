@@ -7,14 +7,15 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from .lanes import Lanes, mentions
-from .llvm_ir import Builder, Value, type_suffix, type_text
+from .llvm_ir import Value, type_suffix, type_text
+from .llvm_math import Functions
 from .nest import BOOL, I64, Buffer, DType, Expr, Index, Load, Nest, Store, dtype_of, walk
 from .storage import unit_strides
 
 BYTE = DType("u", 8)
 
 
-class Accesses(Builder, ABC):
+class Accesses(Functions, ABC):
     """A function's arguments, the names that are bound, and its memory.
 
     ``%b<k>`` is the address of buffer ``k`` and ``%e<k>`` its first extent.

@@ -94,12 +94,14 @@ class Builder:
         """An instruction whose result has a type."""
         return Value(self.emit(text), dtype, lanes)
 
-    def call(self, name: str, result: tuple[DType, int], *arguments: Value) -> Value:
+    def call(
+        self, name: str, result: tuple[DType, int], *arguments: Value, flags: str = ""
+    ) -> Value:
         """A call of an intrinsic, declared along the way."""
         types = ", ".join(type_text(a.dtype, a.lanes) for a in arguments)
         self.declarations.add(f"declare {type_text(*result)} @{name}({types})")
         values = ", ".join(f"{type_text(a.dtype, a.lanes)} {a.text}" for a in arguments)
-        return self.op(f"call {type_text(*result)} @{name}({values})", *result)
+        return self.op(f"call {flags}{type_text(*result)} @{name}({values})", *result)
 
     # --- values
 
@@ -197,7 +199,9 @@ class Builder:
         if op in ("min", "max"):
             word = {"i": f"s{op}", "u": f"u{op}", "f": f"{op}imum"}[dtype.kind]
             name = f"llvm.{word}.{type_suffix(dtype, lanes)}"
-            return self.call(name, (dtype, lanes), a, b)
+            # Which of two zeros is greater is left open.
+            flags = "nsz " if dtype.kind == "f" else ""
+            return self.call(name, (dtype, lanes), a, b, flags=flags)
         if dtype.kind == "f":
             if op not in _FLOAT:
                 raise TypeError(f"{op} is not defined on {dtype}")

@@ -19,6 +19,11 @@ from .storage import unit_strides
 WIDTH = 8
 """Lanes of a total: 256 bits of ``i32``."""
 
+MADD = {
+    4: "llvm.x86.sse2.pmadd.wd", 8: "llvm.x86.avx2.pmadd.wd", 16: "llvm.x86.avx512.pmaddw.d.512",
+}  # fmt: skip
+"""The instruction, by the lanes of a total."""
+
 
 class Pairs(Loops):
     """Walks, and sums of narrow products over lanes."""
@@ -142,5 +147,4 @@ class Pairs(Loops):
 
     def multiply_add(self, total: Value, a: Value, b: Value) -> Value:
         """A total and the two products of each lane's pairs."""
-        name = "llvm.x86.avx2.pmadd.wd" if total.lanes == 8 else "llvm.x86.sse2.pmadd.wd"
-        return self.binary("add", total, self.call(name, (I32, total.lanes), a, b))
+        return self.binary("add", total, self.call(MADD[total.lanes], (I32, total.lanes), a, b))

@@ -17,7 +17,7 @@ from collections.abc import Callable
 
 from .lanes import Lanes, fits_lanes, has_rows, mentions
 from .llvm_ir import Value, type_text
-from .llvm_sums import Sums
+from .llvm_tiles import Tiles
 from .nest import (
     I64,
     Binary,
@@ -38,7 +38,9 @@ from .nest import (
     Store,
     Sum,
     promote,
+    walk,
 )
+from .tiles import Contraction, Target, contraction
 
 LANES = 16
 """Lanes of a piece of a long loop."""
@@ -46,7 +48,9 @@ WHOLE_LANES = 64
 """A loop of up to so many trips, a power of two, is one piece, unless it sums over rows."""
 
 
-def lower(nest: Nest, checked: frozenset[str], pairs: bool) -> tuple[str, set[str]]:
+def lower(
+    nest: Nest, checked: frozenset[str], pairs: bool, target: Target | None = None
+) -> tuple[str, set[str]]:
     """The function of ``nest`` and the declarations that it needs.
 
     Parameters
@@ -57,8 +61,10 @@ def lower(nest: Nest, checked: frozenset[str], pairs: bool) -> tuple[str, set[st
         The buffers whose first index is compared with the first extent.
     pairs : bool
         Whether the target has x86's multiplication of pairs of ``i16``.
+    target : Target or None
+        What registers it has, if contractions are to become tiles.
     """
-    body = _Function(nest, checked, pairs)
+    body = _Function(nest, checked, target, pairs)
     body.stmt(nest.body)
     body.line("ret i64 0")
     params = [f"i64 %p{i}" for i in range(len(nest.params))]
@@ -98,7 +104,7 @@ def _entry(nest: Nest, inner: str) -> str:
     )
 
 
-class _Function(Sums):
+class _Function(Tiles):
     """Expressions and statements."""
 
     # --- expressions
@@ -112,7 +118,8 @@ class _Function(Sums):
             case Load(buffer, indices):
                 return self.load(self.buffers[buffer], indices)
             case Cast(dtype, a):
-                return self.cast(self.expr(a), dtype)
+                found = self.rounding(e)
+                return found if found is not None else self.cast(self.expr(a), dtype)
             case Select():
                 return self.remembered(e, lambda: self.select(e))
             case Sum():
@@ -172,15 +179,28 @@ class _Function(Sums):
                     self.stmt(body)
                 self.jump(end)
                 self.start(end)
+            case For() if (found := self.tileable(stmt)) is not None:
+                self.tiles(found)
             case For(index, Const(start), Const(stop), body, True) if (
-                stop - start >= 2 and fits_lanes(body, index)
+                self.lanes is None and stop - start >= 2 and fits_lanes(body, index)
             ):
                 self.lane_loop(index, int(start), int(stop), body)
+            case For() if self.target is not None and self.extremum(stmt):
+                pass
             case For(index, start, stop, body):
+                if any(isinstance(n, Store) for n in walk(body)):
+                    self.known = {}  # another trip may find something else
                 first, last = self.cast(self.expr(start), I64), self.cast(self.expr(stop), I64)
                 self.loop(index, first, last, 1, lambda: self.stmt(body))
             case _:
                 raise TypeError(f"not a statement: {stmt!r}")
+
+    def tileable(self, stmt: For) -> Contraction | None:
+        """A loop as a contraction, where such become tiles."""
+        if self.target is None or self.lanes is not None:
+            return None
+        found = contraction(stmt, self.buffers)
+        return found if found is not None and self.fits(found) else None
 
     def let(self, name: str, value: Expr, body: Stmt) -> None:
         lanes = self.lanes

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .config import PRESETS
+from .examples import section
 from .faults import FAULT_TEXT, FaultCode
 from .formats import HEAD, UOP_FIELDS, Field, Layout, Slot, uop_layout
 from .instructions import AluOpcode, InstructionSet
@@ -57,34 +58,17 @@ accesses it. Arithmetic is two's complement at 32 bits, or 64 where an operand h
 """
 
 
-SLIDING = """\
-load.uop y_size=1 x_size=2
-load.inp y_size=1 x_size=56
-load.wgt y_size=1 x_size=2 | push_next
-sliding.set uop_bgn=0 uop_end=1 iter_out=1 iter_in=96 dst_factor_in=1 src_factor_in=9 | pop_prev
-sliding.add uop_bgn=1 uop_end=2 iter_out=1 iter_in=96 dst_factor_in=1 src_factor_in=9
-"""
-
-EXAMPLE = f"""\
-## An example: the first convolution
-
-A row of 96 outputs of a 3x3 convolution from 3 channels reads 98 positions of three rows. With the
-nine values of a position side by side, one position after another, they are 882 lanes, which 56 inp
-elements hold. The window of output *x* is the run of 27 lanes from lane *9 x* on: two steps, the
-second an element later, with zeros as weights of its last five lanes. The micro-ops are
-`dst=0 src=0 wgt=0` and `dst=0 src=1 wgt=1`.
-
-```
-{SLIDING}```
-
-Every lane is loaded once, though each is part of three windows. `src` and `src_factor_out` count
-elements in these modes, as in all others; `src_factor_in` counts lanes.
-"""
-
-
 def manual() -> str:
     """The whole manual as Markdown."""
-    parts = [INTRODUCTION, *_formats(), *_memories(), NESTS, *_operations(), EXAMPLE, *_registers()]
+    parts = [
+        INTRODUCTION,
+        *_formats(),
+        *_memories(),
+        NESTS,
+        *_operations(),
+        section(),
+        *_registers(),
+    ]
     return "\n".join(part.rstrip("\n") + "\n" for part in parts)
 
 

@@ -11,7 +11,8 @@ import ctypes
 import hashlib
 import itertools
 import os
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,13 +23,15 @@ from .interpret import AccessError
 from .lower import lower
 from .nest import Nest
 from .storage import bound_array, numpy_dtype
+from .tiles import Target
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SOURCES = (
-    "nest", "storage", "lanes", "llvm_ir", "llvm_access", "llvm_loops", "llvm_pairs", "llvm_rows",
-    "llvm_sums", "lower", "native",
+    "nest", "requantize", "storage", "lanes", "tiles", "llvm_ir", "llvm_access", "llvm_folds",
+    "llvm_loops", "llvm_math", "llvm_pairs", "llvm_rounding", "llvm_rows", "llvm_sums",
+    "llvm_tiles", "lower", "native",
 )  # fmt: skip
 """The modules that decide what code a nest becomes."""
 
@@ -67,6 +70,11 @@ end:
 """Runs (function, params, buffers) after (function, params, buffers); see :class:`NativeCode`."""
 
 
+Row = tuple[int, int, int, object]
+"""A call for :meth:`NativeCode.prepared_sequence`: addresses of function, parameters and buffers,
+and what they belong to."""
+
+
 class Call:
     """A nest bound to arrays, for callers that call often.
 
@@ -83,6 +91,18 @@ class Call:
         self._buffers = self.buffers.ctypes.data
         self._params = np.zeros(max(1, len(nest.params)), np.int64)
         self._at = self._params.ctypes.data
+
+    @property
+    def row(self) -> Row:
+        """This call, with the parameters of the last one, as part of a sequence."""
+        return self._code.address(self._nest.name), self._at, self._buffers, self
+
+    def rows(self, count: int) -> list[Row]:
+        """A call for each value of the only parameter from 0 on, as parts of a sequence."""
+        values = np.arange(count, dtype=np.int64)
+        function, at = self._code.address(self._nest.name), values.ctypes.data
+        keep = self, values
+        return [(function, at + 8 * i, self._buffers, keep) for i in range(count)]
 
     def __call__(self, params: Mapping[str, int] | None = None) -> None:
         """Run with these parameters; :class:`AccessError` if a checked index was out of range."""
@@ -136,6 +156,12 @@ class NativeCode:
         LLVM's optimization level, 0 to 3.
     cache : Path or None
         A directory for compiled objects; made if it is missing.
+    tiled : bool
+        Whether contractions become register tiles (:mod:`weft.isa.tiles`). LLVM's passes before
+        its back end are left out then: such code is as it shall be, and they would spoil it.
+    processor : Processor or None
+        What to compile for; by default this computer. Code for another one can be looked at and
+        taken away (:meth:`object`), but runs only where it can.
     """
 
     def __init__(
@@ -144,15 +170,19 @@ class NativeCode:
         checked: Collection[str] = (),
         level: int = 2,
         cache: Path | None = None,
+        tiled: bool = False,
+        processor: Processor | None = None,
     ):
         self.nests: Mapping[str, Nest] = {nest.name: nest for nest in nests}
         if len(self.nests) != len(nests):
             raise ValueError("two nests have the same name")
-        self.checked, self.level = frozenset(checked), level
-        self._tracker = _link(self._object(cache), [*self.nests, "sequence"])
-        self._sequence = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)(
-            self.address("sequence")
-        )
+        self.checked, self.level, self.tiled = frozenset(checked), level, tiled
+        self.processor = processor or this_processor()
+        if processor is None or processor.triple == this_processor().triple:
+            self._tracker = _link(self._object(cache), [*self.nests, "sequence"])
+            self._sequence = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)(
+                self.address("sequence")
+            )
 
     def run(self, name: str, params: Mapping[str, int], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Execute a nest, changing ``arrays`` in place.
@@ -194,23 +224,38 @@ class NativeCode:
         status = self._sequence(calls.ctypes.data, len(calls))
         return (status >> 8, (status & 255) - 1) if status else None
 
+    def prepared_sequence(self, rows: Sequence[Row]) -> Callable[[], None]:
+        """Many calls as one; nothing in them may be checked."""
+        table = np.array([row[:3] for row in rows], np.int64).reshape(-1, 3)
+        run, at, count = self._sequence, table.ctypes.data, len(table)
+        kept = table, [row[3] for row in rows]
+
+        def sequence() -> None:
+            assert run(at, count) == 0, kept
+
+        return sequence
+
     # --- compilation
 
     def text(self) -> str:
         """The module as LLVM IR, before LLVM's passes."""
-        pairs = "+avx2" in _host()[1].split(",")
+        own = self.processor
+        pairs = "+avx2" in own.features.split(",")
+        target = Target.of(own.triple, own.features) if self.tiled else None
         bodies: list[str] = []
         declarations: set[str] = set()
         for nest in self.nests.values():
-            body, declared = lower(nest, self.checked, pairs)
+            body, declared = lower(nest, self.checked, pairs, target)
             bodies.append(body)
             declarations |= declared
         return "\n".join([*sorted(declarations), SEQUENCE, *bodies])
 
     def assembly(self) -> str:
         """The machine code as text, for those who want to look at it."""
-        machine = _machine(self.level)
-        return str(machine.emit_assembly(_optimized(self.text(), machine, self.level)))
+        machine = _machine(self.level, self.processor)
+        return str(
+            machine.emit_assembly(_optimized(self.text(), machine, 0 if self.tiled else self.level))
+        )
 
     def _object(self, cache: Path | None) -> bytes:
         if cache is None:
@@ -228,13 +273,19 @@ class NativeCode:
         partial.replace(path)
         return code
 
+    def object(self) -> bytes:
+        """An object file with the functions."""
+        return self._compiled()
+
     def _compiled(self) -> bytes:
-        machine = _machine(self.level)
-        return bytes(machine.emit_object(_optimized(self.text(), machine, self.level)))
+        machine = _machine(self.level, self.processor)
+        return bytes(
+            machine.emit_object(_optimized(self.text(), machine, 0 if self.tiled else self.level))
+        )
 
     def _key(self) -> str:
         digest = hashlib.sha256(_generator_hash().encode())
-        digest.update(repr((_host(), self.level, sorted(self.checked))).encode())
+        digest.update(repr((self.processor, self.level, sorted(self.checked), self.tiled)).encode())
         for nest in self.nests.values():
             digest.update(repr(nest).encode())
         return digest.hexdigest()[:32]
@@ -251,24 +302,40 @@ def _generator_hash() -> str:
     return digest.hexdigest()
 
 
+@dataclass(frozen=True)
+class Processor:
+    """What code is made for, as LLVM names it."""
+
+    triple: str
+    cpu: str
+    features: str
+
+
 @lru_cache(maxsize=1)
-def _host() -> tuple[str, str]:
-    """The processor's name and features."""
+def this_processor() -> Processor:
+    """This computer."""
     import llvmlite.binding as llvm
 
-    return str(llvm.get_host_cpu_name()), str(llvm.get_host_cpu_features().flatten())
+    return Processor(
+        str(llvm.get_process_triple()),
+        str(llvm.get_host_cpu_name()),
+        str(llvm.get_host_cpu_features().flatten()),
+    )
 
 
-@lru_cache(maxsize=4)
-def _machine(level: int) -> Any:
+@lru_cache(maxsize=8)
+def _machine(level: int, processor: Processor) -> Any:
     import llvmlite.binding as llvm
 
-    llvm.initialize_native_target()
-    llvm.initialize_native_asmprinter()
-    cpu, features = _host()
-    target = llvm.Target.from_default_triple()
+    if processor.triple == this_processor().triple:
+        llvm.initialize_native_target()
+        llvm.initialize_native_asmprinter()
+    else:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+    target = llvm.Target.from_triple(processor.triple)
     return target.create_target_machine(
-        cpu=cpu, features=features, opt=level, reloc="pic", codemodel="default"
+        cpu=processor.cpu, features=processor.features, opt=level, reloc="pic", codemodel="default"
     )
 
 
@@ -279,11 +346,19 @@ def _optimized(text: str, machine: Any, level: int) -> Any:
     module = llvm.parse_assembly(text)
     module.triple, module.data_layout = machine.triple, str(machine.target_data)
     module.verify()
+    if not level:
+        return module
     tuning = llvm.create_pipeline_tuning_options(speed_level=level)
     tuning.loop_vectorization = tuning.slp_vectorization = level >= 2
     builder = llvm.create_pass_builder(machine, tuning)
     builder.getModulePassManager().run(module, builder)
     return module
+
+
+def compiled_text(text: str, names: Sequence[str]) -> Any:
+    """LLVM IR that is written by hand, ready to be called: addresses by name."""
+    machine = _machine(2, this_processor())
+    return _link(bytes(machine.emit_object(_optimized(text, machine, 2))), names)
 
 
 _linker: list[Any] = []
@@ -298,7 +373,7 @@ def _link(code: bytes, names: Sequence[str]) -> Any:
     if not _linker:
         # JITLink keeps the sections of an object together. The older linker maps each by itself,
         # and their 32-bit references overflow when the gaps of the address space lie far apart.
-        _linker.append(llvm.create_lljit_compiler(_machine(2), use_jit_link=True))
+        _linker.append(llvm.create_lljit_compiler(_machine(2, this_processor()), use_jit_link=True))
     library = llvm.JITLibraryBuilder().add_object_img(code).add_current_process()
     for name in names:
         library.export_symbol(name)

@@ -399,9 +399,16 @@ _BELOW = "_below"
 """Where a node remembers its children; no field, so that it counts for nothing else."""
 
 
+_PLAIN = frozenset(
+    ("str", "int", "bool", "int | float", "DType", "BinaryOp", "tuple[tuple[str, int], ...]")
+)
+"""Types of fields, as they are written, that are no nodes."""
+
+
 @lru_cache(maxsize=64)
 def _field_names(kind: type) -> tuple[str, ...]:
-    return tuple(field.name for field in fields(kind))  # every node is a dataclass
+    # Every node is a dataclass; most of its fields can hold no node.
+    return tuple(field.name for field in fields(kind) if field.type not in _PLAIN)
 
 
 def walk(node: Node) -> Iterator[Node]:
@@ -414,21 +421,35 @@ def walk(node: Node) -> Iterator[Node]:
 
 
 def rewrite(node: Node, rule: Callable[[Node], Node | None]) -> Node:
-    """``node`` rebuilt from the leaves up; ``rule`` returns a replacement or None to keep."""
+    """``node`` rebuilt from the leaves up; ``rule`` returns a replacement or None to keep.
+
+    What stands in several places as one object is rebuilt once, and is one object again.
+    """
+    return _rewritten(node, rule, {})
+
+
+def _rewritten(
+    node: Node, rule: Callable[[Node], Node | None], done: dict[int, tuple[Node, Node]]
+) -> Node:
+    before = done.get(id(node))
+    if before is not None:
+        return before[1]
     changes: dict[str, object] = {}
     for name in _field_names(type(node)) if children(node) else ():
         value = getattr(node, name)
         if isinstance(value, _NODES):
-            new: Node = rewrite(value, rule)
+            new: Node = _rewritten(value, rule, done)
             if new is not value:
                 changes[name] = new
         elif isinstance(value, tuple):
-            items = tuple(rewrite(i, rule) if isinstance(i, _NODES) else i for i in value)
+            items = tuple(_rewritten(i, rule, done) if isinstance(i, _NODES) else i for i in value)
             if any(a is not b for a, b in zip(items, value, strict=True)):
                 changes[name] = items
     rebuilt: Node = replace(node, **changes) if changes else node  # type: ignore[type-var]
     result = rule(rebuilt)
-    return rebuilt if result is None else result
+    final = rebuilt if result is None else result
+    done[id(node)] = node, final
+    return final
 
 
 def substitute(node: Node, values: Mapping[str, Expr]) -> Node:

@@ -107,6 +107,11 @@ class Ordering:
             if ready or not moved:
                 return ready
 
+    @property
+    def blocked(self) -> bool:
+        """Whether an instruction is not dispatched yet, for want of room at its engine."""
+        return self._next < len(self._steps)
+
     def next(self, engine: int) -> Step:
         """The instruction that a ready engine executes."""
         return self._streams[engine][self._at[engine]]
@@ -129,7 +134,7 @@ class Ordering:
         has come to be the next. A deadlock is blamed on the first waiting engine and the
         instruction it has come to.
         """
-        if illegal is not None and self._next == len(self._steps):
+        if illegal is not None and not self.blocked:
             return illegal
         waiting, blamed = 0, list[tuple[str, int]]()
         for bit, (name, flag, _) in enumerate(WAITS):

@@ -6,8 +6,11 @@ until the run has ended and hold their values afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
+
+from .memories import Engine
 
 Access = Literal["read-only", "read-write", "write-only"]
 
@@ -70,6 +73,12 @@ COUNTERS = (
 )
 """Every counter, in the order of their addresses."""
 
+PARTITIONS = {
+    engine.value: tuple(c.name for c in COUNTERS if c.partition and c.group == engine.value)
+    for engine in Engine
+}
+"""The counters that divide an engine's cycles among them: they sum to ``cycles``."""
+
 COUNTER_BASE = 0x100
 
 REGISTERS = (
@@ -97,3 +106,12 @@ def register(name: str) -> Register:
         if candidate.name == name:
             return candidate
     raise KeyError(name)
+
+
+def misattributed(counters: Mapping[str, int]) -> str | None:
+    """What is wrong if the counters do not attribute every cycle of every engine; else None."""
+    for engine, names in PARTITIONS.items():
+        total = sum(counters[name] for name in names)
+        if total != counters["cycles"]:
+            return f"{total} cycles of {engine} are attributed, of {counters['cycles']}"
+    return None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import numpy as np
 from ..compiler import layout
 from ..compiler.artifact import AcceleratorStep, CompiledModel, HostStep
 from ..compiler.graph import element_dtype
-from ..isa.errors import DataError
+from ..isa.errors import ConfigError, DataError
 from ..sim.device import Device
 from ..sim.paths import cache_directory
 from .launch import Launch, StepProfile
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
     from ..compiler.host import HostCode
 
 Progress = Callable[[int, int], None]
+
+THREAD_LIMIT = 256
 
 
 class Executor:
@@ -33,9 +36,14 @@ class Executor:
         What to run. Its constant segments are written to the device here.
     device : Device or None
         Where the programs run; None if the model has only host steps.
+    threads : int or None
+        On how many threads the host's code runs; by default as many as ``WEFT_THREADS`` says, or
+        one. Results do not depend on it.
     """
 
-    def __init__(self, model: CompiledModel, device: Device | None):
+    def __init__(self, model: CompiledModel, device: Device | None, threads: int | None = None):
+        if threads is None:
+            threads = threads_of(os.environ.get("WEFT_THREADS", "1"))
         self.model = model
         self.device = device
         self.reset()
@@ -46,6 +54,8 @@ class Executor:
                 model.graph,
                 tuple(n for n in model.graph.nodes if n.name in step.nodes),
                 cache_directory() / "host",
+                outputs=self._needed(step),
+                threads=threads,
             )
             for step in model.steps
             if isinstance(step, HostStep)
@@ -55,6 +65,13 @@ class Executor:
             for segment in model.segments:
                 device.write(segment.address, segment.data)
             self._programs = [Launch(model, steps, device) for steps in model.programs]
+
+    def _needed(self, step: HostStep) -> list[str]:
+        """Those outputs of a step that somebody reads."""
+        graph = self.model.graph
+        read = {*graph.outputs, *graph.carried.values()}
+        read |= {name for other in self.model.steps if other is not step for name in other.inputs}
+        return [name for name in step.outputs if name in read]
 
     def __call__(
         self, inputs: Mapping[str, np.ndarray]
@@ -100,6 +117,19 @@ class Executor:
         data = self.device.read(tensor.address, size)
         shape = self.model.graph.tensors[name].shape
         return layout.unpack(tensor, self.model.config, data).reshape(shape)
+
+
+def threads_of(text: str) -> int:
+    """The number of threads that a text asks for.
+
+    Raises
+    ------
+    ConfigError
+        If it is not a positive number.
+    """
+    if not text.isdecimal() or not 1 <= int(text) <= THREAD_LIMIT:
+        raise ConfigError(f"WEFT_THREADS is a number from 1 to {THREAD_LIMIT}, not {text!r}")
+    return int(text)
 
 
 def check_sample(model: CompiledModel, name: str, value: np.ndarray) -> np.ndarray:

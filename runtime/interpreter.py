@@ -5,6 +5,8 @@
 * ``schedule``: the actions of each layer as the schedule has them, one after another on one
   machine by the instructions' meanings, before any of them may run ahead and before tokens;
 * ``stream``: the emitted programs, by default on the golden model.
+
+States that a graph carries from one inference to the next begin anew with every sample.
 """
 
 from __future__ import annotations

@@ -48,6 +48,7 @@ class Run:
         effort: Effort,
         crashes: Path | None,
         progress: Callable[..., None] | None,
+        threads: int | None,
         device_options: dict[str, Any],
     ):
         if on not in (*TARGETS, INTERPRETER):
@@ -61,6 +62,7 @@ class Run:
         self._effort: Effort = effort
         self._crashes = crashes
         self._progress = progress
+        self._threads = threads
         self._device_options = device_options
         self._model: CompiledModel | None = None
         self._cached: Path | None = None
@@ -169,8 +171,8 @@ class Run:
         network = Network(self.network.name, graph, sha256)
         run = type(self)(
             network, self.config, self.on, on_host=self._on_host, effort=self._effort,
-            crashes=self._crashes,
-            progress=self._progress, device_options=self._device_options,
+            crashes=self._crashes, progress=self._progress, threads=self._threads,
+            device_options=self._device_options,
         )  # fmt: skip
         while len(self._bound) >= BOUND_LIMIT:
             self._bound.pop(next(iter(self._bound))).close()
@@ -240,7 +242,7 @@ class Run:
                 options.setdefault("dram_bytes", max(256 << 20, model.dram_bytes))
                 device = connect(self.on, self.config, **options)
             try:
-                self._executor = Executor(model, device)
+                self._executor = Executor(model, device, self._threads)
             except BaseException:
                 if device is not None:
                     device.close()
@@ -315,13 +317,15 @@ def first_module(
     """Where the compilation of a network begins: with its graph, or at the level of its text.
 
     What is decided there already is taken as it stands, unless the caller asks for other places
-    of nodes: then all begins with the graph again.
+    of nodes: then all begins with the graph again. An effort other than the default one counts
+    more than the text's.
     """
     from ..compiler.module import LEVELS, Module
 
     made = network.module
     if made is None:
         return Module(network.graph, config, placement, on_host, network.origin, effort=effort)
+    effort = made.effort if effort == "default" else effort
     placement = "cpu" if "cpu" in (placement, made.placement) else "auto"
     on_host |= made.on_host
     if (placement, on_host) == (made.placement, made.on_host):
@@ -346,6 +350,7 @@ def jit(
     effort: Effort = "default",
     crashes: Path | None = None,
     progress: Callable[..., None] | None = None,
+    threads: int | None = None,
     **device_options: Any,
 ) -> Run:
     """``network`` as a function from arrays to arrays.
@@ -370,6 +375,9 @@ def jit(
         what it is.
     progress : callable or None
         Told of the phases of the RTL's first build.
+    threads : int or None
+        On how many threads the CPU computes; by default as many as the environment's
+        ``WEFT_THREADS`` says, or one. Results do not depend on it.
     **device_options
         For :func:`weft.sim.connect`: ``dram_latency``, ``stall_seed``, ``timeout_cycles``, ...
 
@@ -396,6 +404,7 @@ def jit(
         effort=effort,
         crashes=crashes,
         progress=progress,
+        threads=threads,
         device_options=device_options,
     )
 

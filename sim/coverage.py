@@ -14,6 +14,7 @@ from functools import cached_property
 
 from ..isa.config import AcceleratorConfig
 from .library import library
+from .unreached import reason
 
 _POINT = re.compile(r"^C '(.*)' (\d+)$", re.MULTILINE)
 _SOURCE = re.compile(r'src = "([^"]+)"')
@@ -61,6 +62,13 @@ class Share:
             self.lines += 1
             self.covered_lines += covered
 
+    def add(self, other: Share) -> None:
+        """Take in another share."""
+        self.lines += other.lines
+        self.covered_lines += other.covered_lines
+        self.bits += other.bits
+        self.covered_bits += other.covered_bits
+
     @property
     def of_lines(self) -> float:
         """The covered fraction of the lines."""
@@ -70,6 +78,24 @@ class Share:
     def of_bits(self) -> float:
         """The covered fraction of the bits."""
         return self.covered_bits / self.bits if self.bits else 1.0
+
+
+@dataclass(frozen=True, order=True)
+class Missed:
+    """A line that was not executed: of which unit, written where, and what the Verilog says."""
+
+    unit: str
+    source: str
+    module: str
+    verilog: str
+
+    @property
+    def reason(self) -> str | None:
+        """Why that is no gap, as :data:`weft.sim.unreached.REASONS` has it; None if it is one."""
+        return reason(self.unit, self.source, f"{self.module}: {self.verilog}")
+
+    def __str__(self) -> str:
+        return f"{self.unit:14} {self.source:24} {self.module}: {self.verilog}"
 
 
 @dataclass
@@ -106,13 +132,14 @@ class Coverage:
         """The shares as plain data, the whole under ``all``."""
         return {unit or "all": asdict(share) for unit, share in self.shares().items()}
 
-    def missed(self) -> list[tuple[str, str, str]]:
-        """Every line that was not executed: its unit, its source, its module with the Verilog."""
+    def missed(self) -> list[Missed]:
+        """Every line that was not executed."""
         return sorted(
-            (
+            Missed(
                 self._verilog.unit(point.module),
                 self._verilog.source(point),
-                f"{point.module}: {self._verilog.lines[point.line - 1].strip()}",
+                point.module,
+                self._verilog.lines[point.line - 1].strip(),
             )
             for point, count in self.counts.items()
             if not count and not point.toggles

@@ -5,11 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Self
 
 import numpy as np
 
 from ..isa.config import PAGE_BYTES, AcceleratorConfig
-from ..isa.errors import ConfigError, DataError
+from ..isa.errors import ConfigError, DataError, DeviceError
 from ..isa.formats import INSTRUCTION_BYTES
 
 DEFAULT_DRAM_BYTES = 256 << 20
@@ -145,11 +146,24 @@ class Device(ABC):
     def reset(self) -> None:
         """Scratchpads to zero, queues empty, faults cleared; DRAM keeps its contents."""
 
+    def break_down(self, first: int, end: int) -> None:
+        """Let the bus answer errors where a beat has bytes from ``first`` to before ``end``.
+
+        Nothing of such beats is written. It lasts until the next call, whatever is reset; equal
+        numbers mend it.
+
+        Raises
+        ------
+        DeviceError
+            If the device's memory cannot be told to.
+        """
+        raise DeviceError(f"the memory of a {type(self).__name__} does not break down on demand")
+
     @abstractmethod
     def close(self) -> None:
         """Give back what the simulation holds; may be called twice."""
 
-    def __enter__(self) -> Device:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *exception: object) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import ConfigError, DeviceError, DeviceTimeout
 from ..isa.formats import INSTRUCTION_BYTES
-from ..isa.golden import access_fault, beats, scratchpads
+from ..isa.golden import access_fault, beats, beats_meet, readable, rows, scratchpads
 from ..isa.instructions import InstructionSet
 from ..isa.memories import MEMORIES, Engine
 from ..isa.native import NativeCode
@@ -182,7 +182,8 @@ class FunctionalDevice(Device):
         self._code = _code(config)
         if progress is not None:
             progress("compiling the instructions", 1.0)
-        self._programs: OrderedDict[bytes, _Program] = OrderedDict()
+        self._programs: OrderedDict[tuple[bytes, int], _Program] = OrderedDict()
+        self._bad = 0, 0
         self._stopped: str | None = None
         self._memory = _memory(config)
         self._tables = self._bind()
@@ -201,7 +202,8 @@ class FunctionalDevice(Device):
     def _run(self, address: int, count: int, marks: tuple[int, ...]) -> RunResult:
         if self._stopped is not None:
             raise DeviceError(f"{self._stopped}; only reset() makes it run again")
-        program = self._program(self.dram[address : address + count * INSTRUCTION_BYTES].tobytes())
+        data = self.dram[address : address + count * INSTRUCTION_BYTES].tobytes()
+        program = self._program(data, readable(self.config, address, count, self._bad))
         if program.stream.steps > self.timeout_cycles:
             raise DeviceTimeout(
                 f"{program.stream.steps} steps of GEMM and ALU take more than "
@@ -209,14 +211,17 @@ class FunctionalDevice(Device):
             )
         started = time.perf_counter()
         failed, made, at = None, list[Mark](), 0
-        for end in (*np.searchsorted(program.completed, marks), len(program.calls)):
-            failed = self._code.sequence(program.calls[at:end])
+        broken = self._broken(program)
+        last = len(program.calls) if broken is None else broken[0] + 1
+        for end in (*np.searchsorted(program.completed, marks), last):
+            failed = self._code.sequence(program.calls[at : min(end, last)])
             if failed is not None:
                 failed = at + failed[0], failed[1]
                 break
             made.append(Mark({}, time.perf_counter() - started))
             at = end
         _, stop = program.stream.ordered
+        failed = failed or broken
         if failed is not None:
             row, number = failed
             index = int(program.rows[row])
@@ -231,18 +236,30 @@ class FunctionalDevice(Device):
         counters["read_bytes"] += beats(self.config, address, count * INSTRUCTION_BYTES)
         return RunResult(0, counters, tuple(made[:-1]), time.perf_counter() - started)
 
-    def _program(self, data: bytes) -> _Program:
-        """The stream decoded, or remembered."""
-        program = self._programs.get(data)
+    def _broken(self, program: _Program) -> tuple[int, int] | None:
+        """The first call that the bus answers with an error, and its buffer that is DRAM's."""
+        first, end = self._bad
+        for row, index in enumerate(program.rows) if first < end else ():
+            operation = program.stream.operation(index)
+            for start, size in rows(self.config, operation, program.stream.operands(index)):
+                if beats_meet(self.config, start, size, self._bad):
+                    buffers = [buffer.name for buffer in self._code.nests[operation.name].buffers]
+                    (dram,) = (n for n, name in enumerate(buffers) if name.startswith("dram."))
+                    return row, dram
+        return None
+
+    def _program(self, data: bytes, read: int) -> _Program:
+        """The stream decoded as far as it can be ``read``, or remembered."""
+        program = self._programs.get((data, read))
         if program is None:
-            program = self._programs[data] = self._decoded(data)
+            program = self._programs[data, read] = self._decoded(data, read)
             if len(self._programs) > KEPT_STREAMS:
                 self._programs.popitem(last=False)
         return program
 
-    def _decoded(self, data: bytes) -> _Program:
-        stream = Stream(self.instructions, data)
-        rows = np.zeros((stream.end, 3), np.int64)
+    def _decoded(self, data: bytes, read: int) -> _Program:
+        stream = Stream(self.instructions, data, read)
+        called = np.zeros((stream.end, 3), np.int64)
         executes, computes = np.zeros(stream.end, bool), np.zeros(stream.end, bool)
         keep: list[NDArray[np.int64]] = []
         for group in stream.groups:
@@ -254,14 +271,14 @@ class FunctionalDevice(Device):
             params = np.ascontiguousarray(np.stack(columns, axis=1), np.int64)
             keep.append(params)
             executes[group.at] = True
-            rows[group.at, 0] = self._code.address(name)
-            rows[group.at, 1] = params.ctypes.data + params.strides[0] * np.arange(len(params))
-            rows[group.at, 2] = self._tables[name].ctypes.data
+            called[group.at, 0] = self._code.address(name)
+            called[group.at, 1] = params.ctypes.data + params.strides[0] * np.arange(len(params))
+            called[group.at, 2] = self._tables[name].ctypes.data
         order = self._order(stream)
         completed = np.concatenate([[0], np.cumsum(computes[order])])[:-1]
         calls = executes[order]
         order = order[calls]
-        return _Program(stream, np.ascontiguousarray(rows[order]), order, completed[calls], keep)
+        return _Program(stream, np.ascontiguousarray(called[order]), order, completed[calls], keep)
 
     def _order(self, stream: Stream) -> NDArray[np.int64]:
         """Positions of a stream's instructions in the order in which they are executed."""
@@ -272,6 +289,10 @@ class FunctionalDevice(Device):
         for array in self._memory.values():
             array[...] = 0
         self._stopped = None
+
+    def break_down(self, first: int, end: int) -> None:
+        """Let the bus answer errors there; see :meth:`Device.break_down`."""
+        self._bad = first, end
 
     def close(self) -> None:
         """Forget the decoded streams; may be called twice."""

@@ -38,6 +38,10 @@ class GoldenDevice(Device):
         """Scratchpads to zero; DRAM keeps its contents."""
         self._model.reset()
 
+    def break_down(self, first: int, end: int) -> None:
+        """Let the bus answer errors there; see :meth:`Device.break_down`."""
+        self._model.bad = first, end
+
     def close(self) -> None:
         """There is nothing to give back."""
 

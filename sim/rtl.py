@@ -13,7 +13,7 @@ from ..isa.config import AcceleratorConfig
 from ..isa.errors import DataError, DeviceError, DeviceTimeout
 from ..isa.faults import ENGINE_NAMES, FAULT_TEXT, FaultCode, device_fault
 from ..isa.formats import INSTRUCTION_BYTES
-from ..isa.registers import COUNTERS, IDENTITY, VERSION, register
+from ..isa.registers import COUNTERS, IDENTITY, VERSION, misattributed, register
 from ..isa.spec import spec_hash
 from .coverage import Coverage
 from .device import (
@@ -35,6 +35,7 @@ LAUNCH, CLEAR = 1, 2
 """Bits of CONTROL."""
 DONE, FAULT = 2, 4
 """Bits of STATUS."""
+COUNTER_NAMES = tuple(counter.name for counter in COUNTERS)
 
 
 class RtlDevice(Device):
@@ -79,7 +80,8 @@ class RtlDevice(Device):
         If Verilator or a C++ compiler is missing.
     DeviceError
         If the build fails, or the library simulates something else than ``config``; from every
-        method, if the device breaks a rule of AXI.
+        method, if the device breaks a rule of AXI; from :meth:`run`, if the counters do not
+        attribute every cycle of every engine.
     """
 
     def __init__(
@@ -144,14 +146,18 @@ class RtlDevice(Device):
         if writing:
             raise DeviceError("the device says done before its last write was answered")
         self._stopped = None
-        counters = {counter.name: self._read(counter.name.upper()) for counter in COUNTERS}
+        counters = self._counters()
         seconds = time.perf_counter() - started
         made += [Mark(counters, seconds)] * (len(marks) - len(made))
         return RunResult(counters["cycles"], counters, tuple(made), seconds)
 
     def _mark(self, seconds: float) -> Mark:
-        values = self._driver.mark(len(COUNTERS))
-        return Mark(dict(zip((c.name for c in COUNTERS), values, strict=True)), seconds)
+        values = self._driver.mark(len(COUNTER_NAMES))
+        return Mark(_attributed(dict(zip(COUNTER_NAMES, values, strict=True))), seconds)
+
+    def _counters(self) -> dict[str, int]:
+        """All counters of a run that has ended."""
+        return _attributed({name: self._read(name.upper()) for name in COUNTER_NAMES})
 
     def reset(self) -> None:
         """Scratchpads to zero, queues empty, faults cleared; DRAM stays. Waves end here."""
@@ -160,10 +166,7 @@ class RtlDevice(Device):
         self._stopped = None
 
     def break_down(self, first: int, end: int) -> None:
-        """Let the bus answer errors where a beat has bytes from ``first`` to before ``end``.
-
-        Nothing of such beats is written. It lasts until the next call; equal numbers mend it.
-        """
+        """Let the bus answer errors there; see :meth:`Device.break_down`."""
         self._driver.break_down(first, end)
 
     def break_off(self, address: int, count: int, cycles: int) -> None:
@@ -203,6 +206,7 @@ class RtlDevice(Device):
         self._write("CONTROL", LAUNCH)
 
     def _raise_fault(self) -> None:
+        self._counters()
         fault = self._read("FAULT")
         code, engine = fault & 0xFF, ENGINE_NAMES[fault >> 8 & 3]
         if code not in FAULT_TEXT:
@@ -233,6 +237,13 @@ class RtlDevice(Device):
 
     def _write(self, name: str, value: int) -> None:
         self._driver.write_register(register(name).offset, value)
+
+
+def _attributed(counters: dict[str, int]) -> dict[str, int]:
+    """The same counters; :class:`DeviceError` if they do not account for every cycle."""
+    if wrong := misattributed(counters):
+        raise DeviceError(f"the counters are wrong: {wrong}")
+    return counters
 
 
 def _check_writable(path: Path) -> None:

@@ -12,7 +12,14 @@ import numpy as np
 from ..isa.config import AcceleratorConfig
 from ..isa.faults import ZERO_RULES, FaultCode, static_fault
 from ..isa.formats import FLAGS, WORD_BITS, Layout, Slot
-from ..isa.golden import TIMELESS_COUNTERS, beats, illegal_stop, multiplies, step_of
+from ..isa.golden import (
+    TIMELESS_COUNTERS,
+    beats,
+    illegal_stop,
+    multiplies,
+    step_of,
+    unread_stop,
+)
 from ..isa.instructions import SELECTORS, InstructionSet, Operation
 from ..isa.memories import MEMORIES
 from ..isa.ordering import Ordering, Step, Stop
@@ -51,19 +58,22 @@ class Stream:
         How to read it.
     data : bytes
         The stream itself.
+    readable : int, optional
+        Instructions before the first that the bus does not give; all when left out.
 
     Attributes
     ----------
     count : int
         Instructions in it.
     end : int
-        Instructions that are dispatched: up to FINISH, or before the first illegal one.
+        Instructions that are dispatched: up to FINISH, or before the first that is illegal or
+        cannot be read.
     """
 
-    def __init__(self, instructions: InstructionSet, data: bytes):
+    def __init__(self, instructions: InstructionSet, data: bytes, readable: int | None = None):
         self.instructions, self.config = instructions, instructions.config
-        self._words = np.frombuffer(data, np.dtype("<u8")).reshape(-1, 2)
-        self.count = len(self._words)
+        words = np.frombuffer(data, np.dtype("<u8")).reshape(-1, 2)
+        self.count, self._words = len(words), words[:readable]
         self._classify()
 
     def _classify(self) -> None:
@@ -85,7 +95,7 @@ class Stream:
             self._kinds.append((operation, code, step))
             ends[k] = step is None or step.finish
         stops = np.flatnonzero(ends[self._which])
-        self.end, self._illegal = self.count, False
+        self.end, self._illegal = len(self._words), False
         if stops.size:
             self._illegal = self._kinds[self._which[stops[0]]][2] is None
             self.end = int(stops[0]) + (not self._illegal)
@@ -106,9 +116,10 @@ class Stream:
             steps.append(Step(index, kind.engine, kind.pops, kind.pushes, kind.finish))
         ordering = Ordering(steps, self.config.token_depth)
         order = np.fromiter((step.index for step in ordering.run()), np.int64)
-        if ordering.finished:
+        read = len(self._words)
+        if ordering.finished and read == self.count:
             return order, None
-        fault = None
+        fault = unread_stop(read) if read < self.count else None
         if self._illegal:
             operation, code, _ = self._kinds[self._which[self.end]]
             fault = illegal_stop(operation, code, self.end)
@@ -121,6 +132,11 @@ class Stream:
         found = self._kinds[self._which[index]][0]
         assert found is not None
         return found
+
+    def operands(self, index: int) -> Mapping[str, int]:
+        """The operands of a dispatched instruction."""
+        low, high = self._words[index].tolist()
+        return self.instructions.decode(low | high << WORD_BITS).operands
 
     @cached_property
     def groups(self) -> list[Group]:

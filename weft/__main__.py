@@ -19,6 +19,8 @@ from .version import VERSION
 VERBS = {
     "run": "run a network on the accelerator and print the per-layer table",
     "compile": "compile a network into a package",
+    "quantize": "make a float network one of 8-bit integers",
+    "diff": "compare a network's tensors in two forms or on two devices",
     "explain": "where every node of a network runs, and why",
     "verilog": "write the accelerator's Verilog, register map and C header",
     "synth": "place the accelerator on an FPGA with open tools",

@@ -13,6 +13,7 @@ from . import (
     indexing,
     lstm,
     movement,
+    normalization,
     pairs,
     pointwise,
     pools,
@@ -28,6 +29,6 @@ from .site import CATALOG, Code, Definition, Kernel, Site, ValueNeeded
 
 __all__ = [
     "CATALOG", "Code", "Definition", "Kernel", "Site", "ValueNeeded", "affine", "indexing", "lstm",
-    "movement", "pairs", "pointwise", "pools", "products", "quantization", "recurrent",
-    "reductions", "spectra", "vision", "wide",
+    "movement", "normalization", "pairs", "pointwise", "pools", "products", "quantization",
+    "recurrent", "reductions", "spectra", "vision", "wide",
 ]  # fmt: skip

@@ -1,6 +1,7 @@
-"""What moves elements and looks at none of them: shapes, slices, joins. All of it numpy's.
+"""What moves elements and looks at none of them: shapes, slices, joins.
 
-There is nothing to compute here, and numpy's copies run at the memory's speed.
+There is nothing to compute here, and numpy's copies run at the memory's speed; only a transposition
+is a loop nest, which others can be joined with.
 """
 
 from __future__ import annotations
@@ -11,10 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from ...isa.nest import F32, I32, I64
+from ...isa.nest import F32, I32, I64, Load, Store
 from ..graph import element_dtype
 from .pointwise import type_of_code
-from .site import Kernel, Shape, Site, Types, define, numpy_of
+from .site import Code, Kernel, Shape, Site, Types, define, numpy_of
+from .terms import ZERO, axes_of, buffer, code, indices_of, loops
 
 Array = np.ndarray
 
@@ -90,12 +92,20 @@ def _permutation(site: Site) -> tuple[int, ...]:
 @define(
     "Transpose",
     infer=lambda s: [(s.x.dtype, tuple(s.x.shape[k] for k in _permutation(s)))],
-    native=False,
+    native=True,
 )
-def transpose(site: Site) -> Kernel:
+def transpose(site: Site) -> Code:
     """Axes in another order."""
-    order = _permutation(site)
-    return Kernel(lambda x: x.transpose(order))
+    x, out = site.x, site.out
+    axes = axes_of(out.shape)
+    indices = indices_of(axes)
+    own = list(indices)
+    for k, axis in enumerate(_permutation(site)):
+        own[axis] = indices[k]
+    # Bits are moved, whatever they stand for.
+    places = tuple(own) or (ZERO,), tuple(indices) or (ZERO,)
+    body = loops(axes, Store(out.name, places[1], Load(x.name, places[0])))
+    return code(site, (buffer(x), buffer(out)), body)
 
 
 def _expand_infer(site: Site) -> Types:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import product
 
 from ...isa.nest import (
     F32,
@@ -105,12 +106,49 @@ def lp_pool(site: Site) -> Code:
     return code(site, (buffer(x), buffer(out)), body, scratch=(wide,))
 
 
+TAPS_LIMIT = 32
+"""Taps of a window that are written out."""
+
+
+def _written_out(window: Sliding, extents: tuple[int, ...]) -> bool:
+    """Whether a window is small, and the nearest pixel to one outside is one of its own."""
+    return math.prod(window.size) <= TAPS_LIMIT and all(
+        d == 1 and b < n and (count - 1) * s - b < extent
+        for n, s, d, b, count, extent in zip(
+            window.size, window.strides, window.dilations, window.begins, window.counts, extents,
+            strict=True,
+        )
+    )  # fmt: skip
+
+
+def _maximum(site: Site, window: Sliding) -> Code:
+    """A maximum with its taps written out; instead of a pixel outside, the nearest one inside."""
+    x, out = site.x, site.outputs[0]
+    axes = axes_of(out.shape)
+    n, c, *at = indices_of(axes)
+    value: Expr | None = None
+    for taps in product(*map(range, window.size)):
+        places: list[Expr] = []
+        for k, place in enumerate(window.place(at, [Const(t, I64) for t in taps])):
+            inside = place - expr(window.begins[k])
+            if window.begins[k] or window.spans[k] > x.shape[2 + k]:
+                inside = Binary("min", Binary("max", inside, ZERO), Const(x.shape[2 + k] - 1, I64))
+            places.append(inside)
+        term = load(x, (n, c, *places))
+        value = term if value is None else Binary("max", value, term)
+    assert value is not None
+    body = loops(axes, store(out, (n, c, *at), value, computed(x.dtype)))
+    return code(site, (buffer(x), buffer(out)), body)
+
+
 @define("MaxPool", infer=_pool_infer, native=True)
 def max_pool(site: Site) -> Code:
     """The maximum of the elements inside and, as a second output, where the first one stands."""
     x, out, dtype = site.x, site.outputs[0], site.x.dtype
     window = _window(site)
     work = computed(dtype)
+    if site.count == 1 and _written_out(window, x.shape[2:]):
+        return _maximum(site, window)
     wide, filling = bordered(site, x, work, extreme(dtype, False), window.begins, window.spans)
     axes = axes_of(out.shape)
     n, c, *at = indices_of(axes)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from ...isa.nest import I8, I32, U8, Block, Buffer, Const, DType, Expr, Index, Load, Stmt, expr
+from ...isa.nest import I8, I32, U8, Const, DType, Expr, Index, Load, expr
 from ..graph import Tensor
 from .quantization import requantized, zero_point_at
 from .reductions import accumulator
@@ -24,7 +24,7 @@ from .terms import (
     store,
     total,
 )
-from .windows import bordered, element, window_of
+from .windows import window_of
 
 
 def macs(site: Site) -> int:
@@ -192,28 +192,55 @@ def _conv_shape(site: Site, f: Filter) -> Shape:
     return site.sized((f.x.shape[0], f.w.shape[0], *counts))
 
 
+def out_channel(f: Filter) -> Expr:
+    """A channel of the output, in the loops of :func:`convolved`."""
+    each = f.w.shape[0] // f.group
+    if f.group == 1 or each == f.w.shape[1] == 1:
+        return Index("m")
+    return Index("g") * expr(each) + Index("m")
+
+
 def convolved(
     site: Site, f: Filter, dtype: DType, zeros: tuple[Expr | None, Expr | None]
-) -> tuple[Buffer, Stmt, Expr, tuple[tuple[str, int], ...]]:
-    """The image with its border, what fills it, the sum for an element, and the loops of those.
+) -> tuple[Expr, tuple[tuple[str, int], ...], tuple[Expr, ...]]:
+    """The sum for an element, the loops of those, and the indices of the output in them.
 
-    ``zeros`` are subtracted from image and filter.
+    ``zeros`` are subtracted from image and filter; outside of the image is 0.
     """
     window = window_of(site, f.x.shape[2:], f.w.shape[2:])
-    fill = number(0, dtype)
-    wide, filling = bordered(site, f.x, dtype, fill, window.begins, window.spans, zeros[0])
-    axes = axes_of((f.x.shape[0], f.w.shape[0], *window.counts))
-    n, m, *at = indices_of(axes)
+    counts = axes_of(window.counts, "y")
+    batch, at = ("n", f.x.shape[0]), indices_of(counts)
     taps = axes_of(f.w.shape[2:], "k")
-    c = Index("c")
-    channel: Expr = c
-    if f.group > 1:
-        channel = m // expr(f.w.shape[0] // f.group) * expr(f.w.shape[1]) + c
-    pixel = element(wide, n, channel, *window.place(at, indices_of(taps)))
+    depth = f.w.shape[1]
+    c: Expr = Index("c") if depth > 1 else ZERO
+    each, m = f.w.shape[0] // f.group, out_channel(f)
+    own: tuple[tuple[str, int], ...]
+    channel: Expr
+    if f.group == 1:
+        own, channel = (("m", each),), c
+    elif each == depth == 1:
+        own, channel = (("m", f.group),), Index("m")
+    else:
+        own, channel = (("g", f.group), ("m", each)), Index("g") * expr(depth) + c
+    places = tuple(
+        p - expr(b) for p, b in zip(window.place(at, indices_of(taps)), window.begins, strict=True)
+    )
+    pixel = load(f.x, (Index("n"), channel, *places))
+    if zeros[0] is not None:
+        pixel = pixel - zeros[0]
+    inside: Expr | None = None
+    for k, (place, extent) in enumerate(zip(places, f.x.shape[2:], strict=True)):
+        if window.begins[k] == 0 and window.spans[k] <= extent:
+            continue
+        within = (expr(0) <= place) & (place < Const(extent))
+        inside = within if inside is None else inside & within
+    if inside is not None:
+        pixel = choose(inside, pixel, number(0, dtype))
     weight = load(f.w, (m, c, *indices_of(taps)))
     if zeros[1] is not None:
         weight = weight - zeros[1]
-    return wide, filling, total((("c", f.w.shape[1]), *taps), pixel * weight), axes
+    value = total((*((("c", depth),) if depth > 1 else ()), *taps), pixel * weight)
+    return value, (batch, *own, *counts), (Index("n"), m, *at)
 
 
 def _conv_infer(site: Site) -> Types:
@@ -228,12 +255,11 @@ def _conv_infer(site: Site) -> Types:
 def conv(site: Site) -> Code:
     """A convolution with groups, over images of any rank."""
     f, out = filter_of(site, site.x, site.input(1)), site.out
-    wide, filling, value, axes = convolved(site, f, computed(out.dtype), (None, None))
-    indices = indices_of(axes)
+    value, axes, indices = convolved(site, f, computed(out.dtype), (None, None))
     if site.has(2):
-        value = value + load(site.input(2), (indices[1],))
-    body = Block((filling, loops(axes, store(out, indices, value, computed(out.dtype)))))
-    return code(site, [buffer(t) for t in (*site.present(), out)], body, scratch=(wide,))
+        value = value + load(site.input(2), (out_channel(f),))
+    body = loops(axes, store(out, indices, value, computed(out.dtype)))
+    return code(site, [buffer(t) for t in (*site.present(), out)], body)
 
 
 def _transposed_sizes(site: Site) -> tuple[Shape, Shape, Shape, Shape]:
@@ -360,10 +386,10 @@ def _conv_integer_infer(site: Site) -> Types:
 def conv_integer(site: Site) -> Code:
     """A convolution of bytes less their zero points."""
     f, out = filter_of(site, site.x, site.input(1)), site.out
-    zeros = (zero_point_at(site, 2, ZERO), zero_point_at(site, 3, Index("i1")))
-    wide, filling, value, axes = convolved(site, f, I32, zeros)
-    body = Block((filling, loops(axes, store(out, indices_of(axes), value, I32))))
-    return code(site, [buffer(t) for t in (*site.present(), out)], body, scratch=(wide,))
+    zeros = (zero_point_at(site, 2, ZERO), zero_point_at(site, 3, out_channel(f)))
+    value, axes, indices = convolved(site, f, I32, zeros)
+    body = loops(axes, store(out, indices, value, I32))
+    return code(site, [buffer(t) for t in (*site.present(), out)], body)
 
 
 def _qlinear_matmul_infer(site: Site) -> Types:
@@ -427,13 +453,13 @@ def _qlinear_conv_infer(site: Site) -> Types:
 def qlinear_conv(site: Site) -> Code:
     """A convolution of quantized images, requantized."""
     f, out = filter_of(site, site.x, site.input(3)), site.out
-    m = Index("i1")
+    m = out_channel(f)
     zeros = (zero_point_at(site, 2, ZERO), zero_point_at(site, 5, m))
-    wide, filling, sum_, axes = convolved(site, f, I32, zeros)
+    sum_, axes, indices = convolved(site, f, I32, zeros)
     if site.has(8):
         sum_ = sum_ + Load(site.input(8).name, (m,))
     scales = (_scale_at(site.input(1), ZERO), _scale_at(site.input(4), m))
     zero = load(site.input(7), (ZERO,))
     value = requantized(sum_, scales, _scale_at(site.input(6), ZERO), zero, out.dtype)
-    body = Block((filling, loops(axes, store(out, indices_of(axes), value, I32))))
-    return code(site, [buffer(t) for t in (*site.present(), out)], body, scratch=(wide,))
+    body = loops(axes, store(out, indices, value, I32))
+    return code(site, [buffer(t) for t in (*site.present(), out)], body)

@@ -257,7 +257,9 @@ def softmax(site: Site) -> Code:
     work = computed(dtype)
     walk = walk_of(x.shape, _softmax_axes(site))
     most, total = (Buffer(added(site, what), work, walk.shape or (1,)) for what in ("most", "sum"))
-    powers = Buffer(added(site, "powers"), work, x.shape or (1,))
+    # The output holds the powers meanwhile, if it can.
+    own = out.dtype == work
+    powers = buffer(out) if own else Buffer(added(site, "powers"), work, x.shape or (1,))
     top, sum_ = Load(most.name, walk.out), Load(total.name, walk.out)
     place = walk.x or (ZERO,)
     finding = running(
@@ -275,7 +277,8 @@ def softmax(site: Site) -> Code:
         invert = Store(total.name, walk.out, function("log", sum_))
     ending = loops(walk.inner, store(out, place, value, work))
     body = loops(walk.outer, Block((finding, raising, summing, invert, ending)))
-    return code(site, (buffer(x), buffer(out)), body, scratch=(most, total, powers))
+    scratch = (most, total) if own else (most, total, powers)
+    return code(site, (buffer(x), buffer(out)), body, scratch=scratch)
 
 
 @define("Hardmax", infer=_softmax_infer, native=True)

@@ -106,7 +106,8 @@ def pointwise(site: Site, value: Callable[..., Expr], dtype: DType | None = None
     ``dtype`` is the type of the value, by default that of the output.
     """
     inputs, out = site.present(), site.out
-    if all(t.shape == out.shape or math.prod(t.shape) == 1 for t in inputs):
+    same = all(t.shape == out.shape or math.prod(t.shape) == 1 for t in inputs)
+    if same and len(out.shape) < 3:  # images may lie otherwise than row by row
         return flat(site, inputs, value, dtype)
     axes = axes_of(out.shape)
     indices = indices_of(axes)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from ...isa.config import AcceleratorConfig
 from ...isa.errors import ConfigError, ModelError
 from ..artifact import Origin
+from ..effort import EFFORTS
 from ..graph import Graph
 from ..graph_text import format_graph, parse_graph
 from ..module import LEVELS, Level, Module
@@ -60,6 +61,7 @@ def _lines(module: Module) -> Iterator[str]:
             "sha256": module.origin.sha256,
             "placement": module.placement,
             "on_host": sorted(module.on_host),
+            "effort": module.effort,
         }
     )
     yield f"{HEADING}hardware"
@@ -93,14 +95,18 @@ def parse_module(text: str) -> Module:
     placement = fields.text("placement")
     if placement not in ("auto", "cpu"):
         raise ModelError(f"line {fields.number}: expected auto or cpu, not {placement!r:.40}")
+    effort = fields.text("effort")
+    if effort not in EFFORTS:
+        raise ModelError(f"line {fields.number}: expected {', '.join(EFFORTS)}, not {effort!r:.40}")
     on_host = frozenset(fields.texts("on_host"))
-    fields.end("network", "sha256", "placement", "on_host")
+    fields.end("network", "sha256", "placement", "on_host", "effort")
     graph = _graph(text, [by_kind[kind] for kind in ("graph", "constants") if kind in by_kind])
     unknown = on_host - {node.name for node in graph.nodes}
     if unknown:
         raise ModelError(f"line {fields.number}: the graph has no node {min(unknown)!r}")
     config = _hardware(by_kind["hardware"])
-    module = Module(graph, config, placement, on_host, origin)  # type: ignore[arg-type]  # two words
+    # Placement and effort are words of their types.
+    module = Module(graph, config, placement, on_host, origin, effort=effort)  # type: ignore[arg-type]
     rest = [s for s in found if s.kind not in ("hardware", "graph", "constants")]
     return READERS[level](module, rest)
 

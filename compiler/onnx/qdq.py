@@ -531,11 +531,35 @@ class _Rewriter:
         name, source = out.tensor.name, x.tensor.name
         inputs = (source, *node.inputs[1:])
         self.mark(name, out.quant)
+        self.mark(source, x.quant)
+        perm, shape = dict(node.op.attributes).get("perm"), out.tensor.shape
         if node.op.kind != "Transpose":
             self.flat[name] = self.flat.get(source, source)
+            one = len(shape) == 4 and (shape[1] == 1 or shape[2] == shape[3] == 1)
+            if one and x.tensor.shape == tuple(shape[k] for k in TO_NHWC):
+                self.lying[name] = source
+        elif perm == TO_NCHW:
+            self.lying[name] = source
+        elif perm == TO_NHWC and source in self.lying:
+            self.flat[name] = self.lying[source]
         made = Node(node.name, node.op, inputs, (name,))
         self.nodes.append(made)
         return made
+
+    def join(self, node: Node, out: Real, activation: Activation) -> Node | None:
+        """Tensors behind one another, all of one quantization."""
+        reals = [real for name in node.inputs if (real := self.activation(name)) is not None]
+        if len(reals) != len(node.inputs) or any(real.quant != out.quant for real in reals):
+            return None
+        rank = len(out.tensor.shape)
+        axis = self.site(node).axis(self.site(node).integer("axis", 0), rank)
+        if rank == 4:
+            op = Call("Concat", (("axis", TO_NHWC.index(axis)),))
+            return self.emit_image(node, [self.image(real) for real in reals], op, out)
+        for real in reals:
+            self.mark(real.tensor.name, real.quant)
+        op = Call("Concat", (("axis", axis),))
+        return self.emit(node, [real.tensor.name for real in reals], op, out)
 
 
 Rule = Callable[[_Rewriter, Node, Real, Activation], Node | None]
@@ -546,6 +570,7 @@ RULES: Mapping[str, Rule] = {
     "MaxPool": _Rewriter.maximum,
     "Gemm": _Rewriter.gemm,
     "MatMul": _Rewriter.matmul,
+    "Concat": _Rewriter.join,
     **dict.fromkeys(PAIRS, _Rewriter.pair),
     **dict.fromkeys(MOVES, _Rewriter.move),
 }

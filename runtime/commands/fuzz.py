@@ -107,8 +107,8 @@ def _print_coverage(coverage: Coverage) -> None:
             f"{share.covered_bits:7}/{share.bits:7} {share.of_bits:6.1%}"
         )
     print("\nnot executed:")
-    for unit, source, verilog in coverage.missed():
-        print(f"{unit:18} {source:28} {verilog}")
+    for line in coverage.missed():
+        print(f"{line} ({line.reason or 'not yet'})")
 
 
 @contextmanager

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from ...isa.config import AcceleratorConfig
 from ..coverage import Coverage
 from ..library import library
+from ..rtl import RtlDevice
 from .choices import RandomChoices
 from .outcome import Outcome
-from .program import Program
+from .program import DRAM_BYTES, Program
 from .reproduce import write_test
 from .session import Finding, Session, play
-from .sessions import POOL, pooled_config, random_session
+from .sessions import picked_numbers, pooled_config, random_session
 from .shrink import shrink
 
 MOST_FINDINGS = 5
@@ -77,31 +79,39 @@ class Campaign:
         Building the RTL does not count as time. ``progress`` is told after every session,
         ``build`` of the phases of a build.
         """
-        picked = RandomChoices(f"configs {self.seed}")
         numbers: list[int] = []
-        while self.config is None and len(numbers) < min(self.configs, POOL):
-            number = picked.integer(0, POOL - 1)
-            numbers += [number] if number not in numbers else []
-        configs = [pooled_config(number) for number in numbers]
-        if self.config is not None:
-            configs = [self.config]
+        if self.config is None:
+            numbers = picked_numbers(self.configs, RandomChoices(f"configs {self.seed}"))
+        configs = [self.config] if self.config else [pooled_config(n) for n in numbers]
         report = Report(self.seed, numbers)
         for config in configs if "rtl" in self.on else ():  # which is not yet searching
             library(config, coverage=self.coverage is not None, progress=build)
+        with ExitStack() as stack:
+            devices = counted_devices(self.coverage, stack) if self.coverage is not None else {}
+            self._search(report, configs, devices, progress)
+        return report
+
+    def _search(
+        self,
+        report: Report,
+        configs: Sequence[AcceleratorConfig],
+        devices: Mapping[bool, RtlDevice],
+        progress: Callable[[Report], None] | None,
+    ) -> None:
         longest = 1 if "golden" in self.on else 2  # it takes a third of a millisecond a step
         started = time.monotonic()
         while not self._over(report):
             config = configs[report.sessions % len(configs)]
             choices = RandomChoices(f"{self.seed} {report.sessions}")
             session = random_session(config, choices, longest)
-            finding = play(session, self.on, report.count, self.coverage)
+            device = devices.get(session.stall_seed is not None)
+            finding = play(session, self.on, report.count, device)
             report.sessions += 1
             if finding is not None:
                 self._found(session, finding, report)
             report.seconds = time.monotonic() - started
             if progress is not None:
                 progress(report)
-        return report
 
     def _over(self, report: Report) -> bool:
         return (
@@ -121,3 +131,19 @@ class Campaign:
         path = write_test(self.output, name, small, finding, self.on)
         report.findings.append(f"{path}: {finding}")
         report.files.append(str(path))
+
+
+def counted_devices(coverage: Coverage, stack: ExitStack) -> dict[bool, RtlDevice]:
+    """Devices whose execution counts, by whether their memory stalls.
+
+    Reading the counts takes a second, so that these live as long as ``stack``.
+    """
+    devices: dict[bool, RtlDevice] = {}
+    for latency, stall_seed in ((1, None), (40, 1)):
+        device = RtlDevice(
+            coverage.config, dram_bytes=DRAM_BYTES, dram_latency=latency,
+            stall_seed=stall_seed, coverage=coverage,
+        )  # fmt: skip
+        stack.callback(device.close)
+        devices[stall_seed is not None] = device
+    return devices

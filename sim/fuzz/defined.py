@@ -6,7 +6,7 @@ from collections import deque
 from enum import IntEnum
 from typing import TYPE_CHECKING
 
-from ...isa.golden import stepped
+from ...isa.golden import readable, stepped
 from ...isa.ordering import ENGINES, QUEUES, Ordering
 from .footprint import Footprints, Touch, instruction_set
 from .program import STREAM, Program
@@ -33,7 +33,8 @@ def defined(program: Program, uops: NDArray[np.uint32] | None = None) -> Defined
     ``uops`` are the micro-ops before it and become those after it; None for zeros.
 
     Two instructions of different engines race if they touch the same elements, one of them
-    writes, and no tokens order them.
+    writes, and no tokens order them. An instruction that cannot be read stops the machine as soon
+    as fetch comes to it: whatever else would stop the machine races with that.
     """
     return _Analysis(program, uops).result
 
@@ -43,14 +44,17 @@ class _Analysis:
 
     def __init__(self, program: Program, uops: NDArray[np.uint32] | None):
         instructions = instruction_set(program.config)
-        steps, _ = stepped(instructions, program.words)
+        read = readable(program.config, program.address, program.count, program.bad)
+        steps, illegal = stepped(instructions, program.words[:read])
+        unread, bus = read < program.count, program.config.bus_bytes
+        bad = Touch("dram", program.bad[0] - bus, program.bad[1] + bus, True)
         self.footprints = Footprints(program.config, program.image, uops)
         self.stream = Touch("dram", STREAM, STREAM + 16 * program.count, False)
         self.knows = [[0] * len(ENGINES) for _ in ENGINES]
         self.done: list[list[list[Touch]]] = [[] for _ in ENGINES]
         self.tokens: list[deque[list[int]]] = [deque() for _ in QUEUES]
         self.result = Defined.MEMORY
-        faults = 0
+        faults = int(illegal is not None and unread)
         ordering = Ordering(steps, program.config.token_depth)
         while ready := ordering.ready():
             engine = ready[0]
@@ -59,6 +63,8 @@ class _Analysis:
                 self._learn(engine, self.tokens[queue].popleft())
             instruction = instructions.decode(program.words[step.index])
             touches = self.footprints.of(instruction)
+            if unread and any(bad.conflicts(touch) for touch in touches):
+                faults += 1
             if self.footprints.beyond(touches):
                 faults += 1
             else:
@@ -69,7 +75,7 @@ class _Analysis:
             for queue in step.pushes:
                 self.tokens[queue].append(list(self.knows[engine]))
             ordering.complete(engine)
-        if faults > 1:
+        if faults > 1 or (unread and (faults or ordering.blocked)):
             self.result = Defined.NOTHING
 
     def _learn(self, engine: int, known: list[int]) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 from ...isa.config import AcceleratorConfig
 from ...isa.golden import GoldenModel
 from ...isa.instructions import Instruction
 from ...isa.memories import MemoryType
-from ..coverage import Coverage
 from ..device import Device
 from ..functional import FunctionalDevice
 from ..rtl import RtlDevice
@@ -26,8 +26,8 @@ class Executor(ABC):
     """Runs programs one after another; scratchpads stay from one to the next."""
 
     @abstractmethod
-    def run(self, program: Program) -> Outcome | None:
-        """What becomes of a program; None if this executor has not what it takes."""
+    def run(self, program: Program) -> Outcome:
+        """What becomes of a program."""
 
     @abstractmethod
     def reset(self) -> None:
@@ -57,15 +57,13 @@ class GoldenExecutor(Executor):
 
 
 class DeviceExecutor(Executor):
-    """A device that cannot answer errors from within DRAM."""
+    """A device."""
 
     def __init__(self, device: Device):
         self.device = device
 
-    def run(self, program: Program) -> Outcome | None:
+    def run(self, program: Program) -> Outcome:
         """What the device makes of a program."""
-        if program.bad[0] < program.bad[1]:
-            return None
         return on_device(program, self.device, reset=False)
 
     def reset(self) -> None:
@@ -78,25 +76,45 @@ class DeviceExecutor(Executor):
 
 
 class RtlExecutor(DeviceExecutor):
-    """The RTL, whose bus may break down and whose ``rst`` may come at any time."""
+    """The RTL, whose ``rst`` may come at any time.
+
+    Of a device that is ``kept`` for others, scratchpads are zeroed by a program, which takes a
+    moment; one's own is powered off and on.
+    """
 
     device: RtlDevice
 
-    def run(self, program: Program) -> Outcome:
-        """What the RTL makes of a program."""
-        self.device.break_down(*program.bad)
-        return on_device(program, self.device, reset=False)
+    def __init__(self, device: RtlDevice, *, kept: bool = False):
+        super().__init__(device)
+        self.kept = kept
+        if kept:
+            self.reset()
+
+    def reset(self) -> None:
+        """Scratchpads to zero, faults cleared."""
+        if not self.kept:
+            return super().reset()
+        self.device.break_off(0, 0, 0)
+        self._wipe()
+
+    def close(self) -> None:
+        """Close the device, if it is this executor's own."""
+        if not self.kept:
+            super().close()
 
     def break_off(self, program: Program, cycles: int) -> None:
         """Launch it, pulse ``rst``, then load zeros everywhere."""
-        self.device.break_down(0, 0)
         self.device.write(0, program.image)
         self.device.break_off(program.address, program.count, cycles)
-        wiping = wiping_program(program.config)
+        self._wipe()
+
+    def _wipe(self) -> None:
+        wiping = wiping_program(self.device.config)
         self.device.write(0, wiping.image)
         self.device.run(wiping.address, wiping.count)
 
 
+@lru_cache(maxsize=4)
 def wiping_program(config: AcceleratorConfig) -> Program:
     """Loads zeros into every scratchpad."""
     footprints, wiped = Footprints(config, program_of(config, []).image), set[str]()
@@ -121,12 +139,12 @@ def wiping_program(config: AcceleratorConfig) -> Program:
 
 @dataclass(frozen=True)
 class Setup:
-    """A machine, its memory's latency and stalls, and who counts what the RTL executes."""
+    """A machine, its memory's latency and stalls; or a device of the RTL that has its own."""
 
     config: AcceleratorConfig
     latency: int = 1
     stall_seed: int | None = None
-    coverage: Coverage | None = None
+    device: RtlDevice | None = None
 
 
 def _functional(setup: Setup) -> Executor:
@@ -134,13 +152,14 @@ def _functional(setup: Setup) -> Executor:
 
 
 def _rtl(setup: Setup) -> Executor:
+    if setup.device is not None:
+        return RtlExecutor(setup.device, kept=True)
     device = RtlDevice(
         setup.config,
         dram_bytes=DRAM_BYTES,
         dram_latency=setup.latency,
         stall_seed=setup.stall_seed,
         timeout_cycles=MOST_CYCLES,
-        coverage=setup.coverage,
     )
     return RtlExecutor(device)
 

@@ -53,7 +53,11 @@ def token_program(config: AcceleratorConfig, choices: Choices) -> Program:
 
 
 def poisoned_program(program: Program, choices: Choices) -> Program:
-    """``program`` with one of its moves led across memory that answers errors, or near it."""
+    """``program`` with one of its moves led across memory that answers errors, or near it; or
+    with errors in its own stream."""
+    if choices.rarely(4):
+        first = choices.integer(program.address - 64, program.address + 16 * program.count)
+        return program.with_words(program.words, (first, first + choices.integer(1, 40)))
     instructions = instruction_set(program.config)
     words = list(program.words)
     places = [

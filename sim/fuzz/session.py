@@ -14,7 +14,7 @@ import numpy as np
 from ...isa.assembly import assemble, disassemble
 from ...isa.config import AcceleratorConfig
 from ...isa.errors import DeviceError, DeviceTimeout
-from ..coverage import Coverage
+from ..rtl import RtlDevice
 from .defined import Defined, defined
 from .executors import EXECUTORS, Executor, Setup
 from .outcome import Outcome, difference
@@ -102,11 +102,11 @@ def play(
     session: Session,
     on: Sequence[str],
     watch: Watch | None = None,
-    coverage: Coverage | None = None,
+    device: RtlDevice | None = None,
 ) -> Finding | None:
     """The first disagreement among the executors ``on``; None if they do the same.
 
-    ``coverage`` takes what the RTL executes.
+    ``device`` is the RTL's, if it is not to be a new one with the session's latency and stalls.
 
     Raises
     ------
@@ -115,7 +115,7 @@ def play(
     """
     with ExitStack() as stack:
         executors: dict[str, Executor] = {}
-        setup = Setup(session.config, session.latency, session.stall_seed, coverage)
+        setup = Setup(session.config, session.latency, session.stall_seed, device)
         for name in on:
             executors[name] = EXECUTORS[name](setup)
             stack.callback(executors[name].close)
@@ -160,8 +160,6 @@ def _compared(
             outcome = executor.run(program)
         except (DeviceError, DeviceTimeout) as error:  # no fault: a broken rule, or it hangs
             return Finding(number, name, "its contract", str(error)), None
-        if outcome is None:
-            continue
         if oracle is None:
             oracle = name, outcome
             continue

@@ -23,6 +23,7 @@ VALUES: dict[str, tuple[int, ...]] = {
     "wgt_width": (8, 4, 8),
     "bus_bytes": (8, 16, 32, 64),
     "token_depth": (1, 2, 3, 7, 255),
+    "depthwise_taps": (3, 0, 3, 1, 2, 5),
     **{f"{memory}_bytes": tuple(64 << n for n in range(3, 12))
        for memory in ("uop", "inp", "wgt", "acc", "qnt")},
 }  # fmt: skip
@@ -37,6 +38,23 @@ def pooled_config(number: int) -> AcceleratorConfig:
     """A configuration of the pool: the presets, smallest first, then random ones."""
     presets = tuple(PRESETS.values())
     return presets[number] if number < len(presets) else random_config(number)
+
+
+def picked_numbers(count: int, choices: Choices) -> list[int]:
+    """``count`` different ones of the pool; small ones, which are soon built, more often."""
+    numbers: list[int] = []
+    while len(numbers) < min(count, POOL):
+        pair = choices.integer(0, POOL - 1), choices.integer(0, POOL - 1)
+        number = min(pair, key=lambda n: _size(pooled_config(n)))
+        if number in numbers:
+            number = max(pair, key=lambda n: _size(pooled_config(n)))
+        numbers += [number] if number not in numbers else []
+    return numbers
+
+
+def _size(config: AcceleratorConfig) -> int:
+    """About what its Verilog is long by: products, and places in a beat."""
+    return config.batch * config.block**2 + 8 * config.bus_bytes
 
 
 def random_config(seed: int) -> AcceleratorConfig:

@@ -1,13 +1,18 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import cache
+
 from weft.hw.cost import KINDS, cost
 from weft.isa import PRESETS
+from weft.isa.formats import enabled
 
 TINY = PRESETS["tiny"]
+found_of = cache(cost)
 
 
 def test_the_cost_is_that_of_the_units():
-    found = cost(TINY)
+    found = dict(found_of(TINY))
     total = found.pop("total")
     assert total == {kind: sum(unit[kind] for unit in found.values()) for kind in KINDS}
     assert {"load", "compute", "store", "fetch", "inp", "wgt"} <= set(found)
@@ -17,3 +22,11 @@ def test_the_cost_is_that_of_the_units():
     assert products <= found["compute"]["multipliers"] <= products + 8 * TINY.block
     lanes = max(TINY.batch * TINY.block, TINY.bus_bytes)  # of what a beat carries, a byte each
     assert found["store"]["multipliers"] == 4 * lanes, "a lane's requantization has four"
+
+
+def test_what_a_configuration_leaves_out_it_does_not_pay_for():
+    plain = replace(TINY, requantize=False, pad_value=False, overwrite=False)
+    assert {format.extension for format in enabled(plain)} == {None}
+    with_all, without = found_of(TINY)["total"], found_of(plain)["total"]
+    for kind in KINDS:
+        assert without[kind] < with_all[kind], kind

@@ -375,9 +375,11 @@ def test_importing_the_module_does_not_load_llvm():
 @pytest.mark.parametrize("pairs", [True, False])
 def test_both_forms_of_a_sum_of_products_agree(pairs: bool, monkeypatch: pytest.MonkeyPatch):
     features = "+avx2" if pairs else ""
-    if pairs and "+avx2" not in native._host()[1].split(","):
+    here = native.this_processor()
+    if pairs and "+avx2" not in here.features.split(","):
         pytest.skip("this processor has no AVX2")
-    monkeypatch.setattr(native, "_host", lambda: ("generic", features))
+    other = native.Processor(here.triple, "generic", features)
+    monkeypatch.setattr(native, "this_processor", lambda: other)
     product = Load("a", (Y, C)) * Load("w", (C, X))
     nest = lane_nest(Sum((("c", 5),), product), 16, a=(I8, (3, 5)), w=(I8, (5, 16)))
     assert ("pmadd" in NativeCode([nest]).text()) == pairs

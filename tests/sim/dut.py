@@ -22,6 +22,7 @@ BREAKS = (
     "VALID_IN_RESET",
     "FINISH_EARLY",
     "ANSWER_IN_RESET",
+    "LOSES_A_CYCLE",
 )
 """The rules that it can be told to break, by their codes, from 1."""
 

@@ -242,8 +242,10 @@ module weft (
                 `FAULT: s_axil_rdata <= {22'd0, 2'd2, fault_code};
                 `FAULT_INDEX: s_axil_rdata <= index;
                 `WAITING: s_axil_rdata <= {24'd0, waiting};
-                `CYCLES: s_axil_rdata <= cycles[31:0];
-                `CYCLES + 12'd4: s_axil_rdata <= cycles[63:32];
+                `CYCLES, `LOAD_BUSY, `COMPUTE_BUSY: s_axil_rdata <= cycles[31:0];
+                `CYCLES + 12'd4, `LOAD_BUSY + 12'd4, `COMPUTE_BUSY + 12'd4, `STORE_BUSY + 12'd4:
+                    s_axil_rdata <= cycles[63:32];
+                `STORE_BUSY: s_axil_rdata <= cycles[31:0] - (broken == `LOSES_A_CYCLE);
                 `GEMM_STEPS: s_axil_rdata <= sum;
                 `ALU_STEPS: s_axil_rdata <= took;
                 default: s_axil_rdata <= 0;

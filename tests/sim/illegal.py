@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-from tests.programs import DRAM_BYTES
+from tests.programs import DRAM_BYTES, STREAM, Program, program_of
 from weft.isa import PRESETS, AcceleratorConfig, FaultCode, InstructionSet
+from weft.isa.assembly import assemble
 from weft.isa.faults import WAITS
 from weft.isa.ordering import DISPATCHED
 
@@ -24,6 +25,13 @@ class Case:
     fault: tuple[FaultCode, str, int] | None
     waiting: tuple[int, ...] = ()
     config: AcceleratorConfig = TINY
+    bad: tuple[int, int] = (0, 0)
+    """Bytes that the bus answers with errors."""
+
+    @property
+    def program(self) -> Program:
+        """What is run."""
+        return program_of(self.config, assemble(self.text, self.config), bad=self.bad)
 
     @property
     def stop(self) -> tuple[FaultCode, str, int, tuple[str, ...]] | None:
@@ -230,6 +238,16 @@ BUS = [
     Case("load-only-pads", "load.inp dram_base=0xfffffff x_size=1 y_pad_0=1\nfinish", None),
     Case("store", f"store.out {beyond(TINY.out_element_bytes)}", (WRITE, "store", 0)),
     Case("storex", f"storex.out {beyond(TINY.out_element_bytes)}", (WRITE, "store", 0)),
+    *(
+        Case(f"fetch-{name}", "load.inp\n" * 4 + "finish", (READ, "fetch", index),
+             bad=(STREAM + 16 * index + 3, STREAM + 16 * index + 4))
+        for index, name in ((0, "first"), (2, "middle"), (4, "finish"))
+    ),
+    Case("fetch-after-finish", "finish\n.word 0x7", (READ, "fetch", 1),
+         bad=(STREAM + 31, STREAM + 32)),
+    Case("fetch-beats-deadlock", "load.inp | pop_next\nload.inp\nfinish", (READ, "fetch", 1),
+         bad=(STREAM + 16, STREAM + 17)),
+    Case("fetch-beyond-the-stream", "finish", None, bad=(STREAM + 16, STREAM + 96)),
     Case(
         "last", f"store.out dram_base={BEYOND // 4 - 1} y_size=1 x_size=1\nfinish", None
     ),

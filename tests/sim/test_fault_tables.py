@@ -9,8 +9,8 @@ from itertools import product
 import pytest
 
 from weft.isa import PRESETS, AcceleratorConfig, FaultCode, Instruction, InstructionSet
-from weft.isa.faults import ZERO_RULES
-from weft.isa.instructions import SELECTORS, params_of
+from weft.isa.faults import ZERO_RULES, ZeroRule
+from weft.isa.instructions import SELECTORS, Operation, params_of
 from weft.sim.fuzz.footprint import Footprints, moved
 from weft.sim.fuzz.outcome import golden, on_device
 from weft.sim.fuzz.program import DATA, DRAM_BYTES, STORED, TABLES, program_of
@@ -56,26 +56,30 @@ def test_every_reserved_encoding_is_a_fault_of_fetch(config: AcceleratorConfig, 
             assert outcome.fault[:3] == (FaultCode.RESERVED, "fetch", 0), f"{word:#x}"
 
 
+def forbidden_words(config: AcceleratorConfig) -> Iterator[tuple[ZeroRule, Operation, int]]:
+    """Every bit of a field that some operation must leave 0, with the rule that says so."""
+    instructions = InstructionSet(config)
+    for rule, operation in product(ZERO_RULES, instructions.operations.values()):
+        if rule.applies(operation):
+            layout = instructions.layouts[operation.format.opcode]
+            for name in rule.fields:
+                for bit in range(layout.by_name[name].width):
+                    word = instructions.encode(Instruction(operation.name))
+                    yield rule, operation, word | 1 << layout.by_name[name].lsb + bit
+
+
 @configs
 def test_every_bit_that_an_operation_may_not_have_is_a_fault_of_its_engine(
     config: AcceleratorConfig, devices
 ):
-    device, instructions = devices(config, DRAM_BYTES), InstructionSet(config)
-    finish = instructions.encode(_FINISH)
-    for rule, operation in product(ZERO_RULES, instructions.operations.values()):
-        if not rule.applies(operation):
-            continue
-        layout = instructions.layouts[operation.format.opcode]
-        for name in rule.fields:
-            for bit in range(layout.by_name[name].width):
-                word = instructions.encode(Instruction(operation.name))
-                word |= 1 << layout.by_name[name].lsb + bit
-                program = program_of(config, [word, finish])
-                wanted = golden(program).fault
-                assert wanted is not None
-                assert wanted[0] is not FaultCode.RESERVED or rule.code is FaultCode.RESERVED
-                assert wanted[1:3] == (operation.engine.value, 0)
-                assert on_device(program, device).fault == wanted, f"{operation.name}.{name}"
+    device, finish = devices(config, DRAM_BYTES), InstructionSet(config).encode(_FINISH)
+    for rule, operation, word in forbidden_words(config):
+        program = program_of(config, [word, finish])
+        wanted = golden(program).fault
+        assert wanted is not None
+        assert wanted[0] is not FaultCode.RESERVED or rule.code is FaultCode.RESERVED
+        assert wanted[1:3] == (operation.engine.value, 0)
+        assert on_device(program, device).fault == wanted, f"{operation.name}: {word:#x}"
 
 
 @configs
@@ -86,7 +90,7 @@ def test_the_last_element_of_a_memory_is_legal_and_the_one_after_it_is_not(
     finish, endings = instructions.encode(_FINISH), {True: 0, False: 0}
     footprints = Footprints(config, program_of(config, []).image)
     for operation in instructions.operations.values():
-        for instruction in _at_the_edge(config, operation, instructions):
+        for instruction in at_the_edge(config, operation, instructions):
             program = program_of(config, [instructions.encode(instruction), finish])
             beyond = bool(footprints.beyond(footprints.of(instruction)))
             fault = (FaultCode.SRAM_RANGE, operation.engine.value, 0, ()) if beyond else None
@@ -96,7 +100,7 @@ def test_the_last_element_of_a_memory_is_legal_and_the_one_after_it_is_not(
     assert min(endings.values()) > 10
 
 
-def _at_the_edge(config, operation, instructions) -> Iterator[Instruction]:
+def at_the_edge(config, operation, instructions) -> Iterator[Instruction]:
     """Instructions whose indices end at the last elements, or just behind them."""
     params, memory = params_of(operation.format, config), moved(operation)
     slots = instructions.layouts[operation.format.opcode].by_name

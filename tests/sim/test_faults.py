@@ -10,8 +10,11 @@ import pytest
 from tests.programs import DRAM_BYTES, STREAM, program_of
 from tests.sim.conftest import KINDS
 from tests.sim.illegal import CASES, READ, TINY, WRITE, Case
-from weft.isa import DeviceError, DeviceFault, DeviceTimeout, InstructionSet
+from weft.isa import DeviceError, DeviceFault, DeviceTimeout, FaultCode, InstructionSet
 from weft.isa.assembly import assemble
+from weft.isa.faults import WAITS, ZERO_RULES
+from weft.isa.golden import access_fault
+from weft.isa.memories import Engine
 from weft.sim import connect
 from weft.sim.fuzz.choices import RandomChoices
 from weft.sim.fuzz.executors import wiping_program
@@ -25,14 +28,36 @@ cases = pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 
 @cases
 def test_the_golden_model_stops_there(case: Case):
-    program = program_of(case.config, assemble(case.text, case.config))
-    assert golden(program).fault == case.stop
+    assert golden(case.program).fault == case.stop
 
 
 @cases
 def test_a_device_stops_there(case: Case, devices):
-    program = program_of(case.config, assemble(case.text, case.config))
-    assert on_device(program, devices(case.config, DRAM_BYTES)).fault == case.stop
+    assert on_device(case.program, devices(case.config, DRAM_BYTES)).fault == case.stop
+
+
+def test_the_cases_have_every_fault_of_every_engine_and_every_wait():
+    """Whatever the tables of the instruction set admit: none may be added without a case."""
+    operations = InstructionSet(TINY).operations.values()
+    engines = {engine.value for engine in Engine}
+    wanted = {
+        (FaultCode.RESERVED, "fetch"),
+        (FaultCode.NO_FINISH, "fetch"),
+        (FaultCode.BUS_READ, "fetch"),
+        *(
+            (rule.code, o.engine.value)
+            for rule in ZERO_RULES
+            for o in operations
+            if rule.applies(o)
+        ),
+        *((FaultCode.SRAM_RANGE, engine) for engine in engines),
+        *((access_fault(o, "dram."), o.engine.value) for o in operations if moved(o) is not None),
+        *((FaultCode.DEADLOCK, engine) for engine, _, _ in WAITS),
+    }
+    assert {code for code, _ in wanted} == set(FaultCode) - {FaultCode.NONE}
+    assert {case.fault[:2] for case in CASES.values() if case.fault is not None} == wanted
+    waits = [set(case.waiting) for case in CASES.values()]
+    assert set[int]().union(*waits) == set(range(len(WAITS)))
 
 
 def test_a_device_that_has_stopped_runs_again_after_a_reset(devices):
@@ -47,7 +72,7 @@ def test_a_device_that_has_stopped_runs_again_after_a_reset(devices):
     assert device.run(STREAM, 1).counters["instructions"] == 1
 
 
-# --- a bus that breaks down within DRAM, which only the RTL has
+# --- a bus that breaks down within DRAM
 
 STREAM_CONFIGS = {
     "narrow bus": TINY,
@@ -68,28 +93,10 @@ CLIENTS = {
 }
 
 
-@pytest.fixture
-def breakable(devices):
-    """Devices of the RTL, mended afterwards."""
-    made: list[RtlDevice] = []
-
-    def device(config) -> RtlDevice:
-        found = devices(config, DRAM_BYTES)
-        if not isinstance(found, RtlDevice):
-            pytest.skip("only the RTL has a bus that breaks down")
-        made.append(found)
-        found.reset()
-        return found
-
-    yield device
-    for each in made:
-        each.break_down(0, 0)
-
-
 @pytest.mark.parametrize("part", [0.0, 0.4, 1.0], ids=["first", "middle", "last"])
 @pytest.mark.parametrize("name", CLIENTS)
-def test_an_error_of_any_beat_stops_its_instruction(name: str, part: float, breakable):
-    device = breakable(TINY)
+def test_an_error_of_any_beat_stops_its_instruction(name: str, part: float, devices):
+    device = devices(TINY, DRAM_BYTES)
     instructions = InstructionSet(TINY)
     operation = instructions.operations[name]
     memory = moved(operation)
@@ -104,40 +111,51 @@ def test_an_error_of_any_beat_stops_its_instruction(name: str, part: float, brea
     assert engine == CLIENTS[name][0] or name.startswith("load")
     broken = replace(program, bad=(at, at + 1))
     assert golden(broken).fault == (code, engine, 2, ())
-    device.break_down(at, at + 1)
-    assert on_device(program, device).fault == (code, engine, 2, ())
-    device.break_down(last + TINY.bus_bytes, last + 2 * TINY.bus_bytes)
-    assert on_device(program, device).fault is None
+    assert on_device(broken, device).fault == (code, engine, 2, ())
+    beside = replace(program, bad=(last + TINY.bus_bytes, last + 2 * TINY.bus_bytes))
+    assert on_device(beside, device).fault is None
 
 
 @pytest.mark.parametrize("bus", STREAM_CONFIGS)
-def test_an_error_in_the_stream_is_a_fault_of_fetch(bus: str, breakable):
+def test_an_error_in_the_stream_is_a_fault_of_fetch(bus: str, devices):
     config = STREAM_CONFIGS[bus]
-    device = breakable(config)
+    device = devices(config, DRAM_BYTES)
     program = program_of(config, assemble("load.inp\n" * 9 + "finish", config))
     for index in (0, 5, 9):
         at = STREAM + 16 * index + 3
-        device.break_down(at, at + 1)
+        broken = replace(program, bad=(at, at + 1))
         hit = min(index, (at // config.bus_bytes * config.bus_bytes - STREAM) // 16)
-        assert on_device(program, device).fault == (READ, "fetch", hit, ())
-    device.break_down(0, 0)
+        assert golden(broken).fault == (READ, "fetch", hit, ())
+        assert on_device(broken, device).fault == (READ, "fetch", hit, ())
     assert on_device(program, device).fault is None
 
 
+# --- the reset pin
+
+
+@pytest.fixture
+def rtl(devices) -> RtlDevice:
+    """The RTL, which has such a pin."""
+    found = devices(TINY, DRAM_BYTES)
+    if not isinstance(found, RtlDevice):
+        pytest.skip("only the RTL has a reset pin")
+    found.reset()
+    return found
+
+
 @pytest.mark.parametrize("cycles", [1, 9, 25, 60, 61, 62, 150, 400, 1500])
-def test_a_reset_in_the_middle_of_a_program_leaves_nothing_behind(cycles: int, breakable):
+def test_a_reset_in_the_middle_of_a_program_leaves_nothing_behind(cycles: int, rtl: RtlDevice):
     choices = RandomChoices(cycles)
     broken, wiping = legal_program(TINY, choices, 24, long=1), wiping_program(TINY)
     program = legal_program(TINY, choices, 12)
-    device = breakable(TINY)
-    device.write(0, broken.image)
-    device.break_off(broken.address, broken.count, cycles)
-    assert on_device(wiping, device, reset=False).fault is None
-    assert_same(on_device(program, device, reset=False), golden(program))
+    rtl.write(0, broken.image)
+    rtl.break_off(broken.address, broken.count, cycles)
+    assert on_device(wiping, rtl, reset=False).fault is None
+    assert_same(on_device(program, rtl, reset=False), golden(program))
 
 
 @pytest.mark.parametrize("name", ["fetch", "static", "range", "bus", "stuck"])
-def test_the_reset_pin_makes_a_faulted_device_run_again(name: str, breakable):
+def test_the_reset_pin_makes_a_faulted_device_run_again(name: str, rtl: RtlDevice):
     text = {
         "fetch": "finish",
         "static": ".word 0x387",
@@ -145,16 +163,14 @@ def test_the_reset_pin_makes_a_faulted_device_run_again(name: str, breakable):
         "bus": "store.out dram_base=0xfffffff y_size=1 x_size=1\nfinish",
         "stuck": "load.inp | push_next\ngemm | pop_prev pop_next\nfinish",
     }[name]
-    device = breakable(TINY)
-    if name == "fetch":
-        device.break_down(STREAM, STREAM + 1)
-    assert on_device(program_of(TINY, assemble(text, TINY)), device, reset=False).fault
-    device.break_down(0, 0)
-    device.break_off(0, 0, 0)
+    bad = (STREAM, STREAM + 1) if name == "fetch" else (0, 0)
+    stops = program_of(TINY, assemble(text, TINY), bad=bad)
+    assert on_device(stops, rtl, reset=False).fault
+    rtl.break_off(0, 0, 0)
     # A token or an error that stayed behind would show here.
     wiping, program = wiping_program(TINY), legal_program(TINY, RandomChoices(name), 12)
-    assert on_device(wiping, device, reset=False).fault is None
-    assert_same(on_device(program, device, reset=False), golden(program))
+    assert on_device(wiping, rtl, reset=False).fault is None
+    assert_same(on_device(program, rtl, reset=False), golden(program))
 
 
 # --- the watchdog

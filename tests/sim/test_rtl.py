@@ -158,6 +158,13 @@ def test_finishing_before_the_last_write_is_answered_is_an_error(connect: Connec
         run(device, dut.break_rule("FINISH_EARLY"), dut.write(0x4000, 1))
 
 
+@pytest.mark.parametrize("end", [(), (dut.fault(FaultCode.SRAM_RANGE),)], ids=["done", "fault"])
+def test_a_cycle_that_no_counter_has_is_an_error(end: tuple[bytes, ...], connect: Connect):
+    device = connect()
+    with pytest.raises(DeviceError, match=r"\d+ cycles of store are attributed, of \d+"):
+        run(device, dut.break_rule("LOSES_A_CYCLE"), *end)
+
+
 def test_devices_live_side_by_side(connect: Connect):
     one, two = connect(), connect(stall_seed=1)
     one.write(0x4000, b"11111111")

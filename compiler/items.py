@@ -1,0 +1,154 @@
+"""Loop nests cut into items that threads can take: one statement and one loop at a time.
+
+A nest becomes phases, one after another: a statement each. If a statement is worth while, its phase
+has many items: a parallel loop is taken away, and its index becomes a parameter of the nest. A
+contraction is cut along blocks of columns, or along rows where those would not stay in the cache;
+one loop over much memory is cut into blocks first. The items compute what the loop would have, bit
+for bit, whoever runs them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from ..isa.nest import (
+    I64,
+    Block,
+    Buffer,
+    Const,
+    Expr,
+    For,
+    Index,
+    Load,
+    Math,
+    Nest,
+    Stmt,
+    Store,
+    Sum,
+    children,
+    rewrite,
+    substitute,
+    walk,
+)
+from ..isa.tiles import NEAR_CACHE, contraction
+from .ranges import folded
+
+ITEM = "item"
+"""The parameter."""
+LEAST_WORK = 3_000_000
+"""What :func:`work` says of a statement that is cut: some 50 microseconds of it."""
+BLOCK = 4096
+"""Elements of an item of a single loop."""
+ROWS = 8
+"""Items at least into which rows are cut."""
+
+
+@dataclass(frozen=True, eq=False)
+class Phase:
+    """A nest, and for how many values of its parameter it runs; 0 where it has none."""
+
+    nest: Nest
+    items: int
+
+
+def phases(nest: Nest) -> list[Phase]:
+    """``nest`` in phases."""
+    buffers = {b.name: b for b in nest.buffers}
+    stmts = nest.body.stmts if isinstance(nest.body, Block) else (nest.body,)
+    made: list[Phase] = []
+    for stmt in stmts:
+        for part, count in _cut(stmt, buffers):
+            used = {n.buffer for n in walk(part) if isinstance(n, Load | Store)}
+            own = tuple(b for b in nest.buffers if b.name in used)
+            params = (ITEM,) if count else ()
+            made.append(Phase(Nest(nest.name, params, own, part), count))
+    return made
+
+
+def work(node: Stmt | Expr) -> float:
+    """How many operations on single elements a statement comes to, roughly."""
+    match node:
+        case For(_, Const(a), Const(b), body):
+            return max(0, int(b) - int(a)) * work(body)
+        case Sum(axes, body):
+            # Terms of a sum are several to a cycle.
+            return math.prod(e for _, e in axes) * work(body) / 8
+        case Math():
+            return 4 + sum(work(c) for c in children(node) if isinstance(c, Expr))
+        case _:
+            return 0.25 + sum(work(c) for c in children(node) if isinstance(c, Stmt | Expr))
+
+
+def _cut(stmt: Stmt, buffers: Mapping[str, Buffer]) -> list[tuple[Stmt, int]]:
+    loops: list[tuple[str, int]] = []
+    inner = stmt
+    while isinstance(inner, For):
+        match inner:
+            case For(index, Const(0), Const(stop), body, True):
+                loops.append((index, int(stop)))
+                inner = body
+            case _:
+                break
+    if not loops or work(stmt) < LEAST_WORK:
+        return [(stmt, 0)]
+    found = contraction(stmt, buffers)
+    if found is None:
+        name, extent = max(loops[:2], key=lambda loop: min(loop[1], 64))
+        if len(loops) == 1:
+            return _blocks(loops, name, BLOCK, inner) if extent > BLOCK else [(stmt, 0)]
+        if extent > 64:
+            return _blocks(loops, name, -(-extent // 64), inner)
+        return [_item(loops, name, inner)]
+    outer = [loop for loop in found.outer if loop[1] > 1]
+    rows = found.rows
+    spans = {**dict(found.loops), **dict(found.sum.axes)}
+    axes = {n for n, _ in found.sum.axes}
+
+    def size(steps: Mapping[str, int], names: set[str]) -> int:
+        return 1 + sum(abs(s) * (spans[n] - 1) for n, s in steps.items() if n in names)
+
+    x = size(found.x_steps, {n for n, _ in rows} | axes)
+    if outer and (x <= NEAR_CACHE or not rows or rows[0][1] < 2 * ROWS or len(rows) > 1):
+        return [_item(loops, outer[0][0], inner)]
+    if rows and rows[0][1] >= 2 * ROWS:
+        name, extent = rows[0]
+        block = max(1, min(-(-extent // ROWS), NEAR_CACHE // 2 * extent // x))
+        if len(rows) == 1 and block > 24:
+            block = block // 24 * 24
+        return _blocks(loops, name, block, inner)
+    return [_item(loops, outer[0][0], inner)] if outer else [(stmt, 0)]
+
+
+def _item(loops: list[tuple[str, int]], name: str, body: Stmt) -> tuple[Stmt, int]:
+    """Without a loop, whose index becomes the parameter."""
+    inner = substitute(body, {name: Index(ITEM)})
+    assert isinstance(inner, Stmt)
+    return _loops([loop for loop in loops if loop[0] != name], inner), dict(loops)[name]
+
+
+def _blocks(
+    loops: list[tuple[str, int]], name: str, block: int, body: Stmt
+) -> list[tuple[Stmt, int]]:
+    """A loop in blocks, and what is left over."""
+    extent = dict(loops)[name]
+    whole, rest = divmod(extent, block)
+    made: list[tuple[Stmt, int]] = []
+
+    def part(start: Expr, count: int) -> Stmt:
+        moved = rewrite(substitute(body, {name: Index(name) + start}), folded)
+        assert isinstance(moved, Stmt)
+        return _loops([(n, count if n == name else e) for n, e in loops], moved)
+
+    if whole:
+        made.append((part(Index(ITEM) * Const(block, I64), block), whole))
+    if rest:
+        made.append((part(Const(whole * block, I64), rest), 0))
+    return made
+
+
+def _loops(loops: list[tuple[str, int]], body: Stmt) -> Stmt:
+    for name, extent in reversed(loops):
+        body = For(name, Const(0, I64), Const(extent, I64), body, True)
+    return body

@@ -1,0 +1,564 @@
+"""Contractions made ready for register tiles: operands as the innermost loop wants to read them.
+
+A nest of parallel loops around a sum of products becomes up to three steps, which are nests of the
+same language again and mean the same:
+
+* The operand with *rows* is copied into a buffer of its own where it is not a plain load: with a
+  border instead of a condition, widened to ``i16`` where it is an integer, the axes that are summed
+  over innermost.
+* The operand with *columns* is packed as ``[column // 16][term][column % 16]``, integers in pairs
+  of neighbouring terms, filled up with zeros: at compile time where it is a constant.
+* The sum runs over plain loads from both, axes that lie one within the other merged into one, and
+  the columns are the innermost loop.
+
+:mod:`weft.isa.tiles` then has such a loop nest as tiles.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from ..isa.interpret import interpret
+from ..isa.nest import (
+    I16,
+    I32,
+    I64,
+    Binary,
+    Block,
+    Buffer,
+    Cast,
+    Const,
+    DType,
+    Expr,
+    For,
+    Index,
+    Load,
+    Nest,
+    Node,
+    Select,
+    Stmt,
+    Store,
+    Sum,
+    dtype_of,
+    promote,
+    rewrite,
+    substitute,
+    walk,
+)
+from ..isa.storage import numpy_dtype, unit_strides
+from .affine import Affine, affine, indices_of
+from .ranges import folded, range_of
+
+COLUMNS = 16
+"""Columns that lie side by side."""
+FEW = 8
+"""Where there are not more than so many, that is how many lie side by side."""
+GROUP = 4
+"""Blocks of columns that are packed at a time."""
+CROWD = 2048
+"""Bytes from row to row, or a multiple, at which few of them fit into the nearest cache at once."""
+MANY = 128
+"""Columns for which it is worth while to copy rows."""
+SLACK = 32
+"""Elements behind a copy that may be read, though they count for nothing."""
+
+Constant = Callable[[str], "np.ndarray | None"]
+
+
+@dataclass(eq=False)
+class Packed:
+    """A nest with its operands made ready.
+
+    Attributes
+    ----------
+    nest : Nest
+        What to run.
+    constants : dict
+        Arrays that were packed, by buffer name.
+    views : dict
+        Buffers that are others' memory under a flat shape, to be read only.
+    scratch : tuple of str
+        Buffers that hold nothing before or after.
+    """
+
+    nest: Nest
+    constants: dict[str, np.ndarray] = field(default_factory=dict[str, np.ndarray])
+    views: dict[str, str] = field(default_factory=dict[str, str])
+    scratch: tuple[str, ...] = ()
+
+
+def packed(nest: Nest, constant: Constant) -> Packed | None:
+    """``nest`` with its contractions made ready; None if it has none.
+
+    Parameters
+    ----------
+    nest : Nest
+        Anything.
+    constant : callable
+        The value of a buffer that never changes, in any shape; None of others.
+    """
+    result = Packed(nest)
+    buffers = {b.name: b for b in nest.buffers}
+    stmts = nest.body.stmts if isinstance(nest.body, Block) else (nest.body,)
+    made: list[Stmt] = []
+    found = False
+    for k, stmt in enumerate(stmts):
+        one = _Contraction.of(stmt, buffers, constant)
+        if one is None:
+            made.append(stmt)
+            continue
+        found = True
+        made += one.statements(f"{nest.name} {k}", result, buffers)
+    if not found:
+        return None
+    body = made[0] if len(made) == 1 else Block(tuple(made))
+    used = {n.buffer for n in walk(body) if isinstance(n, Load | Store)}
+    kept = tuple(b for b in buffers.values() if b.name in used)
+    result.nest = replace(nest, buffers=kept, body=body)
+    return result
+
+
+Axis = tuple[str, int]
+
+
+@dataclass(frozen=True, eq=False)
+class _Operand:
+    """A factor whose one main load has affine indices."""
+
+    value: Expr
+    load: Load
+    places: tuple[Affine, ...]
+    names: frozenset[str]
+
+    @classmethod
+    def of(cls, value: Expr, axes: Sequence[Axis]) -> _Operand | None:
+        names = {name for name, _ in axes}
+        loads = {n for n in walk(value) if isinstance(n, Load) and names & indices_of(n)}
+        if len(loads) != 1:
+            return None
+        (load,) = loads
+        places = [affine(i) for i in load.indices]
+        if any(p is None for p in places) or any(isinstance(n, Sum) for n in walk(value)):
+            return None
+        return cls(value, load, tuple(p for p in places if p), indices_of(value) & names)
+
+    @property
+    def plain(self) -> bool:
+        """Whether it is the load and nothing else."""
+        return self.value == self.load
+
+
+@dataclass(frozen=True, eq=False)
+class _Contraction:
+    loops: tuple[Axis, ...]
+    stores: tuple[Store, ...]
+    sum: Sum
+    dtype: DType
+    x: _Operand
+    w: _Operand
+    vector: Axis
+    buffers: Mapping[str, Buffer]
+    constant: Constant
+
+    @classmethod
+    def of(
+        cls, stmt: Stmt, buffers: Mapping[str, Buffer], constant: Constant
+    ) -> _Contraction | None:
+        loops: list[Axis] = []
+        ones: dict[str, Expr] = {}
+        while isinstance(stmt, For):
+            match stmt:
+                case For(index, Const(0), Const(stop), body, True) if stop > 0:
+                    if stop == 1:
+                        ones[index] = Const(0, I64)
+                    else:
+                        loops.append((index, int(stop)))
+                    stmt = body
+                case _:
+                    return None
+        stores = stmt.stmts if isinstance(stmt, Block) else (stmt,)
+        if not loops or not all(isinstance(s, Store) for s in stores):
+            return None
+        sums = {n for s in stores for n in walk(s) if isinstance(n, Sum)}
+        written = {s.buffer for s in stores if isinstance(s, Store)}
+        if len(sums) != 1 or any(
+            isinstance(n, Load) and n.buffer in written for s in stores for n in walk(s)
+        ):
+            return None
+        (total,) = sums
+        names = [name for name, _ in (*loops, *total.axes)]
+        if len(set(names)) != len(names) or not all(extent for _, extent in total.axes):
+            return None
+        ones |= {name: Const(0, I64) for name, extent in total.axes if extent == 1}
+        axes = tuple(a for a in total.axes if a[1] > 1)
+        if not axes:
+            return None
+        stores = tuple(
+            _simple(rewrite(s, lambda n: Sum(axes, n.body) if isinstance(n, Sum) else None), ones)
+            for s in stores
+        )
+        (total,) = {n for s in stores for n in walk(s) if isinstance(n, Sum)}
+        if not isinstance(total.body, Binary) or total.body.op != "mul":
+            return None
+        dtype = promote(dtype_of(total.body, buffers), I32)
+        every = (*loops, *axes)
+        a, b = _Operand.of(total.body.a, every), _Operand.of(total.body.b, every)
+        if a is None or b is None or any(buffers[o.load.buffer].dtype.bits < 8 for o in (a, b)):
+            return None
+        if dtype.kind != "f":
+            spans = [range_of(o.value, buffers) for o in (a, b)]
+            if dtype != I32 or any(s is None or s[0] < I16.min or s[1] > I16.max for s in spans):
+                return None
+        elif any(dtype_of(o.value, buffers) != dtype for o in (a, b)):
+            return None
+        chosen = _vector(tuple(loops), stores, a, b, buffers, constant)
+        if chosen is None:
+            return None
+        vector, x, w = chosen
+        return cls(
+            tuple(loops), tuple(s for s in stores if isinstance(s, Store)), total, dtype, x, w,
+            vector, buffers, constant,
+        )  # fmt: skip
+
+    # --- what comes of it
+
+    def statements(self, prefix: str, result: Packed, buffers: dict[str, Buffer]) -> list[Stmt]:
+        """The steps; what they need is added to ``result`` and ``buffers``."""
+        steps: list[Stmt] = []
+        element = self.dtype if self.dtype.kind == "f" else I16
+        x, moves = self.rows(f"{prefix} rows", element, steps, result, buffers)
+        axes = self.merged(moves)
+        name = self.vector[0]
+        pairs = element == I16 and name not in self.x.names and self.step(axes[-1], moves) == 1
+        size = FEW if self.vector[1] <= FEW else COLUMNS
+        w, terms = self.columns(
+            f"{prefix} columns", element, axes, pairs, size, steps, result, buffers
+        )
+        places = {n: Index(n) for n, _ in (*self.loops, *self.sum.axes)}
+        sums: list[Axis] = []
+        place: Expr = Const(0, I64)
+        for k, (axis, (own, extent)) in enumerate(zip(axes, terms, strict=True)):
+            at: Expr = Index(own)
+            if pairs and k == len(axes) - 1:
+                at = at * 2 + Index("p")
+            place = place + at * Const(self.step(axis, moves), I64)
+            sums.append((own, extent))
+        if pairs:
+            sums.append(("p", 2))
+        for n, _ in self.loops:
+            if moves.get(n):
+                place = place + places[n] * Const(moves[n], I64)
+        body = Load(x, (place,)) * w
+        total = Sum(tuple(sums), body)
+        block, lane = Index("vb"), Index("vi")
+        column: Expr = block * size + lane
+        replaced = tuple(
+            rewrite(s, lambda n: total if isinstance(n, Sum) else None) for s in self.stores
+        )
+        inner = substitute(Block(tuple(s for s in replaced if isinstance(s, Stmt))), {name: column})
+        inner = rewrite(inner, folded)
+        assert isinstance(inner, Block)
+        body_of = inner.stmts[0] if len(inner.stmts) == 1 else inner
+        others = [loop for loop in self.loops if loop != self.vector]
+        rows = [a for a in others if a[0] not in self.w.names]
+        outer = [a for a in others if a[0] in self.w.names]
+        whole, rest = divmod(self.vector[1], size)
+        if whole:
+            steps.append(_loops([*outer, *rows, ("vb", whole), ("vi", size)], body_of))
+        if rest:
+            last = substitute(body_of, {"vb": Const(whole, I64)})
+            last = rewrite(last, folded)
+            assert isinstance(last, Stmt)
+            steps.append(_loops([*outer, *rows, ("vi", rest)], last))
+        return steps
+
+    def step(self, axis: tuple[Axis, ...], moves: Mapping[str, int]) -> int:
+        """How far the next value of a merged axis lies."""
+        return moves.get(axis[-1][0], 0)
+
+    def rows(
+        self, name: str, element: DType, steps: list[Stmt], result: Packed,
+        buffers: dict[str, Buffer],
+    ) -> tuple[str, dict[str, int]]:  # fmt: skip
+        """The buffer that rows are read from, flat, and by how many elements an index moves it."""
+        x, vector = self.x, self.vector[0]
+        source = buffers[x.load.buffer]
+        extents = dict((*self.loops, *self.sum.axes))
+        unit = source.dtype.bits // 8
+        if x.plain and source.dtype == element:
+            moves = _moves(x, [s // unit for s in unit_strides(source)])
+            dense = sorted(unit_strides(source)) == sorted(_dense(source, unit))
+            full = vector not in x.names or (moves[vector] == 1 and self.vector[1] % COLUMNS == 0)
+            crowded = self.crowded(moves, unit)
+            start = sum(
+                p.const * s // unit for p, s in zip(x.places, unit_strides(source), strict=True)
+            )
+            if dense and full and start == 0 and not crowded:
+                flat = f"{name}/{source.name}"
+                size = math.prod(source.shape)
+                buffers[flat] = Buffer(flat, source.dtype, (size,))
+                result.views[flat] = source.name
+                return flat, moves
+        summed = {n for n, _ in self.sum.axes}
+        order: list[int] = []
+        for wanted in (0, 1, 2):
+            for d, form in enumerate(x.places):
+                names = form.indices
+                kind = 0 if not names & summed else 1 if names - summed else 2
+                if vector in names:
+                    kind = 2
+                if names and kind == wanted:
+                    order.append(d)
+        if vector in x.names:  # its axis goes last
+            order.sort(key=lambda d: vector in x.places[d].indices)
+        bounds = {d: x.places[d].bounds(extents) for d in order}
+        spans = {d: bounds[d][1] - bounds[d][0] + 1 for d in order}
+        strides: dict[int, int] = {}
+        size = 1
+        for d in reversed(order):
+            strides[d] = size
+            size *= spans[d]
+            if d == order[-1] and len(order) > 1 and size * element.bits // 8 % CROWD == 0:
+                size += SLACK
+        at = {x.load.indices[d]: Index(f"s{d}") + Const(bounds[d][0], I64) for d in order}
+        assert len(at) == len(order)
+        value = _replaced(x.value, at)
+        value = rewrite(value, folded)
+        assert isinstance(value, Expr)
+        place: Expr = Const(0, I64)
+        for d in order:
+            place = place + Index(f"s{d}") * Const(strides[d], I64)
+        buffers[name] = Buffer(name, element, (size + SLACK,))
+        result.scratch = (*result.scratch, name)
+        store = Store(name, (place,), value)
+        steps.append(_loops([(f"s{d}", spans[d]) for d in order], store))
+        step_of = [strides.get(d, 0) for d in range(len(x.places))]
+        return name, _moves(x, step_of)
+
+    def crowded(self, moves: Mapping[str, int], unit: int) -> bool:
+        """Whether rows compete for the same places of the nearest cache, and meet often."""
+        rows = [n for n, _ in self.loops if n in self.x.names and n not in self.w.names]
+        near = min((moves[n] * unit for n in rows), default=1)
+        return self.vector[1] >= MANY and near % CROWD == 0
+
+    def merged(self, moves: Mapping[str, int]) -> list[tuple[Axis, ...]]:
+        """The axes of the sum, those that go on where the next one ends as one."""
+        axes = sorted(self.sum.axes, key=lambda a: -moves.get(a[0], 0))
+        found: list[tuple[Axis, ...]] = []
+        for axis in axes:
+            if found:
+                reach = moves.get(axis[0], 0) * axis[1]
+                if reach and moves.get(found[-1][-1][0], 0) == reach:
+                    found[-1] = (*found[-1], axis)
+                    continue
+            found.append((axis,))
+        return found
+
+    def columns(
+        self, name: str, element: DType, axes: list[tuple[Axis, ...]], pairs: bool, size: int,
+        steps: list[Stmt], result: Packed, buffers: dict[str, Buffer],
+    ) -> tuple[Expr, list[Axis]]:  # fmt: skip
+        """A load of the packed columns, and the axes of the sum that it is read along."""
+        vector, extent = self.vector
+        outer = [a for a in self.loops if a[0] in self.w.names and a != self.vector]
+        terms = [(f"t{k}", math.prod(e for _, e in axis)) for k, axis in enumerate(axes)]
+        values: dict[str, Expr] = {vector: Index("vb") * size + Index("vi")}
+        certain: list[Expr] = []
+        if extent % size:
+            certain.append(values[vector] < extent)
+        read = list(terms)
+        for k, (axis, (own, count)) in enumerate(zip(axes, terms, strict=True)):
+            at: Expr = Index(own)
+            if pairs and k == len(axes) - 1:
+                at = at * 2 + Index("p")
+                read[k] = (own, -(-count // 2))
+                if count % 2:
+                    certain.append(at < count)
+            for n, e in reversed(axis):
+                values[n] = at if axis[0][0] == n else at % e
+                at = at // e
+        blocks = -(-extent // size)
+        lie: list[Axis] = [*outer, ("vb", blocks), *read, ("vi", size)]
+        if pairs:
+            lie.append(("p", 2))
+        place: Expr = Const(0, I64)
+        step = 1
+        for n, e in reversed(lie):
+            place = Index(n) * Const(step, I64) + place
+            step *= e
+        buffer = Buffer(name, element, (step,))
+        buffers[name] = buffer
+        load = rewrite(Load(name, (place,)), folded)
+        assert isinstance(load, Load)
+        data = self.constant(self.w.load.buffer)
+        if data is not None and self.w.value == self.w.load:
+            transposed = self.transposed(data, element, axes, pairs, size)
+            if transposed is not None:
+                result.constants[name] = transposed.reshape(-1)
+                return load, read
+        value = substitute(self.w.value, values)
+        for condition in certain:
+            assert isinstance(value, Expr)
+            value = Select(condition, value, Cast(dtype_of(self.w.value, buffers), Const(0)))
+        value = rewrite(value, folded)
+        assert isinstance(value, Expr)
+        body = _loops(lie, Store(name, load.indices, value))
+        if blocks % GROUP == 0 and not pairs:
+            # Rows of memory are read some panels at a time: there is a cost for every row.
+            each = [a for a in lie if a[0] not in ("vb", "vi")]
+            order = [*each[: len(outer)], ("vg", blocks // GROUP), *each[len(outer) :],
+                     ("vs", GROUP), ("vi", size)]  # fmt: skip
+            grouped = rewrite(
+                substitute(
+                    Store(name, load.indices, value), {"vb": Index("vg") * GROUP + Index("vs")}
+                ),
+                folded,
+            )
+            assert isinstance(grouped, Stmt)
+            body = _loops(order, grouped)
+        others = {n.buffer for n in walk(value) if isinstance(n, Load)}
+        if any(self.constant(n) is None for n in others):
+            result.scratch = (*result.scratch, name)
+            steps.append(body)
+            return load, read
+        arrays = {n: _shaped(self.constant(n), buffers[n]) for n in others}
+        arrays[name] = np.zeros(step, numpy_dtype(element))
+        used = tuple(buffers[n] for n in (*others, name))
+        interpret(Nest("pack", (), used, body), {}, arrays, checked=False)
+        result.constants[name] = arrays[name]
+        return load, read
+
+    def transposed(
+        self, data: np.ndarray, element: DType, axes: list[tuple[Axis, ...]], pairs: bool, size: int
+    ) -> np.ndarray | None:
+        """The packed columns of a plain load, by numpy; None if its indices are no plain ones."""
+        source = self.buffers[self.w.load.buffer]
+        if source.strides is not None:
+            return None
+        names: list[str] = []
+        for place, extent in zip(self.w.places, source.shape, strict=True):
+            if place.coefficients and (place.const or place.coefficients[0][1] != 1):
+                return None
+            if len(place.coefficients) > 1 or (not place.coefficients and extent > 1):
+                return None
+            names.append(place.coefficients[0][0] if place.coefficients else "")
+        kept = [n for n in names if n]
+        if len(set(kept)) != len(kept):
+            return None
+        extents = dict((*self.loops, *self.sum.axes))
+        shape = tuple(e for n, e in zip(names, source.shape, strict=True) if n)
+        if any(extents[n] != e for n, e in zip(kept, shape, strict=True)):
+            return None
+        array = data.reshape(shape)
+        outer = [n for n, _ in self.loops if n in kept and n != self.vector[0]]
+        terms = [n for axis in axes for n, _ in axis]
+        if any(n not in kept for n in terms):
+            return None
+        array = array.transpose([kept.index(n) for n in (*outer, self.vector[0], *terms)])
+        lead = array.shape[: len(outer)]
+        counts = [math.prod(e for _, e in axis) for axis in axes]
+        array = array.reshape((*lead, self.vector[1], *counts))
+        last = -(-counts[-1] // 2) * 2 if pairs else counts[-1]
+        columns = -(-self.vector[1] // size) * size
+        if (columns, last) != (self.vector[1], counts[-1]):
+            wide = np.zeros((*lead, columns, *counts[:-1], last), array.dtype)
+            wide[tuple(slice(0, n) for n in array.shape)] = array
+            array = wide
+        inner = (*counts[:-1], last // 2, 2) if pairs else tuple(counts)
+        array = array.reshape((*lead, columns // size, size, *inner))
+        k = len(lead)
+        order = [*range(k + 1), *range(k + 2, k + 2 + len(counts)), k + 1]
+        if pairs:
+            order.append(k + 2 + len(counts))
+        return np.ascontiguousarray(array.transpose(order), numpy_dtype(element))
+
+
+def _vector(
+    loops: tuple[Axis, ...], stores: Sequence[Node], a: _Operand, b: _Operand,
+    buffers: Mapping[str, Buffer], constant: Constant,
+) -> tuple[Axis, _Operand, _Operand] | None:  # fmt: skip
+    """The loop that becomes columns, the operand of rows and that of columns."""
+    by_store: dict[str, int] = {}
+    for s in stores:
+        if isinstance(s, Store):
+            buffer = buffers[s.buffer]
+            for index, stride in zip(s.indices, unit_strides(buffer), strict=True):
+                form = affine(index)
+                if form is None:
+                    return None
+                for name, c in form.coefficients:
+                    by_store[name] = abs(c) * stride
+    if any(name not in by_store for name, _ in loops):
+        return None
+    fixed = [constant(o.load.buffer) is not None for o in (a, b)]
+    best: tuple[tuple[int, ...], Axis, _Operand, _Operand] | None = None
+    for name, extent in loops:
+        inside = name in a.names, name in b.names
+        if not any(inside):
+            continue
+        near = -by_store[name]
+        if all(inside):
+            x, w = (a, b) if fixed[1] or not fixed[0] else (b, a)
+            score: tuple[int, ...] = (int(extent >= FEW), 0, near)
+        else:
+            x, w = (a, b) if inside[1] else (b, a)
+            known = fixed[1] if inside[1] else fixed[0]
+            if any(fixed) and not known:
+                continue
+            score = (int(extent >= FEW), 1, near)
+        if best is None or score > best[0]:
+            best = score, (name, extent), x, w
+    if best is None:
+        return None
+    return best[1], best[2], best[3]
+
+
+def _moves(operand: _Operand, strides: Sequence[int]) -> dict[str, int]:
+    moves: dict[str, int] = {}
+    for place, stride in zip(operand.places, strides, strict=True):
+        for name, c in place.coefficients:
+            moves[name] = moves.get(name, 0) + c * stride
+    return moves
+
+
+def _dense(buffer: Buffer, unit: int) -> list[int]:
+    strides, step = list[int](), unit
+    order = sorted(range(len(buffer.shape)), key=lambda d: unit_strides(buffer)[d])
+    for d in order:
+        strides.append(step)
+        step *= buffer.shape[d]
+    return strides
+
+
+def _replaced(e: Expr, at: Mapping[Expr, Expr]) -> Expr:
+    """``e`` with whole subexpressions replaced, from the outside."""
+    if e in at:
+        return at[e]
+
+    def rule(node: Node) -> Node | None:
+        return at.get(node) if isinstance(node, Expr) else None
+
+    changed = rewrite(e, rule)
+    assert isinstance(changed, Expr)
+    return changed
+
+
+def _simple(node: Node, ones: Mapping[str, Expr]) -> Node:
+    return rewrite(substitute(node, ones), folded)
+
+
+def _loops(axes: Sequence[Axis], body: Stmt) -> Stmt:
+    for name, extent in reversed(axes):
+        body = For(name, Const(0, I64), Const(extent, I64), body, True)
+    return body
+
+
+def _shaped(data: np.ndarray | None, buffer: Buffer) -> np.ndarray:
+    assert data is not None
+    if data.dtype == bool:
+        data = data.view(np.uint8)
+    return data.reshape(buffer.shape)
