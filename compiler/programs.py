@@ -98,9 +98,7 @@ def accelerator_steps(
     else:
         stream = finish(in_order(stages, config), config)
     instructions = InstructionSet(config)
-    words = b"".join(
-        instructions.encode(i).to_bytes(INSTRUCTION_BYTES, "little") for i in stream.instructions
-    )
+    words = instructions.encode_all(stream.instructions)
     address = constants.add(name, np.frombuffer(words, np.uint8), INSTRUCTION_BYTES)
     program = Program(name, address, stream.instructions, stream.owners)
     steps: list[AcceleratorStep] = []

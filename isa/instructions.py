@@ -11,11 +11,13 @@ them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import cached_property, lru_cache
 from typing import TYPE_CHECKING
+
+import numpy as np
 
 from . import formats
 from .errors import ProgramError
@@ -504,6 +506,41 @@ class InstructionSet:
         opcode = operation.format.opcode
         values = {**instruction.operands, **operation.fixed, **flags, "opcode": opcode}
         return self.layouts[opcode].encode(values)
+
+    def encode_all(self, instructions: Sequence[Instruction]) -> bytes:
+        """The bytes of a stream, as :meth:`encode` gives them one by one, and raises."""
+        words = np.zeros((len(instructions), 2), np.uint64)
+        by_name: dict[str, list[int]] = {}
+        for position, instruction in enumerate(instructions):
+            by_name.setdefault(instruction.operation, []).append(position)
+        for name, positions in by_name.items():
+            some = [instructions[position] for position in positions]
+            operation = self.operations.get(name)
+            if operation is None:
+                self.encode(some[0])
+                raise AssertionError("encoded an operation that there is not")
+            slots = self.layouts[operation.format.opcode].slots
+            names = [slot.name for slot in slots]
+            known = set(names)
+            fixed = {**operation.fixed, "opcode": operation.format.opcode}
+            for instruction in some:
+                if not instruction.operands.keys() <= known:
+                    self.encode(instruction)
+            rows = [[i.operands.get(n, 0) for n in names] for i in some]
+            for number, slot in enumerate(slots):
+                if slot.name in fixed:
+                    column = np.full(len(some), fixed[slot.name], np.int64)
+                elif slot.name in FLAGS:
+                    column = np.array([getattr(i, slot.name) for i in some], np.int64)
+                else:
+                    column = np.array([row[number] for row in rows], np.int64)
+                wrong = (column < slot.least) | (column > slot.greatest)
+                if wrong.any():
+                    self.encode(some[int(np.argmax(wrong))])
+                half, shift = divmod(slot.lsb, 64)
+                bits = (column & ((1 << slot.width) - 1)).astype(np.uint64) << np.uint64(shift)
+                words[positions, half] |= bits
+        return words.tobytes()
 
     def decode(self, word: int) -> Instruction:
         """The instruction of 128 bits; :class:`ProgramError` for a reserved encoding."""
