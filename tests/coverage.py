@@ -131,7 +131,7 @@ def _commands(config: AcceleratorConfig, device: RtlDevice) -> None:
     for control in (LAUNCH, CLEAR | LAUNCH):
         device._launch(program.address, program.count)
         device._write("CONTROL", LAUNCH)
-        device._driver.run(1000)
+        device._driver.run(5000)
         device._write("CONTROL", control)
         assert device._read("STATUS") == FAULT
         assert device._read("FAULT") == FaultCode.NO_FINISH
