@@ -21,7 +21,13 @@ class Reason:
     text: str
 
 
-REASONS: tuple[Reason, ...] = ()
+REASONS = (
+    Reason(
+        "merge",
+        r"merge\.py:72 weft_read_port_merge_0:",
+        "fetch asks for 2^16 beats at once, and what is merged is shorter",
+    ),
+)
 """The first that fits counts."""
 
 

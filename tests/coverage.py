@@ -57,6 +57,11 @@ CONFIGS = {
 LEAST = 0.95
 """Of the lines of each configuration."""
 SESSIONS, TOKENS = 24, 40
+RELIEF = (
+    "gemm | pop_prev\n" * 2 + "gemm | pop_next\n" * 2
+    + "load.inp | pop_next\n" * 2 + "store.nop | pop_prev\n" * 2 + "finish\n"
+)  # fmt: skip
+"""Takes two tokens from every queue."""
 
 
 def measured(config: AcceleratorConfig, sessions: int = SESSIONS) -> Coverage:
@@ -85,12 +90,16 @@ def measured(config: AcceleratorConfig, sessions: int = SESSIONS) -> Coverage:
 
 
 def _programs(config: AcceleratorConfig) -> Iterator[Program]:
-    """The faults of the tables, and tokens; last those that leave micro-ops behind."""
+    """The faults of the tables, queues without room, and tokens; last what leaves micro-ops."""
     instructions = InstructionSet(config)
     finish = instructions.encode(Instruction("finish"))
     for case in CASES.values():
         if case.config == config:
             yield case.program
+    for flagged in ("load.inp | push_next", "gemm | push_prev push_next", "store.nop | push_prev"):
+        full = f"{flagged}\n" * (config.token_depth + 2)
+        yield program_of(config, assemble(full, config))
+        yield program_of(config, assemble(full + RELIEF, config))
     for seed in range(TOKENS):
         yield token_program(config, RandomChoices(f"coverage {seed}"))
     words = [*reserved_words(config), *(word for _, _, word in forbidden_words(config))]
@@ -131,7 +140,7 @@ def _commands(config: AcceleratorConfig, device: RtlDevice) -> None:
     for control in (LAUNCH, CLEAR | LAUNCH):
         device._launch(program.address, program.count)
         device._write("CONTROL", LAUNCH)
-        device._driver.run(1000)
+        device._driver.run(5000)
         device._write("CONTROL", control)
         assert device._read("STATUS") == FAULT
         assert device._read("FAULT") == FaultCode.NO_FINISH
