@@ -33,15 +33,20 @@ NETWORKS = (
     "sww_1dconv",
     "micro_speech",
     "mobilenetv2_035_160",
+    "mobilenetv1_025_128_uint8",
+    "mnist_mlp",
+    "mnist_lstm",
+    "hello_sine",
 )
 """Folders of ``models/`` with a file and reference outputs of the same name."""
 
 
 def measure(name: str, hw: str, on: str, samples: int) -> dict[str, Any]:
-    """Run one network and compare it with TensorFlow Lite Micro's outputs, as plain data."""
+    """Run one network and compare it with the reference's outputs, as plain data."""
     folder = SHARED / "models" / name
     with np.load(folder / f"{name}_golden.npz", allow_pickle=False) as golden:
-        x, expected = golden["x"][:samples], golden["out_tflm"][:samples]
+        reference = "out_tflm" if "out_tflm" in golden else "out_litert_ref"
+        x, expected = golden["x"][:samples], golden[reference][:samples]
     started = time.perf_counter()
     with weft.jit(weft.load(folder / f"{name}.tflite"), hw, on) as run:
         run.compile()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -70,13 +70,13 @@ class HostCode:
         threads: int = 1,
         processor: Processor | None = None,
     ):
-        self.graph, self.threads = graph, threads
+        self.threads = threads
+        self._first = {name: graph.tensors[name].data for name in graph.carried}
+        self.graph = graph = _without_data(graph, graph.carried)
         written = [name for node in nodes for name in node.outputs if name]
         read = dict.fromkeys(name for node in nodes for name in node.inputs if name)
         self.inputs: tuple[str, ...] = tuple(
-            n
-            for n in read
-            if n not in written and (graph.tensors[n].data is None or n in graph.carried)
+            n for n in read if n not in written and graph.tensors[n].data is None
         )
         """Tensors that :meth:`run` takes; those that are carried over begin with their data."""
         self.outputs: tuple[str, ...] = tuple(written if outputs is None else outputs)
@@ -104,10 +104,7 @@ class HostCode:
         self._calls = self._joined([made for _, made in self._steps])
 
     def _constant(self, name: str) -> np.ndarray | None:
-        """The value of a tensor that never changes."""
-        if name not in self.graph.tensors or name in self.graph.carried:
-            return None
-        return self.graph.tensors[name].data
+        return self.graph.tensors[name].data if name in self.graph.tensors else None
 
     def _arrays(self, step: Packed) -> dict[str, np.ndarray]:
         """Memory for a step's buffers, flat."""
@@ -142,7 +139,7 @@ class HostCode:
             tensor = self.graph.tensors[name]
             if name in self._views:
                 array = self._array(self._views[name]).reshape(tensor.shape)
-            elif tensor.data is not None and name not in self.inputs:
+            elif tensor.data is not None:
                 array = np.require(tensor.data, requirements=("C", "ALIGNED"))
             else:
                 array = aligned(tensor.shape, element_dtype(tensor.dtype))
@@ -204,7 +201,7 @@ class HostCode:
         """
         for name in self.inputs:
             memory = self._memory[name]
-            value = values.get(name, self.graph.tensors[name].data)
+            value = values.get(name, self._first.get(name))
             if value is None:
                 raise DataError(f"tensor {name!r} has no value")
             if value.dtype != memory.dtype or value.shape != memory.shape:
@@ -225,6 +222,14 @@ class HostCode:
         """What computes one node, and what was joined with it, on what memory holds."""
         (found,) = [made for nodes, made in self._steps if node in nodes]
         return self._sequence(found) if isinstance(found, list) else found
+
+
+def _without_data(graph: Graph, names: Collection[str]) -> Graph:
+    """``graph``, of which these tensors are no constants."""
+    if not names:
+        return graph
+    opened = {name: replace(graph.tensors[name], data=None) for name in names}
+    return replace(graph, tensors={**graph.tensors, **opened})
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

@@ -70,7 +70,7 @@ class Machine:
         depths = [getattr(config, f"{name}_depth") for name in ("inp", "acc", "qnt")]
         starts = np.cumsum([0, *depths])
         self.marks = mark(PAD, np.full(starts[-1], -999))
-        self.base = dict(zip(("inp", "acc", "qnt"), starts.tolist(), strict=False))
+        self.base: dict[str, int] = dict(zip(("inp", "acc", "qnt"), starts.tolist(), strict=False))
         self.pads: dict[str, Marks] = {
             name: self.marks[start : start + depth]
             for (name, start), depth in zip(self.base.items(), depths, strict=True)

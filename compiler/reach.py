@@ -163,10 +163,10 @@ class Reach:
                 events = np.array(steps.events)[which]
                 depth = self.depths[scratchpad]
                 for taps, first in _progressions(offsets):
-                    for write in (False, True)[: 1 + (number == 0)]:
-                        last = self._touches.walks(
-                            scratchpad, events, starts + first, loops, taps, lanes, write
-                        )
+                    walk = (scratchpad, events, starts + first, loops, taps, lanes)
+                    last = self._touches.walks(*walk, write=False)
+                    if number == 0:
+                        self._touches.walks(*walk, write=True)
                     if last.max() >= depth:
                         at = int(which[np.argmax(last >= depth)])
                         most = int(last[which == at].max())

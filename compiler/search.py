@@ -15,7 +15,7 @@ from ..isa.config import AcceleratorConfig
 from .effort import Effort
 from .image import Walk
 from .kernel import Lack, Refusal
-from .tiling import Extents, Layer, Tile, blocks_of, extents, parts, row_length
+from .tiling import Layer, Tile, blocks_of, extents, parts, row_length
 from .timing import BRANCH_CYCLES, LOAD_LATENCY, START_CYCLES, STORE_LATENCY
 
 MOST_TRIPS = 1 << 13
@@ -284,7 +284,7 @@ def _loads(
     return np.where(once, distinct, distinct * repeats)
 
 
-def _box_cycles(need: _Needs | Extents, config: AcceleratorConfig) -> np.ndarray:
+def _box_cycles(need: _Needs, config: AcceleratorConfig) -> np.ndarray:
     """Of loading one tile's input."""
     bytes_ = config.inp_element_bytes
     row = max(need.box_columns, need.box_columns * bytes_ / config.bus_bytes) + 1

@@ -31,6 +31,10 @@ class Steps:
 
     def __init__(self, work: Contraction, layer: Layer, need: Extents):
         self.work, self.layer, self.need = work, layer, need
+        data = layer.weights.data
+        shape = (layer.outputs, layer.depth, layer.rows.taps, layer.column_steps)
+        self._idle = np.broadcast_to(~data.any(axis=tuple(range(4, data.ndim))), shape)
+        """[output block, input block, row of taps, step]: whether all weights are 0."""
         self._walks: dict[Hashable, np.ndarray] = {}
         self._taken: dict[tuple[Range, Range], tuple[np.ndarray, bytes]] = {}
         self._blocks: dict[tuple[Range, Range], tuple[int, ...]] = {}
@@ -147,7 +151,14 @@ class Steps:
         ``row`` elements from the next."""
         (planes, same), extent = self._planes(chunk.blocks, chunk.depth), self.weights(chunk)
         first = taps.start - chunk.taps.start
-        key = (same, first, taps.count, steps, positions, row, extent)
+        idle = self._idle[
+            chunk.blocks.start : chunk.blocks.stop,
+            chunk.depth.start : chunk.depth.stop,
+            taps.start : taps.stop,
+            steps.start : steps.stop,
+        ]
+        some = idle.tobytes() if idle.any() else b""
+        key = (same, first, taps.count, steps, positions, row, extent, some)
         if key not in self._walks:
             layer, need = self.layer, self.need
             apart = layer.tap_lanes * layer.columns.dilation // layer.columns.lanes
@@ -164,9 +175,11 @@ class Steps:
             for i, n in zip((o, d, ky, kx), extent, strict=True):
                 wgt = wgt * n + (i if n > 1 else 0)
             columns = (np.broadcast_to(c, src.shape) for c in (o * positions, src, wgt))
-            # The first of each output block, then all others of one, of the next, ...
+            # The first of each output block, then all others of one, of the next, ... but not
+            # those that would add nothing.
             by_step = np.stack([*columns], axis=-1).reshape(-1, outputs, 3)
-            rest = by_step[1:].transpose(1, 0, 2).reshape(-1, 3)
+            adds = ~idle.reshape(outputs, -1)[:, 1:]
+            rest = by_step[1:].transpose(1, 0, 2)[adds]
             self._walks[key] = np.concatenate([by_step[0], rest]).astype(np.int32)
         return self._walks[key]
 

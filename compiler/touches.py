@@ -145,7 +145,7 @@ def witness(
     table = touches.table()
     ages = _swept(np.array(actors[:last], np.int64), np.array(names[:last], np.int64), touches)[1:]
     for touch in table[table[:, 0] == last]:
-        event = dict(zip(FIELDS, touch.tolist(), strict=True))
+        event: dict[str, int] = dict(zip(FIELDS, touch.tolist(), strict=True))
         loops = [np.arange(event[trips]) * event[step] for trips, step in
                  (("rows", "down"), ("columns", "across"), ("taps", "along"))]  # fmt: skip
         at = event["start"] + loops[0][:, None, None] + loops[1][:, None] + loops[2]

@@ -68,9 +68,9 @@ class Executor:
 
     def _needed(self, step: HostStep) -> list[str]:
         """Those outputs of a step that somebody reads."""
-        read = {name for other in self.model.steps if other is not step for name in other.inputs}
         graph = self.model.graph
-        read |= {*graph.outputs, *graph.carried.values()}
+        read = {*graph.outputs, *graph.carried.values()}
+        read |= {name for other in self.model.steps if other is not step for name in other.inputs}
         return [name for name in step.outputs if name in read]
 
     def __call__(

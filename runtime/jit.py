@@ -171,8 +171,8 @@ class Run:
         network = Network(self.network.name, graph, sha256)
         run = type(self)(
             network, self.config, self.on, on_host=self._on_host, effort=self._effort,
-            crashes=self._crashes,
-            progress=self._progress, threads=self._threads, device_options=self._device_options,
+            crashes=self._crashes, progress=self._progress, threads=self._threads,
+            device_options=self._device_options,
         )  # fmt: skip
         while len(self._bound) >= BOUND_LIMIT:
             self._bound.pop(next(iter(self._bound))).close()

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from ...isa.errors import CompilerError, ProgramError, WeftError
+from ...version import VERSION
 from ..module import Module
 from .text import format_module
 
@@ -44,8 +45,6 @@ def _is_defect(error: Exception, module: Module) -> bool:
 
 def _written(name: str, module: Module, error: Exception, folder: Path) -> Path:
     """The path of the file, which is new or holds the same already."""
-    from ...version import VERSION  # type: ignore[import-not-found]  # the face's, above the rooms
-
     text = _text(module)
     digest = hashlib.sha256(text.encode()).hexdigest()[:8]
     path = folder / f"weft-crash-{name}-{digest}.txt"

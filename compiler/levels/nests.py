@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -155,8 +156,11 @@ def fit(section: Section, name: str, nest: Nest, array: np.ndarray) -> None:
 def check_owners(left: Mapping[str, object], sections: Sequence[Section]) -> None:
     """Refuse arrays that belong to nobody."""
     for section in sections:
-        if section.kind == "array" and section.heading.tokens[1].strip('"') in left:
-            section.fail("an array of no node")
+        if section.kind != "array":
+            continue
+        token = section.heading.tokens[1]
+        if (json.loads(token) if token.startswith('"') else token) in left:
+            section.fail("an array of nobody's")
 
 
 def equal(a: Operator | Kernel, b: Operator | Kernel) -> bool:

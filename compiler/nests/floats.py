@@ -34,6 +34,7 @@ from ...isa.nest import (
     minimum,
 )
 from ..graph import (
+    Activation,
     Add,
     AveragePool2D,
     Conv2D,
@@ -76,7 +77,8 @@ def reason_against(use: Use) -> str | None:
 
 
 def _clamped(use: Use, value: Expr) -> Expr:
-    low, high = REAL_RANGE[getattr(use.node.op, "activation", "none")]
+    activation: Activation = getattr(use.node.op, "activation", "none")
+    low, high = REAL_RANGE[activation]
     if low is not None:
         value = maximum(value, Const(low, F32))
     return value if high is None else minimum(value, Const(high, F32))

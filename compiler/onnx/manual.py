@@ -37,9 +37,9 @@ new combination of sizes; the latest eight stay compiled. Without a call (`weft 
 Operators between `DequantizeLinear` and `QuantizeLinear`, and QOperator nodes, become the integer
 operators that the accelerator runs: `Conv` (also depthwise), `Gemm`, `MatMul` with constant
 weights, `Add`, `Sub`, `Mul` (with a `Relu` or a `Clip` to 6 behind them), `AveragePool`,
-`GlobalAveragePool`, `MaxPool`, and what only moves elements. Activations are bytes with one scale;
-unsigned ones are moved down by 128. Weights are signed bytes with zero point 0, per tensor or per
-channel.
+`GlobalAveragePool`, `MaxPool`, and what only moves elements, `Concat` too. Activations are bytes
+with one scale; unsigned ones are moved down by 128. Weights are signed bytes with zero point 0, per
+tensor or per channel. [quantize.md](quantize.md) says how a float network becomes such a file.
 
 Rounding: the accumulator is exact and is requantized in two roundings, whose first one has as many
 bits below the last place as the accumulator certainly has to spare. ONNX rounds the real value

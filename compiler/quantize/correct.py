@@ -19,7 +19,7 @@ import numpy as np
 from ..graph import Graph, Quant
 from ..host import HostCode
 from ..onnx.simplify import known, pruned
-from .insert import filter_of, inserted
+from .insert import filter_of, inserted, open_bias
 from .plan import Plan
 from .samples import Samples
 
@@ -62,7 +62,7 @@ def corrections(
     shifts = {name: np.zeros_like(bias) for name, bias in own.items()}
     for k, values in enumerate(data):
         expected = real.run(values)
-        biases = {f"{name}/bias": (own[name] + shifts[name]).astype(np.float32) for name in own}
+        biases = {open_bias(name): (own[name] + shifts[name]).astype(np.float32) for name in own}
         got = code.run({**values, **biases})
         for name in own:
             output = plan.units[name].node.outputs[0]

@@ -97,8 +97,8 @@ def inserted(
     biases : mapping or None
         By the name of a node: a bias instead of its own.
     open_biases : bool
-        Leave biases of Conv and Gemm real, as inputs of the graph called ``<node>/bias``, and
-        every clamp in its place: what comes before it is the node's own output.
+        Leave biases of Conv and Gemm real, as inputs of the graph (:func:`open_bias`), and every
+        clamp in its place: what comes before it is the node's own output.
     """
     return _Inserter(graph, plan, quants, per_channel, biases or {}, open_biases).graph()
 
@@ -190,11 +190,12 @@ class _Inserter:
         self.call("DequantizeLinear", (weights, scale, zero), real, axis=filter.axis)
         if unit.kind == "MatMul":
             return [real]
-        name = f"{node.name}/bias"
         if self.open_biases:
+            name = open_bias(node.name)
             self.tensors[name] = Tensor(name, F32, filter.bias.shape)
             self.inputs.append(name)
             return [real, name]
+        name = f"{node.name}/bias"
         if not filter.bias.any():
             return [real]
         steps = np.float32(x.scale[0]) * np.broadcast_to(scales, filter.bias.shape)
@@ -237,6 +238,11 @@ class _Inserter:
             wish += "_"
         self.node_names.add(wish)
         return wish
+
+
+def open_bias(node: str) -> str:
+    """The name of an open bias; with the space in it, no tensor of a file has it."""
+    return f"{node} bias"
 
 
 def clamp_bounds(graph: Graph, node: Node) -> tuple[float, float]:

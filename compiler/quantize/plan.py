@@ -1,15 +1,18 @@
 """Which nodes of a float graph become integers, and which tensors have one quantization.
 
-A unit is a node with the clamp behind it, if it has one: one operator of integers. Convolutions,
-products with constant weights, sums, differences and products of two activations, and
-pools become integers wherever they stand; Concat, and what only moves elements, if what it reads
-is integers, or all that read it are. Tensors between which nothing is computed (a maximum over
-windows, a move, a Concat) share a quantization, so that nothing is requantized there.
+A unit is a node with the clamp behind it, if it has one: one operator of integers. Convolutions and
+products with constant weights become integers wherever they stand. Sums, differences and products
+of two activations, pools and Concat do if all that they read is rounded anyway, and sums and their
+like only if somebody reads integers from them: within a normalization or an activation function
+they stay on floats. What only moves elements goes with what it moves, or with all that read it.
+
+Tensors between which nothing is computed (a maximum over windows, a move, a Concat) share a
+quantization, so that nothing is requantized there.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from ...isa.nest import F32
@@ -67,27 +70,37 @@ def plan(graph: Graph, skip: Iterable[str] = ()) -> Plan:
     for node in graph.nodes:
         for name in dict.fromkeys(node.inputs):
             readers.setdefault(name, []).append(node)
-    possible = {
+    units = {
         node.name: unit
         for node in graph.nodes
         if node.name not in skipped and (unit := _unit(graph, node, readers)) is not None
     }
-    units = {name: unit for name, unit in possible.items() if unit.kind not in MOVES | {"Concat"}}
-    quantized = {name for unit in units.values() for name in (*unit.inputs, unit.output)}
-    for node in graph.nodes:
-        unit = possible.get(node.name)
-        if unit is not None and (node.name in units or quantized & {*unit.inputs}):
-            units[node.name] = unit
-            quantized.add(unit.output)
-    for node in reversed(graph.nodes):
-        unit = possible.get(node.name)
-        if unit is None or unit.kind not in MOVES or unit.output not in quantized:
-            continue
-        if all(reader.name in units for reader in readers.get(unit.output, ())):
-            units[node.name] = unit
-            quantized.update(unit.inputs)
-    units = {node.name: units[node.name] for node in graph.nodes if node.name in units}
-    return Plan(units, _groups(units.values()))
+    while True:
+        useless = set(_useless(graph, units, readers))
+        if not useless:
+            return Plan(units, _groups(units.values()))
+        units = {name: unit for name, unit in units.items() if name not in useless}
+
+
+def _useless(graph: Graph, units: dict[str, Unit], readers: dict[str, list[Node]]) -> Iterator[str]:
+    """Units without constant weights that would only round floats between floats."""
+    written = {unit.output for unit in units.values()}
+    rounded = written.union(graph.inputs)
+    for unit in units.values():
+        if unit.kind in FILTERS:
+            rounded.update(unit.inputs)
+    for name, unit in units.items():
+        after = [reader.name in units for reader in readers.get(unit.output, ())]
+        if unit.kind in FILTERS:
+            useful = True
+        elif unit.kind in MOVES:
+            useful = unit.inputs[0] in written or (bool(after) and all(after))
+        else:
+            useful = rounded.issuperset(unit.inputs)
+            if unit.kind in PAIRS:
+                useful = useful and (any(after) or unit.output in graph.outputs)
+        if not useful:
+            yield name
 
 
 def _unit(graph: Graph, node: Node, readers: dict[str, list[Node]]) -> Unit | None:

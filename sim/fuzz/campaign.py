@@ -138,12 +138,12 @@ def counted_devices(coverage: Coverage, stack: ExitStack) -> dict[bool, RtlDevic
 
     Reading the counts takes a second, so that these live as long as ``stack``.
     """
-    return {
-        stall_seed is not None: stack.enter_context(
-            RtlDevice(
-                coverage.config, dram_bytes=DRAM_BYTES, dram_latency=latency,
-                stall_seed=stall_seed, coverage=coverage,
-            )
-        )
-        for latency, stall_seed in ((1, None), (40, 1))
-    }  # fmt: skip
+    devices: dict[bool, RtlDevice] = {}
+    for latency, stall_seed in ((1, None), (40, 1)):
+        device = RtlDevice(
+            coverage.config, dram_bytes=DRAM_BYTES, dram_latency=latency,
+            stall_seed=stall_seed, coverage=coverage,
+        )  # fmt: skip
+        stack.callback(device.close)
+        devices[stall_seed is not None] = device
+    return devices

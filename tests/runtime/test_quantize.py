@@ -91,8 +91,9 @@ def test_quantize_as_json(weft):
     assert (record["method"], record["per_channel"], record["bias_correction"]) == (
         "entropy", False, False,
     )  # fmt: skip
-    assert record["on_floats"] == [{"name": "second", "op": "Conv"}]
-    assert [layer["name"] for layer in record["layers"]] == ["first", "mean", "logits"]
+    floats = [(node["name"], node["op"]) for node in record["on_floats"]]
+    assert floats == [("second", "Conv"), ("mean", "GlobalAveragePool")]
+    assert [layer["name"] for layer in record["layers"]] == ["first", "logits"]
     assert all(layer["snr_db"] > 15 for layer in record["layers"])
 
 
@@ -213,6 +214,12 @@ def test_one_file_is_the_same_on_the_host_and_the_accelerator(weft):
     ops = [row["op"] for row in record["tensors"]]
     assert {"Conv2D", "DepthwiseConv2D", "FullyConnected"} <= {*ops}
     assert all(row["exact"] for row in record["tensors"])
+
+
+@pytest.mark.deep
+def test_one_file_is_the_same_on_the_rtl(weft):
+    argv = ("--input", "x.npy", "--limit", "1", "--on", "rtl", "--on", "functional")
+    assert weft("diff", "int8.onnx", *argv, "--hw", "tiny")[0] == OK
 
 
 @pytest.mark.parametrize("target", ["host", "functional"])

@@ -29,6 +29,7 @@ from weft.compiler.onnx import write  # noqa: E402
 from weft.compiler.quantize import Options, Quantized, quantize  # noqa: E402
 from weft.compiler.quantize.insert import Filter, integer_weights, weight_scales  # noqa: E402
 from weft.compiler.quantize.noise import real_values  # noqa: E402
+from weft.compiler.quantize.plan import plan  # noqa: E402
 
 X = samples(24, 3, 8, 8)
 PLAIN = Options(bias_correction=False, cache=CACHE)
@@ -188,7 +189,8 @@ def test_one_scale_for_all_weights():
 
 def test_skipped_nodes_stay_on_floats():
     result = small_made(skip=frozenset(("second", "logits")), bias_correction=False)
-    assert [node.name for node in result.floats] == ["second", "logits"]
+    # A mean between floats is one of floats.
+    assert [node.name for node in result.floats] == ["second", "mean", "flat", "logits"]
     ops = kinds(result.graph)
     assert ops.count("Conv2D") == 1
     assert ops.count("FullyConnected") == 0
@@ -202,6 +204,16 @@ def test_an_operator_without_integers_is_an_island_of_floats():
     assert [node.name for node in result.floats] == ["s"]
     assert kinds(result.graph).count("Conv2D") == 2
     assert result.outputs["y"].decibels > 30
+
+
+def test_sums_within_a_function_of_floats_stay_on_floats():
+    """As in a GELU: `c * sigmoid(c)`, and what is done with the square."""
+    m = Maker()
+    c = m.conv("x", "c", 4, 3)
+    m.node("Mul", [c, m.node("Sigmoid", [c], "s")], "swish")
+    m.node("Sub", ["swish", m.node("Mul", [c, c], "square")], "odd")
+    wished = plan(graph_of(m.model((1, 3, 8, 8), "odd")))
+    assert list(wished.units) == ["c"]
 
 
 def test_a_clamp_between_other_bounds_is_the_range():

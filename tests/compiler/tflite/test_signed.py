@@ -9,7 +9,7 @@ import pytest
 
 from tests.compiler import oracle
 from tests.compiler.compiled import BATCHED, SMALL, TINY, on_accelerator, outputs_of
-from tests.networks import NetworkBuilder, unsigned
+from tests.networks import NetworkBuilder, single, unsigned
 from weft.compiler.graph import AveragePool2D, Call, Graph, Quant
 from weft.compiler.host import compile_nodes
 from weft.compiler.pipeline import compile_graph
@@ -63,14 +63,26 @@ def test_only_the_ends_are_unsigned():
     assert [op.ties for op in pools] == ["up"]
 
 
-def test_weights_beyond_a_byte_are_read_twice_only_where_they_are():
-    n = NetworkBuilder("wide", 1)
-    n.conv(n.input(1, 3, 3, 8), 4, 1)
-    graph = n.graph()
+def with_wide_weight(graph: Graph, *at: int) -> Graph:
+    """All weights -1 but for one of -228, which is no byte."""
     weights = next(t for t in graph.tensors.values() if t.name.endswith("weights"))
-    data = np.full(weights.shape, 100, np.int8)
-    data[..., 5] = -128  # less 100, no byte
-    wide = replace(weights, quant=Quant((0.5,), (100,)), data=data)
-    model = compile_graph(replace(graph, tensors={**graph.tensors, wide.name: wide}), TINY)
-    segment = next(s for s in model.segments if s.name.endswith(".wgt"))
-    assert segment.data.size == 3 * 16  # two blocks of four channels, one of them twice
+    data = np.full(weights.shape, 99, np.int8)
+    data[at] = -128
+    changed = replace(weights, quant=Quant((0.5,), (100,)), data=data)
+    return replace(graph, tensors={**graph.tensors, weights.name: changed})
+
+
+def sizes(graph: Graph) -> dict[str, int]:
+    """Of the constants of a network of one layer."""
+    model = compile_graph(graph, TINY)
+    return {s.name.split(".")[-1]: s.data.size for s in model.segments}
+
+
+def test_weights_beyond_a_byte_are_read_twice_only_where_they_are():
+    graph = with_wide_weight(single("conv", (1, 3, 3, 8), 8, 1), 2, 0, 0, 5)
+    assert sizes(graph)["wgt"] == 2 * 3 * 16  # of two blocks of inputs, one twice
+
+
+def test_steps_whose_weights_are_all_zero_are_left_out():
+    graph = with_wide_weight(single("depthwise", (1, 6, 6, 8), 3, padding="valid"), 0, 1, 0, 2)
+    assert sizes(graph)["uop"] == (2 * 3 + 1) * 4  # three rows of taps for each block, and one
