@@ -96,6 +96,9 @@ def _programs(config: AcceleratorConfig) -> Iterator[Program]:
     for case in CASES.values():
         if case.config == config:
             yield case.program
+    for pads in ("y_pad_1=2", "y_pad_0=1 y_pad_1=1", ""):  # no rows but those of padding
+        boxes = f"load.inp x_size=1 {pads}\nload.acc x_size=1 {pads}\nfinish"
+        yield program_of(config, assemble(boxes, config))
     for flagged in ("load.inp | push_next", "gemm | push_prev push_next", "store.nop | push_prev"):
         full = f"{flagged}\n" * (config.token_depth + 2)
         yield program_of(config, assemble(full, config))
