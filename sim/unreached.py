@@ -28,11 +28,6 @@ REASONS = (
         "FINISH is chosen by its opcode alone: the condition is the constant 1",
     ),
     Reason(
-        "sequencer",
-        r"sequencer.py:138 weft_scheduler_(load|store):",
-        "who takes tokens from one neighbour only passes with the token, and need not hold it",
-    ),
-    Reason(
         "merge",
         r"merge\.py:72 weft_read_port_merge_0:",
         "fetch asks for 2^16 beats at once, and what is merged is shorter",

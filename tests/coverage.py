@@ -99,6 +99,12 @@ def _programs(config: AcceleratorConfig) -> Iterator[Program]:
     for pads in ("y_pad_1=2", "y_pad_0=1 y_pad_1=1", ""):  # no rows but those of padding
         boxes = f"load.inp x_size=1 {pads}\nload.acc x_size=1 {pads}\nfinish"
         yield program_of(config, assemble(boxes, config))
+    busy = (  # tokens are there long before they are wanted
+        "gemm | push_prev push_next\n" * 30
+        + "load.inp y_size=1 x_size=60 | pop_next\n" * 30
+        + "store.out dram_base=0x3000 y_size=1 x_size=60 | pop_prev\n" * 30
+    )
+    yield program_of(config, assemble(f"{busy}finish", config))
     for flagged in ("load.inp | push_next", "gemm | push_prev push_next", "store.nop | push_prev"):
         full = f"{flagged}\n" * (config.token_depth + 2)
         yield program_of(config, assemble(full, config))
