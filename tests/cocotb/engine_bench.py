@@ -94,13 +94,17 @@ class EngineBench(Surroundings):
             failed = int(fault.value)
 
     async def _hold(self, name: str) -> None:
-        """A scratchpad that the engine reads."""
+        """A scratchpad that the engine reads; the store engine, when others let it."""
         enable, address, data = self.pins(name, "enable", "address", "data")
         following = self.pin("inp_following") if name == "inp" else None
         bits, elements = BITS[name], self.held[name]
         places = len(data) // bits
+        ready = self.pin(f"{name}_ready") if self.engine == "store" else None
         while True:
             await RisingEdge(self.dut.clk)
+            if ready is not None:
+                assert ready.value or not enable.value
+                ready.value = not self.rests()
             if not enable.value:
                 continue
             first = int(address.value)
