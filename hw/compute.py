@@ -173,15 +173,16 @@ class ComputeEngine(wiring.Component):
         return Scratchpad(depth, bits, parts, read_ports, banks, in_turn)
 
     def _merge(self, m, name: str, port, reader: BoxReader):
-        """The engine's own loads write, and while there are none, those of the load engine."""
-        own = getattr(reader, name)
+        """The engine's own loads write, and while there are none, or none go on, those of the load
+        engine."""
+        own, free = getattr(reader, name), reader.idle | reader.fault.valid
         passes = ("valid", "address", "mask", "data")
         m.d.comb += [getattr(port, member).eq(getattr(own, member)) for member in passes]
         m.d.comb += own.ready.eq(port.ready)
         if name in self.filled:
             load = getattr(self, f"load_{name}")
-            m.d.comb += load.ready.eq(port.ready & reader.idle)
-            with m.If(reader.idle):
+            m.d.comb += load.ready.eq(port.ready & free)
+            with m.If(free):
                 m.d.comb += [getattr(port, member).eq(getattr(load, member)) for member in passes]
 
     def _admit(self, m, steps: Steps, reader: BoxReader) -> Signal:
