@@ -252,7 +252,8 @@ def _softmax_infer(site: Site) -> Types:
 
 @define("Softmax", "LogSoftmax", infer=_softmax_infer, native=True)
 def softmax(site: Site) -> Code:
-    """Powers of e, as shares of their sum; or the logarithms of the shares."""
+    """Powers of e, as shares of their sum; or the logarithms of the shares, which are those of
+    TensorFlow Lite's reference kernel to the bit: it adds one power after another."""
     x, out, dtype = site.x, site.out, site.x.dtype
     work = computed(dtype)
     walk = walk_of(x.shape, _softmax_axes(site))
@@ -266,18 +267,23 @@ def softmax(site: Site) -> Code:
         walk.out, walk, most, extreme(dtype, False), lambda t: Binary("max", t, load(x, place))
     )
     less_most = load(x, place) - top
-    raising = loops(walk.inner, Store(powers.name, place, function("exp", less_most)))
-    power: Expr = Load(powers.name, place)
-    summing = Store(total.name, walk.out, Sum(walk.inner, power) if walk.inner else power)
+    raised = function("exp", less_most)
     if site.kind == "Softmax":
+        raising = loops(walk.inner, Store(powers.name, place, raised))
+        power: Expr = Load(powers.name, place)
+        summing = Store(total.name, walk.out, Sum(walk.inner, power) if walk.inner else power)
         value: Expr = power * sum_
         invert = Store(total.name, walk.out, divide(number(1, dtype), sum_))
     else:
+        raising = Store(total.name, walk.out, number(0, work))
+        adding = Store(total.name, walk.out, sum_ + raised)
+        summing = loops(walk.inner, adding, parallel=False)
         value = less_most - sum_
         invert = Store(total.name, walk.out, function("log", sum_))
     ending = loops(walk.inner, store(out, place, value, work))
     body = loops(walk.outer, Block((finding, raising, summing, invert, ending)))
-    scratch = (most, total) if own else (most, total, powers)
+    holds_powers = site.kind == "Softmax" and not own
+    scratch = (most, total, powers) if holds_powers else (most, total)
     return code(site, (buffer(x), buffer(out)), body, scratch=scratch)
 
 
