@@ -11,7 +11,8 @@ from weft.sim import connect
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("bus_bytes", "block"), [(16, 8), (32, 4), pytest.param(8, 4, marks=pytest.mark.deep)]
+    ("bus_bytes", "block"),
+    [(16, 8), *(pytest.param(n, 4, marks=pytest.mark.deep) for n in (8, 32))],
 )
 def test_long_moves_use_nearly_every_beat(bus_bytes, block):
     figures = measure(bus_bytes, block)

@@ -167,7 +167,12 @@ def test_the_linter_would_see_a_mistake(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "form"),
-    [*((name, "synthesis") for name in PRESETS), ("tiny", "simulation"), ("base", "simulation")],
+    [
+        *((name, "synthesis") for name in PRESETS if name != "big"),
+        pytest.param("big", "synthesis", marks=pytest.mark.deep),
+        ("tiny", "simulation"),
+        ("base", "simulation"),
+    ],
 )
 def test_verilator_has_nothing_to_say_about_any_preset(name, form, tmp_path):
     assert lint(text_of(name, form), tmp_path) == ""

@@ -20,11 +20,14 @@ import pytest
 from tests import golden
 from tests.networks import single
 from tests.runtime.models import PROGRAM_AT, hand_made
-from tests.shared import ROOT, model_path, needs_shared
+from tests.shared import ROOT
 from weft.__main__ import VERBS, main
 from weft.compiler.artifact import AcceleratorStep, Program, Segment
+from weft.compiler.graph import Opaque
+from weft.compiler.levels import format_module
+from weft.compiler.module import Module
 from weft.compiler.tflite.write import write
-from weft.isa import Instruction, InstructionSet
+from weft.isa import AcceleratorConfig, Instruction, InstructionSet
 from weft.isa.errors import DataError
 from weft.runtime import package
 from weft.runtime.commands.run import _read as read_array
@@ -290,9 +293,12 @@ def test_a_truncated_model_is_one_line(fails):
         fails(BAD_INPUT, "cut", "run", "cut.tflite", "--on", "cpu")
 
 
-@needs_shared
 def test_operators_that_nothing_can_run_are_listed_in_one_line(fails):
-    fails(BAD_INPUT, "UNIDIRECTIONAL_SEQUENCE_LSTM", "run", str(model_path("mnist_lstm")))
+    graph = single("conv", (1, 3, 3, 2), 4)
+    odd = tuple(replace(node, op=Opaque("SPARSE_TO_DENSE")) for node in graph.nodes)
+    module = Module(replace(graph, nodes=odd), AcceleratorConfig.preset("tiny"))
+    Path("odd.txt").write_text(format_module(module))
+    fails(BAD_INPUT, "SPARSE_TO_DENSE", "run", "odd.txt")
 
 
 def test_a_cache_that_cannot_be_made_is_one_line(fails, monkeypatch: pytest.MonkeyPatch):

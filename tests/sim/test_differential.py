@@ -28,7 +28,7 @@ CONFIGS = {
     "narrow": replace(TINY, block=2, inp_width=4, bus_bytes=8, acc_bytes=4096),
     "wide": AcceleratorConfig(block=64, wgt_bytes=1 << 18, bus_bytes=8),
 }
-LONG_BUILDS = ("big", "wide")
+LONG_BUILDS = ("big", "wide", "many in a beat")
 """Their models take a minute to compile."""
 
 
