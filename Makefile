@@ -37,6 +37,7 @@ bench: .venv/.installed-dev
 	$(BIN)/python benchmarks/networks.py
 	$(BIN)/python benchmarks/microarchitecture.py
 	$(BIN)/python benchmarks/bus.py
+	$(BIN)/python benchmarks/host.py
 	$(BIN)/python benchmarks/quantize.py
 	$(BIN)/python benchmarks/compile_time.py
 
