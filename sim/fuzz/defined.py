@@ -65,10 +65,10 @@ class _Analysis:
             touches = self.footprints.of(instruction)
             if unread and any(bad.conflicts(touch) for touch in touches):
                 faults += 1
+            self._check(engine, touches)  # one that others race for may be no fault at all
             if self.footprints.beyond(touches):
                 faults += 1
             else:
-                self._check(engine, touches)
                 self.footprints.execute(instruction)
             self.done[engine].append(touches)
             self.knows[engine][engine] = len(self.done[engine])

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
 from weft.isa import PRESETS, InstructionSet
+from weft.isa.assembly import assemble
 from weft.sim.fuzz.choices import RandomChoices
 from weft.sim.fuzz.defined import Defined, defined
 from weft.sim.fuzz.illegal import WRONGS, illegal_program, poisoned_program
 from weft.sim.fuzz.legal import legal_program
 from weft.sim.fuzz.outcome import assert_same, golden
+from weft.sim.fuzz.program import program_of
 from weft.sim.fuzz.sessions import POOL, pooled_config
 
 TINY = PRESETS["tiny"]
@@ -71,15 +74,23 @@ def test_a_poisoned_program_meets_errors_of_the_bus():
 
 
 def test_engines_that_race_leave_only_the_ending_defined():
-    from weft.isa.assembly import assemble
-    from weft.sim.fuzz.program import program_of
-
     load = "load.inp y_size=1 x_size=4"
     step = "gemm uop_end=1 iter_out=1 iter_in=1"
     racing = program_of(TINY, assemble(f"{load}\n{step}\nfinish", TINY))
     assert defined(racing) is Defined.ENDING
     ordered = f"{load} | push_next\n{step} | pop_prev\nfinish"
     assert defined(program_of(TINY, assemble(ordered, TINY))) is Defined.MEMORY
+
+
+def test_a_step_whose_micro_ops_others_write_meanwhile_may_end_in_any_way():
+    """Whether it leaves a scratchpad depends on who comes first."""
+    config = replace(PRESETS["vta"], depthwise_taps=3)
+    taken = """
+        load.uop         | push_prev
+        loadx.uop        pad_value=-1 x_size=1 y_pad_0=1 | pop_next
+        depthwise.set    uop_end=1 iter_out=1 iter_in=1
+    """
+    assert defined(program_of(config, assemble(taken, config))) is Defined.NOTHING
 
 
 class _Picking(RandomChoices):
