@@ -29,7 +29,8 @@ OVERSHOOT = 128
 class _Load(NamedTuple):
     """A load with the ``stage`` that needs it.
 
-    Before those of stage ``free`` no steps need any more what it overwrites. The stores of stage
+    Before those of stage ``free`` no steps need any more what it overwrites, and no load writes it
+    any more. The stores of stage
     ``stored`` are the last ones that write what it reads, or read what it overwrites; -1 if there
     are none.
     """
@@ -197,9 +198,10 @@ class _Order:
         found: list[_Load] = []
         for event, action in loads:
             on_compute = self.operations[action.operation].engine is Engine.COMPUTE
-            _, last, stored = others[event]
+            loaded, last, stored = others[event]
+            free = max(last + 1, loaded)  # not all that is loaded is used
             cycles = self.costs.of(action)
-            found.append(_Load(action, stages[event], last + 1, stored, cycles, on_compute))
+            found.append(_Load(action, stages[event], free, stored, cycles, on_compute))
         return found
 
 

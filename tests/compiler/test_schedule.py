@@ -82,6 +82,19 @@ def test_loads_come_a_stage_early_only_where_they_disturb_nothing():
     assert same == ["load.inp", "gemm", "load.inp", "gemm"]
 
 
+def test_a_load_does_not_overtake_one_that_would_overwrite_it():
+    def stage(first: int, stop: int, used: int) -> Stage:
+        load = Action("load.inp", {"sram_base": first}, (), (Span("inp", first, stop),))
+        trips = {"iter_out": 1, "iter_in": 1}
+        reads = (Span("inp", first, used),)
+        return Stage([load], [Action("gemm", trips, reads, (), (), (0, 1))], [])
+
+    # The second one waits for the first one's steps, and nobody reads where it meets the third.
+    made = in_order([stage(0, 2, 2), stage(0, 4, 2), stage(2, 6, 6)], TINY)
+    loads = [a.writes[0] for a in made if a.operation == "load.inp"]
+    assert loads == [Span("inp", 0, 2), Span("inp", 0, 4), Span("inp", 2, 6)]
+
+
 def test_nothing_is_loaded_twice_where_everything_fits():
     made = actions(single("conv", (1, 8, 8, 16), 32, 3), BASE)
     written = [s for a in made if a.operation == "load.wgt" for s in a.writes]
