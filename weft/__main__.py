@@ -74,7 +74,7 @@ def _run(argv: list[str]) -> int:
         prog="weft",
         description="A tensor accelerator and its compiler, designed together.",
         epilog="exit codes: 0 ok, 1 mismatch, 2 bad input, 3 missing tool, "
-        "4 device fault or timeout",
+        "4 device fault or timeout, 70 a defect of Weft",
     )
     parser.add_argument("--version", action="version", version=f"weft {VERSION}")
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
