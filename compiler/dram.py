@@ -6,8 +6,6 @@ import math
 from collections.abc import Mapping
 from typing import NamedTuple
 
-import numpy as np
-
 from ..isa.config import AcceleratorConfig
 from ..isa.instructions import InstructionSet
 from ..isa.memories import MEMORIES, MemoryType
@@ -20,14 +18,6 @@ class Box(NamedTuple):
     rows: int
     row_bytes: int
     stride: int
-
-    def granules(self, size: int) -> np.ndarray:
-        """The granules of ``size`` bytes that it touches; some perhaps twice."""
-        starts = self.address + self.stride * np.arange(self.rows)
-        first, last = starts // size, -(-(starts + self.row_bytes) // size)
-        if not self.rows or not self.row_bytes:
-            return np.zeros(0, np.int64)
-        return (first[:, None] + np.arange(int((last - first).max()))).reshape(-1)
 
     @property
     def end(self) -> int:

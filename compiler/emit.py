@@ -38,10 +38,6 @@ class Span(NamedTuple):
     start: int
     stop: int
 
-    def overlaps(self, other: Span) -> bool:
-        """Whether they share an element."""
-        return self.memory == other.memory and self.start < other.stop and other.start < self.stop
-
 
 class Uops:
     """Micro-ops one after another; equal ones are equal keys.

@@ -36,6 +36,8 @@ class Module:
         ``auto``, or ``cpu`` for everything on the host.
     on_host : frozenset of str
         Nodes that run on the host in any case.
+    origin : Origin
+        The file that it comes from.
     level : str
         How far it is.
     nests : mapping or None

@@ -24,7 +24,7 @@ def step(name: str, mode: int, value: LaneValue, summary: str = "") -> Operation
     summary : str
         One line for the manual.
     """
-    meaning = instructions._gemm(MATMUL, name, value)
+    meaning = instructions.step_meaning(MATMUL, name, value)
     return Operation(name, MATMUL, {"mode": mode}, Engine.COMPUTE, meaning, summary, "overwrite")
 
 

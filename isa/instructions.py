@@ -278,9 +278,14 @@ def _writes_acc(value: LaneValue) -> Callable[[AcceleratorConfig], Stmt]:
     )
 
 
-def _gemm(
+def step_meaning(
     format: Format, name: str, value: LaneValue, reads: bool = True, slides: bool = False
 ) -> Meaning:
+    """What an operation does whose steps give every lane of ``acc[dst]`` a value.
+
+    ``value`` is over ``inp`` and ``wgt``, too, if it ``reads``; ``src`` counts lanes, not elements,
+    if it ``slides``.
+    """
     operands = ("dst", "src", "wgt") if reads else ("dst",)
     types = (MemoryType.ACC, MemoryType.INP, MemoryType.WGT) if reads else (MemoryType.ACC,)
     return _steps(format, name, operands, _sram(*types), _writes_acc(value), slides)
@@ -396,10 +401,11 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("store.nop", formats.STORE, {"memory_type": MemoryType.UOP}, Engine.STORE,
               _nothing("store.nop", formats.STORE), "carries tokens; x_size must be 0"),
     Operation("gemm", formats.GEMM, {"reset": 0}, Engine.COMPUTE,
-              _gemm(formats.GEMM, "gemm", lambda c, lanes: _acc("dst", lanes) + _product(c, lanes)),
+              step_meaning(formats.GEMM, "gemm",
+                           lambda c, lanes: _acc("dst", lanes) + _product(c, lanes)),
               "acc[dst] += inp[src] . wgt[wgt] transposed"),
     Operation("gemm.reset", formats.GEMM, {"reset": 1}, Engine.COMPUTE,
-              _gemm(formats.GEMM, "gemm.reset", lambda c, lanes: expr(0), reads=False),
+              step_meaning(formats.GEMM, "gemm.reset", lambda c, lanes: expr(0), reads=False),
               "acc[dst] = 0"),
     *_alu_operations(),
     Operation("alu.scale", formats.ALU, {"alu_opcode": AluOpcode.SCALE, "use_imm": 0},
@@ -411,23 +417,23 @@ OPERATIONS: tuple[Operation, ...] = (
     Operation("finish", formats.FINISH, {}, Engine.COMPUTE,
               _nothing("finish", formats.FINISH), "ends the program after all before it"),
     Operation("matmul.set", formats.MATMUL, {"mode": 0}, Engine.COMPUTE,
-              _gemm(formats.MATMUL, "matmul.set", _product),
+              step_meaning(formats.MATMUL, "matmul.set", _product),
               "acc[dst] = inp[src] . wgt[wgt] transposed", "overwrite"),
     Operation("depthwise.set", formats.MATMUL, {"mode": 2}, Engine.COMPUTE,
-              _gemm(formats.MATMUL, "depthwise.set", _taps),
+              step_meaning(formats.MATMUL, "depthwise.set", _taps),
               "acc[dst] = rows of wgt[wgt] times inp[src] and its neighbours, lane by lane",
               "taps"),
     Operation("depthwise.add", formats.MATMUL, {"mode": 3}, Engine.COMPUTE,
-              _gemm(formats.MATMUL, "depthwise.add",
+              step_meaning(formats.MATMUL, "depthwise.add",
                     lambda c, lanes: _acc("dst", lanes) + _taps(c, lanes)),
               "acc[dst] += rows of wgt[wgt] times inp[src] and its neighbours, lane by lane",
               "taps"),
     Operation("sliding.set", formats.MATMUL, {"mode": 4}, Engine.COMPUTE,
-              _gemm(formats.MATMUL, "sliding.set", _window, slides=True),
+              step_meaning(formats.MATMUL, "sliding.set", _window, slides=True),
               "acc[dst] = a block of lanes . wgt[wgt] transposed; it begins in inp[src], j times "
               "src_factor_in lanes on", "sliding"),
     Operation("sliding.add", formats.MATMUL, {"mode": 5}, Engine.COMPUTE,
-              _gemm(formats.MATMUL, "sliding.add",
+              step_meaning(formats.MATMUL, "sliding.add",
                     lambda c, lanes: _acc("dst", lanes) + _window(c, lanes), slides=True),
               "acc[dst] += a block of lanes . wgt[wgt] transposed; it begins in inp[src], j times "
               "src_factor_in lanes on", "sliding"),

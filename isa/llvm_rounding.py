@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from .llvm_ir import Value, type_text
 from .llvm_sums import Sums
-from .nest import I32, I64, Binary, Cast, Const, Expr
+from .nest import I32, I64, Binary, Cast, Const
 from .requantize import high_product, rounding_shift_right
 
 
@@ -84,12 +84,3 @@ class Roundings(Sums):
         """The same bits as ``i32``."""
         kinds = type_text(I64, value.lanes), type_text(I32, lanes)
         return self.op(f"bitcast {kinds[0]} {value.text} to {kinds[1]}", I32, lanes)
-
-
-def is_rounding(e: Expr) -> bool:
-    """Whether ``e`` has the form of the rounding shift, which uses its operand twice."""
-    match e:
-        case Cast(_, Binary("shr", Binary("add", Cast(_, x), _), Cast(_, amount))):
-            return e == rounding_shift_right(x, amount)
-        case _:
-            return False

@@ -25,7 +25,6 @@ from ..compiler.pipeline import emitted, run
 from ..isa.errors import DataError
 from ..isa.interpret import interpret as interpret_nest
 from ..isa.storage import numpy_dtype
-from ..sim.device import Device
 from ..sim.functional import FunctionalDevice
 from ..sim.plain import GoldenDevice, SerialDevice
 from .executor import Executor
@@ -120,10 +119,10 @@ def _executed(
     device: type[GoldenDevice] | type[FunctionalDevice],
     values: Values,
 ) -> dict[str, np.ndarray]:
-    opened: Device | None = None
-    if any(isinstance(step, AcceleratorStep) for step in model.steps):
-        opened = device(model.config, dram_bytes=max(1, model.dram_bytes))
-    return Executor(model, opened)(values)[0]
+    if not any(isinstance(step, AcceleratorStep) for step in model.steps):
+        return Executor(model, None)(values)[0]
+    with device(model.config, dram_bytes=max(1, model.dram_bytes)) as opened:
+        return Executor(model, opened)(values)[0]
 
 
 def _nests(module: Module, inputs: Values) -> dict[str, np.ndarray]:

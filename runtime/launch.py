@@ -10,7 +10,6 @@ import numpy as np
 from ..compiler import layout
 from ..compiler.artifact import AcceleratorStep, CompiledModel
 from ..isa.errors import DeviceError, DeviceFault
-from ..isa.formats import INSTRUCTION_BYTES
 from ..isa.instructions import InstructionSet
 from ..isa.memories import Engine
 from ..sim.device import Device, Mark, RunResult
@@ -130,8 +129,7 @@ class Launch:
 
 def moved_bytes(step: AcceleratorStep, instructions: InstructionSet) -> dict[str, int]:
     """Bytes over the bus for a layer's instructions, those themselves included."""
-    own = step.instructions
-    words = b"".join(instructions.encode(i).to_bytes(INSTRUCTION_BYTES, "little") for i in own)
+    words = instructions.encode_all(step.instructions)
     counted = Stream(instructions, words).counters
     moved = {name: counted[name] for name in MOVED}
     moved["read_bytes"] += len(words)

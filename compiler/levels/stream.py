@@ -11,7 +11,6 @@ import numpy as np
 from ...isa.assembly import assemble, disassemble
 from ...isa.config import AcceleratorConfig
 from ...isa.errors import ModelError, ProgramError
-from ...isa.formats import INSTRUCTION_BYTES
 from ...isa.instructions import InstructionSet
 from ..allocate import DRAM_LIMIT, Constants
 from ..artifact import (
@@ -231,10 +230,7 @@ def _program(
 
 
 def _words(program: Program, config: AcceleratorConfig) -> Segment:
-    instructions = InstructionSet(config)
-    words = b"".join(
-        instructions.encode(i).to_bytes(INSTRUCTION_BYTES, "little") for i in program.instructions
-    )
+    words = InstructionSet(config).encode_all(program.instructions)
     return Segment(program.name, program.address, np.frombuffer(words, np.uint8))
 
 

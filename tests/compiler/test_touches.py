@@ -12,6 +12,14 @@ DEPTHS = {"a": 20, "b": 30, "dram": 24}
 GRANULE = 4
 
 
+def granules(box: Box) -> set[int]:
+    """Those that a box touches; of every row as many as of the row that touches most."""
+    starts = [box.address + box.stride * row for row in range(box.rows)]
+    spans = [range(s // GRANULE, -(-(s + box.row_bytes) // GRANULE)) for s in starts]
+    most = max(map(len, spans), default=0)
+    return {span.start + k for span in spans for k in range(most)}
+
+
 class Events:
     """Random events, as :class:`Touches` and as sets of (memory, element)."""
 
@@ -52,7 +60,7 @@ class Events:
         else:
             box = Box(*(int(n) for n in self.rng.integers((0, 1, 1, 1), (90, 4, 12, 30))))
             self.touches.box(event, "dram", box, GRANULE, write)
-            found |= {("dram", int(at)) for at in box.granules(GRANULE) if at < DEPTHS["dram"]}
+            found |= {("dram", at) for at in granules(box) if at < DEPTHS["dram"]}
 
     def oracle(self) -> list[list[int]]:
         found: list[list[int]] = []
