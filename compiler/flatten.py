@@ -25,7 +25,9 @@ from ..isa.nest import (
     Stmt,
     Store,
     children,
+    loops,
     rewrite,
+    under_loops,
     walk,
 )
 from ..isa.storage import unit_strides
@@ -71,43 +73,31 @@ def flattened(nest: Nest) -> Nest:
 
 
 def _ordered(stmt: Stmt, buffers: Mapping[str, Buffer]) -> Stmt:
-    loops: list[Loop] = []
     tiled = contraction(stmt, buffers) is not None
-    while isinstance(stmt, For):
-        match stmt:
-            case For(index, Const(0), Const(stop), body, True):
-                loops.append((index, int(stop)))
-                stmt = body
-            case _:
-                break
-    if len({n for n, _ in loops}) != len(loops):
-        return _wrapped(loops, stmt)
+    axes, stmt = under_loops(stmt)
+    around = list(axes)
+    if len({n for n, _ in around}) != len(around):
+        return loops(around, stmt)
     inner = {n.index for n in walk(stmt) if isinstance(n, For)}
     stores = [n for n in walk(stmt) if isinstance(n, Store)]
-    steps = [_steps(s.indices[0], loops) for s in stores if len(s.indices) == 1]
+    steps = [_steps(s.indices[0], around) for s in stores if len(s.indices) == 1]
     if (
         len(steps) == len(stores)
         and all(s is not None for s in steps)
-        and not inner & {n for n, _ in loops}
+        and not inner & {n for n, _ in around}
     ):
         last = steps[-1] if steps else {}
         assert last is not None
-        moves = [abs(last.get(name, 0)) for name, extent in loops if extent > 1]
+        moves = [abs(last.get(name, 0)) for name, extent in around if extent > 1]
         if not tiled and moves and moves[-1] > min(moves):
-            loops.sort(key=lambda loop: -abs(last.get(loop[0], 0)))
-        if not tiled and len(loops) > 1 and loops[-1][1] < FEW:
-            long = [loop for loop in loops if loop[1] >= MANY and fits_lanes(stmt, loop[0])]
+            around.sort(key=lambda loop: -abs(last.get(loop[0], 0)))
+        if not tiled and len(around) > 1 and around[-1][1] < FEW:
+            long = [loop for loop in around if loop[1] >= MANY and fits_lanes(stmt, loop[0])]
             if long:  # scattered stores are cheaper than vectors of a few
-                loops.remove(long[-1])
-                loops.append(long[-1])
-        loops, stmt = _merged(loops, stmt)
-    return _wrapped(loops, stmt)
-
-
-def _wrapped(loops: list[Loop], stmt: Stmt) -> Stmt:
-    for name, extent in reversed(loops):
-        stmt = For(name, Const(0, I64), Const(extent, I64), stmt, True)
-    return stmt
+                around.remove(long[-1])
+                around.append(long[-1])
+        around, stmt = _merged(around, stmt)
+    return loops(around, stmt)
 
 
 def _steps(index: Expr, loops: list[Loop]) -> dict[str, int] | None:

@@ -17,20 +17,20 @@ from ..isa.nest import (
     Cast,
     Const,
     Expr,
-    For,
     Index,
     Load,
     Math,
     Nest,
     Node,
     Select,
-    Stmt,
     Store,
     Sum,
     children,
     dtype_of,
+    loops,
     rewrite,
     substitute,
+    under_loops,
     walk,
 )
 
@@ -50,20 +50,12 @@ class Pointwise:
     @classmethod
     def of(cls, nest: Nest) -> Pointwise | None:
         """``nest`` in this form; None if it has another one."""
-        loops: list[tuple[str, int]] = []
-        stmt = nest.body
-        while isinstance(stmt, For):
-            match stmt:
-                case For(index, Const(0), Const(stop), body, True):
-                    loops.append((index, int(stop)))
-                    stmt = body
-                case _:
-                    return None
+        loops, stmt = under_loops(nest.body)
         stores = stmt.stmts if isinstance(stmt, Block) else (stmt,)
         found = tuple(s for s in stores if isinstance(s, Store))
         if len(found) != len(stores) or nest.params:
             return None
-        return cls(tuple(loops), found)
+        return cls(loops, found)
 
 
 def fused(first: Nest, second: Nest, tensor: str, kept: bool) -> Nest | None:
@@ -125,9 +117,7 @@ def fused(first: Nest, second: Nest, tensor: str, kept: bool) -> Nest | None:
         changed = rewrite(moved, lambda n: value if n == here else None)
         assert isinstance(changed, Store)
         stores.append(changed)
-    body: Stmt = stores[0] if len(stores) == 1 else Block(tuple(stores))
-    for name, extent in reversed(a.loops):
-        body = For(name, Const(0), Const(extent), body, True)
+    body = loops(a.loops, stores[0] if len(stores) == 1 else Block(tuple(stores)))
     used = {n.buffer for n in walk(body) if isinstance(n, Load | Store)}
     kept_buffers = tuple(x for x in buffers.values() if x.name in used)
     return replace(second, buffers=kept_buffers, body=body)

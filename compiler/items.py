@@ -10,7 +10,7 @@ for bit, whoever runs them.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from ..isa.nest import (
@@ -28,8 +28,10 @@ from ..isa.nest import (
     Store,
     Sum,
     children,
+    loops,
     rewrite,
     substitute,
+    under_loops,
     walk,
 )
 from ..isa.tiles import NEAR_CACHE, contraction
@@ -82,25 +84,17 @@ def work(node: Stmt | Expr) -> float:
 
 
 def _cut(stmt: Stmt, buffers: Mapping[str, Buffer]) -> list[tuple[Stmt, int]]:
-    loops: list[tuple[str, int]] = []
-    inner = stmt
-    while isinstance(inner, For):
-        match inner:
-            case For(index, Const(0), Const(stop), body, True):
-                loops.append((index, int(stop)))
-                inner = body
-            case _:
-                break
-    if not loops or work(stmt) < LEAST_WORK:
+    around, inner = under_loops(stmt)
+    if not around or work(stmt) < LEAST_WORK:
         return [(stmt, 0)]
     found = contraction(stmt, buffers)
     if found is None:
-        name, extent = max(loops[:2], key=lambda loop: min(loop[1], 64))
-        if len(loops) == 1:
-            return _blocks(loops, name, BLOCK, inner) if extent > BLOCK else [(stmt, 0)]
+        name, extent = max(around[:2], key=lambda loop: min(loop[1], 64))
+        if len(around) == 1:
+            return _blocks(around, name, BLOCK, inner) if extent > BLOCK else [(stmt, 0)]
         if extent > 64:
-            return _blocks(loops, name, -(-extent // 64), inner)
-        return [_item(loops, name, inner)]
+            return _blocks(around, name, -(-extent // 64), inner)
+        return [_item(around, name, inner)]
     outer = [loop for loop in found.outer if loop[1] > 1]
     rows = found.rows
     spans = {**dict(found.loops), **dict(found.sum.axes)}
@@ -111,44 +105,38 @@ def _cut(stmt: Stmt, buffers: Mapping[str, Buffer]) -> list[tuple[Stmt, int]]:
 
     x = size(found.x_steps, {n for n, _ in rows} | axes)
     if outer and (x <= NEAR_CACHE or not rows or rows[0][1] < 2 * ROWS or len(rows) > 1):
-        return [_item(loops, outer[0][0], inner)]
+        return [_item(around, outer[0][0], inner)]
     if rows and rows[0][1] >= 2 * ROWS:
         name, extent = rows[0]
         block = max(1, min(-(-extent // ROWS), NEAR_CACHE // 2 * extent // x))
         if len(rows) == 1 and block > 24:
             block = block // 24 * 24
-        return _blocks(loops, name, block, inner)
-    return [_item(loops, outer[0][0], inner)] if outer else [(stmt, 0)]
+        return _blocks(around, name, block, inner)
+    return [_item(around, outer[0][0], inner)] if outer else [(stmt, 0)]
 
 
-def _item(loops: list[tuple[str, int]], name: str, body: Stmt) -> tuple[Stmt, int]:
+def _item(around: Sequence[tuple[str, int]], name: str, body: Stmt) -> tuple[Stmt, int]:
     """Without a loop, whose index becomes the parameter."""
     inner = substitute(body, {name: Index(ITEM)})
     assert isinstance(inner, Stmt)
-    return _loops([loop for loop in loops if loop[0] != name], inner), dict(loops)[name]
+    return loops([loop for loop in around if loop[0] != name], inner), dict(around)[name]
 
 
 def _blocks(
-    loops: list[tuple[str, int]], name: str, block: int, body: Stmt
+    around: Sequence[tuple[str, int]], name: str, block: int, body: Stmt
 ) -> list[tuple[Stmt, int]]:
     """A loop in blocks, and what is left over."""
-    extent = dict(loops)[name]
+    extent = dict(around)[name]
     whole, rest = divmod(extent, block)
     made: list[tuple[Stmt, int]] = []
 
     def part(start: Expr, count: int) -> Stmt:
         moved = rewrite(substitute(body, {name: Index(name) + start}), folded)
         assert isinstance(moved, Stmt)
-        return _loops([(n, count if n == name else e) for n, e in loops], moved)
+        return loops([(n, count if n == name else e) for n, e in around], moved)
 
     if whole:
         made.append((part(Index(ITEM) * Const(block, I64), block), whole))
     if rest:
         made.append((part(Const(whole * block, I64), rest), 0))
     return made
-
-
-def _loops(loops: list[tuple[str, int]], body: Stmt) -> Stmt:
-    for name, extent in reversed(loops):
-        body = For(name, Const(0, I64), Const(extent, I64), body, True)
-    return body

@@ -17,7 +17,7 @@ same language again and mean the same:
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -25,16 +25,13 @@ import numpy as np
 from ..isa.interpret import interpret
 from ..isa.nest import (
     I16,
-    I32,
     I64,
-    Binary,
     Block,
     Buffer,
     Cast,
     Const,
     DType,
     Expr,
-    For,
     Index,
     Load,
     Nest,
@@ -44,19 +41,17 @@ from ..isa.nest import (
     Store,
     Sum,
     dtype_of,
-    promote,
+    loops,
     rewrite,
     substitute,
     walk,
 )
 from ..isa.storage import numpy_dtype, unit_strides
-from .affine import Affine, affine, indices_of
-from .ranges import folded, range_of
+from .factors import FEW, Axis, Constant, Factors, Operand
+from .ranges import folded
 
 COLUMNS = 16
 """Columns that lie side by side."""
-FEW = 8
-"""Where there are not more than so many, that is how many lie side by side."""
 GROUP = 4
 """Blocks of columns that are packed at a time."""
 CROWD = 2048
@@ -65,8 +60,6 @@ MANY = 128
 """Columns for which it is worth while to copy rows."""
 SLACK = 32
 """Elements behind a copy that may be read, though they count for nothing."""
-
-Constant = Callable[[str], "np.ndarray | None"]
 
 
 @dataclass(eq=False)
@@ -107,7 +100,7 @@ def packed(nest: Nest, constant: Constant) -> Packed | None:
     made: list[Stmt] = []
     found = False
     for k, stmt in enumerate(stmts):
-        one = _Contraction.of(stmt, buffers, constant)
+        one = _Ready.of(stmt, buffers, constant)
         if one is None:
             made.append(stmt)
             continue
@@ -122,109 +115,8 @@ def packed(nest: Nest, constant: Constant) -> Packed | None:
     return result
 
 
-Axis = tuple[str, int]
-
-
-@dataclass(frozen=True, eq=False)
-class _Operand:
-    """A factor whose one main load has affine indices."""
-
-    value: Expr
-    load: Load
-    places: tuple[Affine, ...]
-    names: frozenset[str]
-
-    @classmethod
-    def of(cls, value: Expr, axes: Sequence[Axis]) -> _Operand | None:
-        names = {name for name, _ in axes}
-        loads = {n for n in walk(value) if isinstance(n, Load) and names & indices_of(n)}
-        if len(loads) != 1:
-            return None
-        (load,) = loads
-        places = [affine(i) for i in load.indices]
-        if any(p is None for p in places) or any(isinstance(n, Sum) for n in walk(value)):
-            return None
-        return cls(value, load, tuple(p for p in places if p), indices_of(value) & names)
-
-    @property
-    def plain(self) -> bool:
-        """Whether it is the load and nothing else."""
-        return self.value == self.load
-
-
-@dataclass(frozen=True, eq=False)
-class _Contraction:
-    loops: tuple[Axis, ...]
-    stores: tuple[Store, ...]
-    sum: Sum
-    dtype: DType
-    x: _Operand
-    w: _Operand
-    vector: Axis
-    buffers: Mapping[str, Buffer]
-    constant: Constant
-
-    @classmethod
-    def of(
-        cls, stmt: Stmt, buffers: Mapping[str, Buffer], constant: Constant
-    ) -> _Contraction | None:
-        loops: list[Axis] = []
-        ones: dict[str, Expr] = {}
-        while isinstance(stmt, For):
-            match stmt:
-                case For(index, Const(0), Const(stop), body, True) if stop > 0:
-                    if stop == 1:
-                        ones[index] = Const(0, I64)
-                    else:
-                        loops.append((index, int(stop)))
-                    stmt = body
-                case _:
-                    return None
-        stores = stmt.stmts if isinstance(stmt, Block) else (stmt,)
-        if not loops or not all(isinstance(s, Store) for s in stores):
-            return None
-        sums = {n for s in stores for n in walk(s) if isinstance(n, Sum)}
-        written = {s.buffer for s in stores if isinstance(s, Store)}
-        if len(sums) != 1 or any(
-            isinstance(n, Load) and n.buffer in written for s in stores for n in walk(s)
-        ):
-            return None
-        (total,) = sums
-        names = [name for name, _ in (*loops, *total.axes)]
-        if len(set(names)) != len(names) or not all(extent for _, extent in total.axes):
-            return None
-        ones |= {name: Const(0, I64) for name, extent in total.axes if extent == 1}
-        axes = tuple(a for a in total.axes if a[1] > 1)
-        if not axes:
-            return None
-        stores = tuple(
-            _simple(rewrite(s, lambda n: Sum(axes, n.body) if isinstance(n, Sum) else None), ones)
-            for s in stores
-        )
-        (total,) = {n for s in stores for n in walk(s) if isinstance(n, Sum)}
-        if not isinstance(total.body, Binary) or total.body.op != "mul":
-            return None
-        dtype = promote(dtype_of(total.body, buffers), I32)
-        every = (*loops, *axes)
-        a, b = _Operand.of(total.body.a, every), _Operand.of(total.body.b, every)
-        if a is None or b is None or any(buffers[o.load.buffer].dtype.bits < 8 for o in (a, b)):
-            return None
-        if dtype.kind != "f":
-            spans = [range_of(o.value, buffers) for o in (a, b)]
-            if dtype != I32 or any(s is None or s[0] < I16.min or s[1] > I16.max for s in spans):
-                return None
-        elif any(dtype_of(o.value, buffers) != dtype for o in (a, b)):
-            return None
-        chosen = _vector(tuple(loops), stores, a, b, buffers, constant)
-        if chosen is None:
-            return None
-        vector, x, w = chosen
-        return cls(
-            tuple(loops), tuple(s for s in stores if isinstance(s, Store)), total, dtype, x, w,
-            vector, buffers, constant,
-        )  # fmt: skip
-
-    # --- what comes of it
+class _Ready(Factors):
+    """What becomes of a contraction."""
 
     def statements(self, prefix: str, result: Packed, buffers: dict[str, Buffer]) -> list[Stmt]:
         """The steps; what they need is added to ``result`` and ``buffers``."""
@@ -268,12 +160,12 @@ class _Contraction:
         outer = [a for a in others if a[0] in self.w.names]
         whole, rest = divmod(self.vector[1], size)
         if whole:
-            steps.append(_loops([*outer, *rows, ("vb", whole), ("vi", size)], body_of))
+            steps.append(loops([*outer, *rows, ("vb", whole), ("vi", size)], body_of))
         if rest:
             last = substitute(body_of, {"vb": Const(whole, I64)})
             last = rewrite(last, folded)
             assert isinstance(last, Stmt)
-            steps.append(_loops([*outer, *rows, ("vi", rest)], last))
+            steps.append(loops([*outer, *rows, ("vi", rest)], last))
         return steps
 
     def step(self, axis: tuple[Axis, ...], moves: Mapping[str, int]) -> int:
@@ -335,7 +227,7 @@ class _Contraction:
         buffers[name] = Buffer(name, element, (size + SLACK,))
         result.scratch = (*result.scratch, name)
         store = Store(name, (place,), value)
-        steps.append(_loops([(f"s{d}", spans[d]) for d in order], store))
+        steps.append(loops([(f"s{d}", spans[d]) for d in order], store))
         step_of = [strides.get(d, 0) for d in range(len(x.places))]
         return name, _moves(x, step_of)
 
@@ -406,7 +298,7 @@ class _Contraction:
             value = Select(condition, value, Cast(dtype_of(self.w.value, buffers), Const(0)))
         value = rewrite(value, folded)
         assert isinstance(value, Expr)
-        body = _loops(lie, Store(name, load.indices, value))
+        body = loops(lie, Store(name, load.indices, value))
         if blocks % GROUP == 0 and not pairs:
             # Rows of memory are read some panels at a time: there is a cost for every row.
             each = [a for a in lie if a[0] not in ("vb", "vi")]
@@ -419,7 +311,7 @@ class _Contraction:
                 folded,
             )
             assert isinstance(grouped, Stmt)
-            body = _loops(order, grouped)
+            body = loops(order, grouped)
         others = {n.buffer for n in walk(value) if isinstance(n, Load)}
         if any(self.constant(n) is None for n in others):
             result.scratch = (*result.scratch, name)
@@ -477,47 +369,7 @@ class _Contraction:
         return np.ascontiguousarray(array.transpose(order), numpy_dtype(element))
 
 
-def _vector(
-    loops: tuple[Axis, ...], stores: Sequence[Node], a: _Operand, b: _Operand,
-    buffers: Mapping[str, Buffer], constant: Constant,
-) -> tuple[Axis, _Operand, _Operand] | None:  # fmt: skip
-    """The loop that becomes columns, the operand of rows and that of columns."""
-    by_store: dict[str, int] = {}
-    for s in stores:
-        if isinstance(s, Store):
-            buffer = buffers[s.buffer]
-            for index, stride in zip(s.indices, unit_strides(buffer), strict=True):
-                form = affine(index)
-                if form is None:
-                    return None
-                for name, c in form.coefficients:
-                    by_store[name] = abs(c) * stride
-    if any(name not in by_store for name, _ in loops):
-        return None
-    fixed = [constant(o.load.buffer) is not None for o in (a, b)]
-    best: tuple[tuple[int, ...], Axis, _Operand, _Operand] | None = None
-    for name, extent in loops:
-        inside = name in a.names, name in b.names
-        if not any(inside):
-            continue
-        near = -by_store[name]
-        if all(inside):
-            x, w = (a, b) if fixed[1] or not fixed[0] else (b, a)
-            score: tuple[int, ...] = (int(extent >= FEW), 0, near)
-        else:
-            x, w = (a, b) if inside[1] else (b, a)
-            known = fixed[1] if inside[1] else fixed[0]
-            if any(fixed) and not known:
-                continue
-            score = (int(extent >= FEW), 1, near)
-        if best is None or score > best[0]:
-            best = score, (name, extent), x, w
-    if best is None:
-        return None
-    return best[1], best[2], best[3]
-
-
-def _moves(operand: _Operand, strides: Sequence[int]) -> dict[str, int]:
+def _moves(operand: Operand, strides: Sequence[int]) -> dict[str, int]:
     moves: dict[str, int] = {}
     for place, stride in zip(operand.places, strides, strict=True):
         for name, c in place.coefficients:
@@ -545,16 +397,6 @@ def _replaced(e: Expr, at: Mapping[Expr, Expr]) -> Expr:
     changed = rewrite(e, rule)
     assert isinstance(changed, Expr)
     return changed
-
-
-def _simple(node: Node, ones: Mapping[str, Expr]) -> Node:
-    return rewrite(substitute(node, ones), folded)
-
-
-def _loops(axes: Sequence[Axis], body: Stmt) -> Stmt:
-    for name, extent in reversed(axes):
-        body = For(name, Const(0, I64), Const(extent, I64), body, True)
-    return body
 
 
 def _shaped(data: np.ndarray | None, buffer: Buffer) -> np.ndarray:

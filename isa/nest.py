@@ -28,7 +28,7 @@ and the axes of a ``Sum`` hide outer names.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache, reduce
 from typing import Literal
@@ -450,6 +450,28 @@ def _rewritten(
     final = rebuilt if result is None else result
     done[id(node)] = node, final
     return final
+
+
+def loops(axes: Sequence[tuple[str, int]], body: Stmt, parallel: bool = True) -> Stmt:
+    """``body`` under loops from 0, the first outermost: (index, extent) each."""
+    for name, extent in reversed(axes):
+        body = For(name, Const(0, I64), Const(extent, I64), body, parallel)
+    return body
+
+
+def under_loops(stmt: Stmt) -> tuple[tuple[tuple[str, int], ...], Stmt]:
+    """The parallel loops from 0 to a literal around a statement, and what they are around.
+
+    :func:`loops` puts it together again.
+    """
+    axes: list[tuple[str, int]] = []
+    while True:
+        match stmt:
+            case For(index, Const(value=0), Const(value=int(stop)), body, True):
+                axes.append((index, stop))
+                stmt = body
+            case _:
+                return tuple(axes), stmt
 
 
 def substitute(node: Node, values: Mapping[str, Expr]) -> Node:

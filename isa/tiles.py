@@ -21,10 +21,8 @@ from .nest import (
     Block,
     Buffer,
     Cast,
-    Const,
     DType,
     Expr,
-    For,
     Load,
     Stmt,
     Store,
@@ -32,6 +30,7 @@ from .nest import (
     children,
     dtype_of,
     promote,
+    under_loops,
     walk,
 )
 from .storage import unit_strides
@@ -146,16 +145,11 @@ class Contraction:
 
 def contraction(stmt: Stmt, buffers: Mapping[str, Buffer]) -> Contraction | None:
     """``stmt`` as a contraction, or None."""
-    loops: list[tuple[str, int]] = []
-    while isinstance(stmt, For):
-        match stmt:
-            case For(index, Const(0), Const(stop), body, True) if stop > 0:
-                loops.append((index, int(stop)))
-                stmt = body
-            case _:
-                return None
+    loops, stmt = under_loops(stmt)
     stores = stmt.stmts if isinstance(stmt, Block) else (stmt,)
-    if not loops or not all(isinstance(s, Store) for s in stores):
+    if not loops or not all(extent > 0 for _, extent in loops):
+        return None
+    if not all(isinstance(s, Store) for s in stores):
         return None
     sums = {node for s in stores for node in _outer_sums(s)}
     if len(sums) != 1:

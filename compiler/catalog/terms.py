@@ -12,7 +12,6 @@ from ...isa.nest import (
     F16,
     F32,
     I32,
-    I64,
     U8,
     Binary,
     Buffer,
@@ -20,7 +19,6 @@ from ...isa.nest import (
     Const,
     DType,
     Expr,
-    For,
     Index,
     Load,
     Math,
@@ -30,6 +28,7 @@ from ...isa.nest import (
     Store,
     Sum,
     expr,
+    loops,
     promote,
 )
 from ..graph import Tensor
@@ -75,13 +74,6 @@ def number(value: float, dtype: DType) -> Expr:
     if kind.kind == "f":
         return Const(float(value), kind)
     return Const(int(value), kind if kind.bits >= 32 else I32)
-
-
-def loops(axes: Sequence[tuple[str, int]], body: Stmt, parallel: bool = True) -> Stmt:
-    """``body`` under loops from 0, the first outermost."""
-    for name, extent in reversed(axes):
-        body = For(name, ZERO, Const(extent, I64), body, parallel)
-    return body
 
 
 def axes_of(shape: Shape, prefix: str = "i") -> tuple[tuple[str, int], ...]:
