@@ -40,7 +40,7 @@ def with_depthwise(monkeypatch: pytest.MonkeyPatch) -> None:
             MATMUL,
             {"mode": mode},
             Engine.COMPUTE,
-            instructions._gemm(MATMUL, name, value),
+            instructions.step_meaning(MATMUL, name, value),
             "a test's",
             "overwrite",
         )
