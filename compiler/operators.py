@@ -158,9 +158,7 @@ def _softmax(use: Use) -> Operator:
 
 
 LOWERINGS: Mapping[type[Op], Callable[[Use], Operator]] = {
-    Conv2D: filters.conv2d,
-    DepthwiseConv2D: filters.depthwise,
-    FullyConnected: filters.fully_connected,
+    **filters.LOWERINGS,
     Add: elementwise.add,
     Sub: elementwise.subtract,
     Mul: elementwise.multiply,

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 
 from ...isa.nest import (
@@ -15,15 +13,13 @@ from ...isa.nest import (
     Index,
     Load,
     Nest,
-    Select,
     Store,
-    Sum,
-    expr,
 )
 from ...isa.requantize import requantize
-from ..graph import Conv2D, DepthwiseConv2D, FullyConnected, Window
+from ..graph import DepthwiseConv2D, FullyConnected
 from ..scales import LEFT_LIMIT, Rescale, filter_factors
-from .common import Operator, Use, buffer_of, inside, parallel, position, taps_of
+from .common import Operator, Use, buffer_of, parallel
+from .products import Numbers, lowerings
 
 COLUMNS = ("bias", "multiplier", "left", "right")
 """What a lowering makes, one element a channel each."""
@@ -112,41 +108,11 @@ def _filter(use: Use, loops: tuple[str, ...], x: Buffer, out: Buffer, total: Exp
     return Operator(Nest(use.node.name, (), buffers, body), constants)
 
 
-def _pixel(use: Use, window: Window, channel: Expr) -> Expr:
-    """The input's element under tap (ky, kx) of the window at (y, x); its zero point outside."""
-    row, column = position(window)
-    value = Load(use.x.name, (Index("n"), row, column, channel))
-    if not any(window.pads):
-        return value
-    return Select(inside(use.x, row, column), value, Const(use.zero_point(use.x)))
-
-
-def conv2d(use: Use) -> Operator:
-    """A convolution over taps and input channels."""
-    op = use.node.op
-    assert isinstance(op, Conv2D)
-    c, o, taps = Index("c"), Index("o"), (Index("ky"), Index("kx"))
-    product = _pixel(use, op.window, c) * Load(_weights(use).name, (o, *taps, c))
-    total = Sum((*taps_of(op.window), ("c", use.x.shape[3])), product)
-    return _filter(use, ("n", "y", "x", "o"), buffer_of(use.x), buffer_of(use.out), total)
-
-
-def depthwise(use: Use) -> Operator:
-    """A convolution of each channel by itself."""
-    op = use.node.op
-    assert isinstance(op, DepthwiseConv2D)
-    o, taps = Index("o"), (Index("ky"), Index("kx"))
-    channel = o if op.multiplier == 1 else o // op.multiplier
-    product = _pixel(use, op.window, channel) * Load(_weights(use).name, (expr(0), *taps, o))
-    total = Sum(taps_of(op.window), product)
-    return _filter(use, ("n", "y", "x", "o"), buffer_of(use.x), buffer_of(use.out), total)
-
-
-def fully_connected(use: Use) -> Operator:
-    """A product of matrices."""
-    channels, depth = use.w.shape
-    rows = math.prod(use.out.shape) // channels
-    x, out = buffer_of(use.x, (rows, depth)), buffer_of(use.out, (rows, channels))
-    c = Index("c")
-    product = Load(x.name, (Index("n"), c)) * Load(_weights(use).name, (Index("o"), c))
-    return _filter(use, ("n", "o"), x, out, Sum((("c", depth),), product))
+LOWERINGS = lowerings(
+    Numbers(
+        outside=lambda use: Const(use.zero_point(use.x)),
+        weight=lambda use, *indices: Load(_weights(use).name, indices),
+        finished=_filter,
+    )
+)
+"""From a node on integers to its loop nest."""

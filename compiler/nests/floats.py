@@ -25,7 +25,6 @@ from ...isa.nest import (
     Index,
     Load,
     Nest,
-    Select,
     Stmt,
     Store,
     Sum,
@@ -37,14 +36,10 @@ from ..graph import (
     Activation,
     Add,
     AveragePool2D,
-    Conv2D,
-    DepthwiseConv2D,
-    FullyConnected,
     MaxPool2D,
     Mul,
     Op,
     Sub,
-    Window,
 )
 from ..scales import REAL_RANGE
 from .common import (
@@ -60,6 +55,7 @@ from .common import (
     taps_of,
     valid_taps,
 )
+from .products import Numbers, lowerings, pixel
 
 SCALE = "scale"
 """Suffix of the array that a lowering makes of the scales of weights."""
@@ -115,43 +111,8 @@ def _weight(use: Use, *indices: Expr) -> Expr:
     return Cast(F32, value - zeros.pop())
 
 
-def _pixel(use: Use, window: Window, channel: Expr, outside: float) -> Expr:
-    row, column = position(window)
-    value = Load(use.x.name, (Index("n"), row, column, channel))
-    if not any(window.pads):
-        return value
-    return Select(inside(use.x, row, column), value, Const(outside, F32))
-
-
-def conv2d(use: Use) -> Operator:
-    """A convolution over taps and input channels."""
-    op = use.node.op
-    assert isinstance(op, Conv2D)
-    c, o, taps = Index("c"), Index("o"), (Index("ky"), Index("kx"))
-    product = _pixel(use, op.window, c, 0.0) * _weight(use, o, *taps, c)
-    total = Sum((*taps_of(op.window), ("c", use.x.shape[3])), product)
-    return _filter(use, ("n", "y", "x", "o"), buffer_of(use.x), buffer_of(use.out), total)
-
-
-def depthwise(use: Use) -> Operator:
-    """A convolution of each channel by itself."""
-    op = use.node.op
-    assert isinstance(op, DepthwiseConv2D)
-    o, taps = Index("o"), (Index("ky"), Index("kx"))
-    channel = o if op.multiplier == 1 else o // op.multiplier
-    product = _pixel(use, op.window, channel, 0.0) * _weight(use, expr(0), *taps, o)
-    total = Sum(taps_of(op.window), product)
-    return _filter(use, ("n", "y", "x", "o"), buffer_of(use.x), buffer_of(use.out), total)
-
-
-def fully_connected(use: Use) -> Operator:
-    """A product of matrices."""
-    channels, depth = use.w.shape
-    rows = math.prod(use.out.shape) // channels
-    x, out = buffer_of(use.x, (rows, depth)), buffer_of(use.out, (rows, channels))
-    c = Index("c")
-    product = Load(x.name, (Index("n"), c)) * _weight(use, Index("o"), c)
-    return _filter(use, ("n", "o"), x, out, Sum((("c", depth),), product))
+ZERO = Const(0.0, F32)
+PRODUCTS = lowerings(Numbers(outside=lambda _: ZERO, weight=_weight, finished=_filter))
 
 
 # --- element by element --------------------------------------------------------------------------
@@ -179,7 +140,7 @@ def average_pool(use: Use) -> Operator:
     """The mean of the elements inside."""
     op = use.node.op
     assert isinstance(op, AveragePool2D)
-    value = Sum(taps_of(op.window), _pixel(use, op.window, Index("c"), 0.0))
+    value = Sum(taps_of(op.window), pixel(use, op.window, Index("c"), ZERO))
     count = Cast(F32, valid_taps(op.window, use.x))
     mean = _clamped(use, Binary("div", value, count))
     store = Store(use.out.name, tuple(map(Index, LOOPS)), mean)
@@ -210,9 +171,7 @@ def _pool(use: Use, body: Stmt) -> Operator:
 
 
 LOWERINGS: Mapping[type[Op], Callable[[Use], Operator]] = {
-    Conv2D: conv2d,
-    DepthwiseConv2D: depthwise,
-    FullyConnected: fully_connected,
+    **PRODUCTS,
     Add: pairwise,
     Sub: pairwise,
     Mul: pairwise,

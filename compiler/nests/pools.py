@@ -33,6 +33,7 @@ from .common import (
     taps_of,
     valid_taps,
 )
+from .products import pixel
 
 
 def average_pool(use: Use) -> Operator:
@@ -40,10 +41,7 @@ def average_pool(use: Use) -> Operator:
     op = use.node.op
     assert isinstance(op, AveragePool2D)
     window, x = op.window, use.x
-    row, column = position(window)
-    value: Expr = Load(x.name, (Index("n"), row, column, Index("c")))
-    if any(window.pads):
-        value = Select(inside(x, row, column), value, Const(0))
+    value = pixel(use, window, Index("c"), Const(0))
     count = valid_taps(window, x)
     total, many = Index("total"), Index("count")
     half = many // 2
