@@ -33,6 +33,13 @@ DEVICES = {
 }
 """Devices, and what nextpnr calls them, their package and speed grade: ECP5 in the slowest of its
 three, ECP5-5G in the only one that there is."""
+CAPACITY = {
+    "25k": {"lut": 24_288, "dsp": 28, "block_ram": 56},
+    "45k": {"lut": 43_848, "dsp": 72, "block_ram": 108},
+    "85k": {"lut": 83_640, "dsp": 156, "block_ram": 208},
+}
+"""What devices have, by the end of their names (Lattice, ECP5 and ECP5-5G family data sheet,
+FPGA-DS-02012, table 1.1)."""
 CELLS = {"lut": "LUT4", "carry": "CCU2C", "ff": "TRELLIS_FF", "dsp": "MULT18X18D",
          "block_ram": "DP16KD", "lut_ram": "TRELLIS_DPR16X4"}  # fmt: skip
 """What is counted, and its cell."""
@@ -129,6 +136,8 @@ def place(
     started = time.monotonic()
     _run([*yosys, "-q", "-l", "yosys.log", "-p", script], directory, "yosys", progress)
     synthesized = time.monotonic()
+    used = cells(json.loads((directory / "cells.json").read_text()))
+    _check_room(used, device)
     _run(
         [*nextpnr, size, "--package", package, "--speed", speed, "--freq", str(megahertz),
          "--json", "netlist.json", "--textcfg", "placed.config", "--report", "timing.json",
@@ -141,7 +150,7 @@ def place(
     [clock] = timing["fmax"].values()
     return Placed(
         device,
-        cells(json.loads((directory / "cells.json").read_text())),
+        used,
         scratchpads((directory / "yosys.log").read_text()),
         config.batch * config.block**2,
         {name: (n["used"], n["available"]) for name, n in timing["utilization"].items()},
@@ -159,6 +168,14 @@ def cells(statistics: Mapping[str, Any]) -> dict[str, int]:
     """:data:`CELLS` in what ``stat -json`` says."""
     counts = statistics["design"]["num_cells_by_type"]
     return {name: counts.get(cell, 0) for name, cell in CELLS.items()}
+
+
+def _check_room(used: Mapping[str, int], device: str) -> None:
+    """Placing what does not fit takes long to fail."""
+    has = CAPACITY[device.rpartition("-")[2]]
+    over = [f"{used[n]:,} of {has[n]:,} {n}" for n in has if used[n] > has[n]]
+    if over:
+        raise ConfigError(f"the accelerator does not fit on {device}: it takes {', '.join(over)}")
 
 
 def scratchpads(log: str) -> dict[str, str]:
