@@ -20,7 +20,7 @@ from .interfaces import (
 )
 from .scratchpad import kept, read_in_turn
 
-BANK_BITS = 2
+BANK_BITS = 1
 """There are two to the power of these banks, more where a beat holds more accumulators, and fewer
 where there are few accumulators at all."""
 

@@ -359,8 +359,7 @@ def cut_queue(component: type[CutQueue], depth: int) -> None:
             | (behind == depth - FRONT),
             "an offer stays": stays(m, dut.o),
             "what has come in has not gone before its turn": ~followed | (ahead < held),
-            "what comes out is what came in": ~(followed & (ahead == 0))
-            | (dut.o.payload == value),
+            "what comes out is what came in": ~(followed & (ahead == 0)) | (dut.o.payload == value),
             "positions": positions,
             "the front is filled first": (behind == 0) | (front != 0),
             "contents": ~followed | (found == value),

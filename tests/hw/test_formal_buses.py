@@ -157,7 +157,7 @@ def write_port(component: type[WritePort]) -> None:
         | (levels["lengths"] != 0),
         "each of them goes out once": levels["beats"] == held,
         "bursts": levels["under_way"] == bursts + levels["addresses"] + levels["responses"],
-        "a request has beats": ~valid | (to_cut != 0),
+        "a request has beats": ~valid | (left != 0),
     }
     request = client.request
     given = [
