@@ -20,7 +20,7 @@ from .interfaces import (
 )
 from .scratchpad import kept, read_in_turn
 
-BANK_BITS = 1
+BANK_BITS = 2
 """There are two to the power of these banks, more where a beat holds more accumulators, and fewer
 where there are few accumulators at all."""
 
@@ -29,14 +29,12 @@ class Accumulators(wiring.Component):
     """The accumulator scratchpad; zero after power-up. Steps write and all ports read every cycle.
 
     The elements are in banks with a write port each, by the lowest bits of their index. Where loads
-    write while steps do, there are at least two, and a load's write waits only while a step writes
+    write while steps do, there are at least four, and a load's write waits only while a step writes
     to its bank. Steps and loads that both go from element to element meet once and then follow one
-    another; where two beats make an element, they meet again every other step, and a third of the
-    cycles is lost to loads. (Four banks would mend that, with twice the block RAM and multiplexers
-    of a small machine, which are most of its accumulators' logic.)
+    another; with two banks instead of four, two beats an element would meet every other step again.
     What a step writes is left out of the memory where the next step writes the same element
     (``superseded``), so that a sum over many steps keeps its bank busy for one cycle, not for all.
-    What makes a load wait for long is a long walk over different elements in steps of two.
+    What makes a load wait for long is a long walk over different elements in steps of four.
 
     Each bank has two read ports, as block RAM has but one beside that for writing and a copy is
     needed for each: that of the ALU's second operand is the store engine's, too. They likewise
