@@ -16,7 +16,7 @@ from ...isa.instructions import Instruction, Operation, params_of
 from ...isa.memories import Engine, MemoryType
 from ...isa.ordering import DISPATCHED
 from .choices import Choices
-from .footprint import PADS, Footprints, instruction_set, moved, reach
+from .footprint import PADS, Footprints, instruction_set, reach
 from .program import (
     DATA,
     STORED,
@@ -151,7 +151,7 @@ class _Maker:
         """Put something into the beginning of every scratchpad."""
         filled: set[str] = set()
         for operation in self.instructions.operations.values():
-            memory = moved(operation)
+            memory = operation.moved
             if memory is None or memory.type is MemoryType.OUT or memory.scratchpad in filled:
                 continue
             filled.add(memory.scratchpad)
@@ -189,7 +189,7 @@ class _Maker:
         if operation.name == "store.nop":
             rest = [p for p in params if p not in (*PADS, "x_size")]
             return Instruction(operation.name, {p: self.any(operation, p) for p in rest})
-        if moved(operation) is not None:
+        if operation.moved is not None:
             return self.box(operation, params)
         return self.nest(operation, params) if "iter_out" in params else None
 
@@ -208,7 +208,7 @@ class _Maker:
 
     def box(self, operation: Operation, params: Sequence[str]) -> Instruction | None:
         """A move between DRAM and a scratchpad."""
-        memory, choices = moved(operation), self.choices
+        memory, choices = operation.moved, self.choices
         assert memory is not None
         depth, size = memory.depth(self.config), memory.element_bytes(self.config)
         box = {"y_size": choices.one_of(ROWS), "x_size": choices.one_of(COLUMNS)}

@@ -11,7 +11,7 @@ import pytest
 from weft.isa import PRESETS, AcceleratorConfig, FaultCode, Instruction, InstructionSet
 from weft.isa.faults import ZERO_RULES, ZeroRule
 from weft.isa.instructions import SELECTORS, Operation, params_of
-from weft.sim.fuzz.footprint import Footprints, moved
+from weft.sim.fuzz.footprint import Footprints
 from weft.sim.fuzz.outcome import golden, on_device
 from weft.sim.fuzz.program import DATA, DRAM_BYTES, STORED, TABLES, program_of
 
@@ -102,7 +102,7 @@ def test_the_last_element_of_a_memory_is_legal_and_the_one_after_it_is_not(
 
 def at_the_edge(config, operation, instructions) -> Iterator[Instruction]:
     """Instructions whose indices end at the last elements, or just behind them."""
-    params, memory = params_of(operation.format, config), moved(operation)
+    params, memory = params_of(operation.format, config), operation.moved
     slots = instructions.layouts[operation.format.opcode].by_name
     if memory is not None:
         size, start = memory.element_bytes(config), STORED
