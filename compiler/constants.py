@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from ..isa.nest import (
     I32,
     Buffer,
     Const,
+    DType,
     Expr,
     For,
     Index,
@@ -89,31 +91,60 @@ class Weights:
     Attributes
     ----------
     data : ndarray
-        ``int8`` [output block, block of its inputs, ky, kx, lanes...]. An axis along which all
-        elements are equal has extent 1.
+        ``int8`` [output block, block of its inputs, ky, kx, lanes...]: what a step takes. An axis
+        along which all of these are equal has extent 1.
     inputs : tuple of tuple of int
         For each output block the input blocks that it reads, in the order of ``data``'s axis.
+    dtype : DType
+        Of a lane in DRAM.
     """
 
     data: np.ndarray
     inputs: tuple[tuple[int, ...], ...]
+    dtype: DType = I8
+
+    @property
+    def run(self) -> int:
+        """Elements that a step takes, one behind the other."""
+        return math.prod(self.data.shape[4:-2])
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Extents in elements, along the first four axes."""
+        o, d, ky, kx = self.data.shape[:4]
+        return o, d, ky, kx * self.run
 
     @property
     def strides(self) -> tuple[int, int, int, int]:
         """In elements, along the first four axes; 0 along an axis that was collapsed."""
         strides: list[int] = []
-        step = 1
+        step = self.run
         for extent in reversed(self.data.shape[:4]):
             strides.insert(0, step if extent > 1 else 0)
             step *= extent
         return strides[0], strides[1], strides[2], strides[3]
 
+    @property
+    def element_bytes(self) -> int:
+        """Bytes of an element in DRAM."""
+        return math.prod(self.data.shape[-2:]) * self.dtype.bits // 8
+
+    def in_dram(self) -> np.ndarray:
+        """The bytes of all elements, ``uint8``, flat; lanes below a byte from the low bits up."""
+        lanes = self.data.reshape(-1).view(np.uint8)
+        each = 8 // self.dtype.bits
+        if each == 1:
+            return lanes
+        parts = lanes.reshape(-1, each) & ((1 << self.dtype.bits) - 1)
+        shifted = parts << (np.arange(each) * self.dtype.bits).astype(np.uint8)
+        return np.bitwise_or.reduce(shifted, axis=1)
+
 
 def pack_weights(work: Contraction, config: AcceleratorConfig) -> Weights:
     """The weights of a contraction, ragged lanes 0, blocks that hold only zeros left out.
 
-    Weights beyond a byte are sums of bytes: an input block that has any is read twice, or more
-    often, with other weights each time.
+    Weights beyond a byte, where lanes are bytes, are sums of bytes: an input block that has any is
+    read twice, or more often, with other weights each time.
     """
     inputs = input_blocks(work, config)
     values = _values(work, inputs, config)
@@ -136,7 +167,7 @@ def pack_weights(work: Contraction, config: AcceleratorConfig) -> Weights:
         first_only = data[(slice(None),) * axis + (slice(0, 1),)]
         if np.array_equal(np.broadcast_to(first_only, data.shape), data):
             data = first_only
-    return Weights(np.ascontiguousarray(data), inputs)
+    return Weights(np.ascontiguousarray(data), inputs, work.weight_dtype)
 
 
 def _bytes_of(values: np.ndarray) -> list[np.ndarray]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from ..isa.nest import I8, Binary, Const, Expr, Index, Load, Select, Sum, walk
+from ..isa.nest import I8, Binary, Const, DType, Expr, Index, Load, Select, Sum, walk
 from .affine import affine, indices_of, is_index
 from .image import Image, Walk, Where, image_of
 from .integers import facts
@@ -76,9 +76,11 @@ def _placed(
         if (loop in reduced) != summed:
             raise Refusal(f"loop {loop} is summed on one side only")
     of_weights = lanes.of_weights(w_hole)
-    load_weights = _load_of(matcher, "wgt", tuple(extent for _, extent in of_weights))
+    run = () if len(of_weights) == len(w_hole.indices) - 1 else of_weights[:1]
+    load_weights, dtype = _weights_load(matcher, weights, of_weights[len(run) :])
     bound = set(lanes.bound.values())
-    varying = indices_of(weights) - bound - reduced
+    # An element of weights has lanes for what a step does at once; all else is from step to step.
+    varying = indices_of(weights) - {loop for loop, _ in of_weights} - (reduced - bound)
     if varying:
         raise Refusal(f"weights that vary along {', '.join(sorted(varying))}")
     if reduced - bound - set(image.tap_loops):
@@ -94,7 +96,8 @@ def _placed(
         load_weights.operation.name,
         weights,
         of_weights,
-        load_weights.element,
+        (*(extent for _, extent in run), *load_weights.element),
+        dtype,
         taps,
         channel,
         depth,
@@ -130,18 +133,32 @@ def _first(matcher: Matcher, add: Pattern) -> tuple[str, ...]:
     raise Refusal("no instruction starts an accumulator")
 
 
-def _load_of(matcher: Matcher, scratchpad: str, lanes: tuple[int, ...]) -> Pattern:
-    """The load that fills these lanes of an element and as little else as possible."""
+def _weights_load(matcher: Matcher, weights: Expr, lanes: LaneLoops) -> tuple[Pattern, DType]:
+    """The load that fills these lanes of an element of weights and as little else as possible, and
+    the type of a lane in DRAM, which holds every weight; those beyond a byte are sums of bytes."""
     found = [
         pattern
         for pattern in matcher.patterns
-        if pattern.target.buffer == scratchpad
-        and I8 in pattern.source_types
-        and all(has >= wants for has, wants in zip(pattern.element, lanes, strict=True))
+        if pattern.target.buffer == "wgt"
+        and all(has >= wants for has, (_, wants) in zip(pattern.element, lanes, strict=True))
     ]
     if not found:
-        raise Refusal(f"no instruction loads 8-bit elements into {scratchpad}")
-    return min(found, key=lambda pattern: prod(pattern.element))
+        raise Refusal("no instruction loads elements of weights")
+    load = min(found, key=lambda pattern: prod(pattern.element))
+    (dtype,) = load.source_types
+    if dtype.bits < I8.bits:
+        known = matcher.range_of(weights)
+        if known is None or known[0] < dtype.min or known[1] > dtype.max:
+            values = "of unknown values" if known is None else f"from {known[0]} to {known[1]}"
+            raise Refusal(
+                f"weights {values}; {load.operation.name} loads {dtype}, from {dtype.min} to "
+                f"{dtype.max}"
+            )
+    return load, dtype
+
+
+LaneLoops = tuple[tuple[str | None, int], ...]
+"""For each axis of lanes the loop along it, and its extent."""
 
 
 class _Lanes:
@@ -202,9 +219,18 @@ class _Lanes:
         self._bind(along[0], image.columns.loop)
         return self.pattern.lanes[along[0]]
 
-    def of_weights(self, place: Load) -> tuple[tuple[str | None, int], ...]:
-        """Loop and extent of each lane axis of a weight element."""
+    def of_weights(self, place: Load) -> LaneLoops:
+        """Loop and extent of each lane axis of a weight element; before them those of the lane
+        along which a step reads one element behind the other, if it reads several."""
         found: list[tuple[str | None, int]] = []
+        form = affine(place.indices[0])
+        along = [name for name in form.indices if name in self.pattern.lanes] if form else []
+        if form is None or len(along) > 1:
+            raise Refusal(f"a step reads elements of {place.buffer} that are no run")
+        for lane in along:
+            if form.coefficient(lane) != 1 or lane not in self.bound:
+                raise Refusal("a step reads elements of wgt that are no run along the taps")
+            found.append((self.bound[lane], self.pattern.lanes[lane]))
         for index in place.indices[1:]:
             lane = is_index(index)
             if index == Const(0):

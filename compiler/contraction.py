@@ -140,7 +140,7 @@ class ContractionSchedule:
 
     def _weight_loads(self, chunk: Chunk, slot: Span) -> list[Action]:
         outputs, depth, taps, columns = self.steps.weights(chunk)
-        strides, shape = self.layer.weights.strides, self.layer.weights.data.shape
+        strides, shape = self.layer.weights.strides, self.layer.weights.shape
         start = self.bases.weights + (
             chunk.blocks.start * strides[0]
             + chunk.depth.start * strides[1]

@@ -32,7 +32,7 @@ from ..isa.nest import (
 )
 from ..isa.storage import unit_strides
 from .affine import Affine, affine, indices_of
-from .ranges import folded, range_of
+from .ranges import folded, of_types, range_of
 
 Constant = Callable[[str], "np.ndarray | None"]
 """The value of a buffer that never changes, in any shape; None of others."""
@@ -143,7 +143,7 @@ class Factors:
         if a is None or b is None or any(buffers[o.load.buffer].dtype.bits < 8 for o in (a, b)):
             return None
         if dtype.kind != "f":
-            spans = [range_of(o.value, buffers) for o in (a, b)]
+            spans = [range_of(o.value, of_types(buffers)) for o in (a, b)]
             if dtype != I32 or any(s is None or s[0] < I16.min or s[1] > I16.max for s in spans):
                 return None
         elif any(dtype_of(o.value, buffers) != dtype for o in (a, b)):

@@ -60,7 +60,7 @@ class Job(ABC):
     output : str
         The one that it writes.
     weights, records, starts : ndarray
-        Constant elements of WGT, QNT and ACC, by element; empty if it has none.
+        Constant elements of WGT, QNT and ACC, as DRAM holds them; empty if it has none.
     weight_bytes : int
         Of an element of WGT in DRAM.
     choices : mapping
@@ -185,7 +185,7 @@ class ContractionJob(Job):
         self.work, self.config = work, config
         self.inputs, self.output = (work.image.tensor,), kernel.output
         self.read_bytes, self.met = work.image.touched_bytes, work.image.met
-        self.weights = packed.data
+        self.weights = packed.in_dram()
         self.records = np.zeros((0, config.qnt_element_bytes), np.uint8)
         if record:
             self.records = pack_records(kernel, record, channel, config)
@@ -226,7 +226,7 @@ class ContractionJob(Job):
         told = [_told(way, work) for way in self._found[: OTHERS + 1]]
         considered = sum(way.considered for way in self._found)
         self._tell(told, number, considered, rehearsals)
-        self.weight_bytes = self.layer.weight_bytes
+        self.weight_bytes = self.layer.weights.element_bytes
         self.records = zone_records(
             self._whole_records,
             self.layer.zones,

@@ -172,7 +172,7 @@ class Machine:
         loops[6] *= form.lanes
         if operation.format.name != "ALU":
             kind = Kind.PRODUCTS if form.products else Kind.CLEAR
-            return _row(kind, *loops, form.lanes, form.taps, int(form.adds))
+            return _row(kind, *loops, form.lanes, form.taps, int(form.by_rows), int(form.adds))
         uses_imm = bool(operation.fixed["use_imm"])
         parameters = operation.name in ("alu.scale", "alu.requantize")
         way = 2 if operation.name not in SUMS else int(operation.name != "alu.add")

@@ -56,7 +56,7 @@ MORE = {
     Kind.WEIGHTS: ("used_rows",),
     Kind.STORE: ("qnt_base", "qnt_step", "parameters"),
     Kind.KEEP: ("qnt_base", "qnt_step", "target"),
-    Kind.PRODUCTS: ("lanes", "taps", "adds"),
+    Kind.PRODUCTS: ("lanes", "taps", "by_rows", "adds"),
     Kind.ALU: ("seed", "way", "uses_imm", "second", "of_what"),
 }
 """The columns behind those of all boxes, or of all loops."""
@@ -235,8 +235,11 @@ def _products() -> Stmt:
     def add(value: Expr) -> Stmt:
         return Store("marks", dst, Load("marks", dst) + value)
 
-    product = Load("marks", (N("inp") + N("src") + N("k"),)) * Load("rows", (row,))
-    taps = For("k", expr(0), N("taps"), add(product))
+    neighbour = Load("marks", (N("inp") + N("src") + N("k"),))
+    by_rows = add(neighbour * Load("rows", (row,)))
+    by_elements = add(neighbour * Load("whole", (N("wgt") + N("k"),)))
+    either = Block((If(N("by_rows"), by_rows), If(binary("eq", N("by_rows"), 0), by_elements)))
+    taps = For("k", expr(0), N("taps"), either)
     element = Load("marks", (N("inp") + N("at"),))
     after = Load("marks", (minimum(N("inp") + N("at") + 1, N("inp_last")),))
     whole = Load("whole", (N("wgt"),))

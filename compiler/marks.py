@@ -17,7 +17,7 @@ import numpy as np
 
 from ..isa.config import AcceleratorConfig
 from ..isa.nest import Load, walk
-from .affine import affine
+from .affine import affine, indices_of
 from .unify import Pattern, patterns
 
 Marks = np.ndarray
@@ -47,11 +47,11 @@ CONSTANT, GRANULE, PAD, STORED, STEP = range(5)
 """What a mark is drawn for, its first part."""
 
 
-def weight_marks(data: np.ndarray, address: int) -> Marks:
-    """Of elements of weights [..., rows, lanes] that lie from ``address`` on: a mark for each row;
-    one that holds only zeros has the mark 0."""
+def weight_marks(data: np.ndarray, address: int, bits: int) -> Marks:
+    """Of elements of weights [..., rows, lanes] of so many bits that lie from ``address`` on: a
+    mark for each row; one that holds only zeros has the mark 0."""
     rows = data.reshape(-1, *data.shape[-2:])
-    at = address + np.arange(rows.shape[0] * rows.shape[1]) * rows.shape[2]
+    at = address + np.arange(rows.shape[0] * rows.shape[1]) * (rows.shape[2] * bits // 8)
     marks = mark(CONSTANT, at.reshape(rows.shape[:2])) * rows.any(axis=2)
     return marks.reshape(data.shape[:-1])
 
@@ -82,7 +82,10 @@ class Form:
     adds : bool
         Whether they are added to what is there.
     taps : int
-        Neighbouring elements, each times its own row of weights; 0 for one element times all rows.
+        Neighbouring elements, each times weights of its own; 0 for one element times all rows.
+    by_rows : bool
+        Whether those are rows of an element of weights; else they are elements, one behind the
+        other.
     lanes : int
         What ``src`` counts in the inner loop: lanes of so many to an element, 1 for elements.
     """
@@ -90,6 +93,7 @@ class Form:
     products: bool
     adds: bool
     taps: int
+    by_rows: bool
     lanes: int
 
 
@@ -107,12 +111,14 @@ def _form(pattern: Pattern, config: AcceleratorConfig) -> Form:
     inputs = [n for n in walk(pattern.value) if isinstance(n, Load) and n.buffer == "inp"]
     adds = pattern.target in walk(pattern.value)
     if not inputs:
-        return Form(False, adds, 0, 1)
+        return Form(False, adds, 0, False, 1)
     element = affine(inputs[0].indices[0])
     if element is None:  # a division: a lane of a run that begins anywhere
-        return Form(True, adds, 0, config.block)
+        return Form(True, adds, 0, False, config.block)
     along = [name for name in element.indices if name in pattern.lanes]
-    return Form(True, adds, pattern.lanes[along[0]] if along else 0, 1)
+    weights = next(n for n in walk(pattern.value) if isinstance(n, Load) and n.buffer == "wgt")
+    by_rows = bool(along) and not indices_of(weights.indices[0]) & set(along)
+    return Form(True, adds, pattern.lanes[along[0]] if along else 0, by_rows, 1)
 
 
 SUMS = ("alu.add", "alu.max", "alu.min")

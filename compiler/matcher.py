@@ -6,9 +6,10 @@ from collections.abc import Collection, Iterator, Mapping
 
 from ..isa.config import AcceleratorConfig
 from ..isa.memories import QNT_LANE
-from ..isa.nest import Const, DType, Expr, Index, Load
+from ..isa.nest import DType, Expr, Index, Load
 from .affine import indices_of, is_index
 from .kernel import Kernel
+from .ranges import range_of
 from .unify import Match, Pattern, patterns, unify
 
 RECORDS: Mapping[str, DType] = {f"qnt.{record.name}": record.dtype for record in QNT_LANE}
@@ -33,16 +34,16 @@ class Matcher:
         def admits(hole: Expr, value: Expr) -> bool:
             return self._admits(pattern, hole, value)
 
-        return unify(pattern, subject, self._range, admits)
+        return unify(pattern, subject, self.range_of, admits)
 
-    def _range(self, e: Expr) -> tuple[int, int] | None:
-        match e:
-            case Const(value=int(value)):
-                return value, value
-            case Load(buffer) if buffer in self.kernel.constants:
-                data = self.kernel.constants[buffer]
-                return int(data.min()), int(data.max())
-        return None
+    def range_of(self, e: Expr) -> tuple[int, int] | None:
+        """The least and the greatest value of an expression over constants; None where nothing is
+        known."""
+        return range_of(e, self._least_and_greatest)
+
+    def _least_and_greatest(self, buffer: str) -> tuple[int, int] | None:
+        data = self.kernel.constants.get(buffer)
+        return None if data is None else (int(data.min()), int(data.max()))
 
     def _admits(self, pattern: Pattern, hole: Expr, value: Expr) -> bool:
         match hole:
@@ -56,7 +57,7 @@ class Matcher:
                 limits = (slot.least, slot.greatest)
             case _:
                 return True
-        known = self._range(value)
+        known = self.range_of(value)
         return known is not None and limits[0] <= known[0] and known[1] <= limits[1]
 
 

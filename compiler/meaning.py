@@ -156,12 +156,14 @@ class _References:
 
     def _contraction(self, name: str, job: ContractionJob) -> Marks:
         layer, image = job.layer, job.layer.image
-        by_rows = forms(self.config)[job.work.add].taps > 0
+        form = forms(self.config)[job.work.add]
         x = self._tensor(image.tensor).reshape(layer.batches, -1, *image.plane)
         if layer.columns.lanes > 1:
             x = run_marks(x, np.arange(layer.columns.extent), layer.columns.lanes)
-        rows = weight_marks(layer.weights.data, self.addresses[f"{name}.wgt"])
-        weights = rows if by_rows else combined(rows)[..., None]
+        of = layer.weights
+        rows = weight_marks(of.data, self.addresses[f"{name}.wgt"], of.dtype.bits)
+        weights = rows if form.by_rows else combined(rows)
+        weights = weights if form.taps else weights[..., None]
         shape = (layer.outputs, layer.depth, layer.rows.taps, layer.column_steps)
         weights = np.broadcast_to(weights, (*shape, weights.shape[-1]))
         y = np.zeros(

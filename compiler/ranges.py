@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from ..isa.nest import (
     I64,
@@ -17,25 +17,29 @@ from ..isa.nest import (
     Select,
 )
 
+Span = tuple[int, int]
+"""The least and the greatest value."""
+Loaded = Callable[[str], Span | None]
+"""Of what a buffer holds; None where nothing is known."""
 
-def range_of(e: Expr, buffers: Mapping[str, Buffer]) -> tuple[int, int] | None:
+
+def range_of(e: Expr, loaded: Loaded) -> Span | None:
     """The least and the greatest value of an integer expression; None where nothing is known."""
     match e:
         case Const(value=int(value)):
             return value, value
         case Load(buffer):
-            dtype = buffers[buffer].dtype
-            return None if dtype.kind == "f" or dtype.bits > 16 else (dtype.min, dtype.max)
+            return loaded(buffer)
         case Cast(dtype, a):
-            span = range_of(a, buffers)
+            span = range_of(a, loaded)
             if span is None or dtype.kind == "f" or span[0] < dtype.min or span[1] > dtype.max:
                 return None
             return span
         case Select(_, a, b):
-            x, y = range_of(a, buffers), range_of(b, buffers)
+            x, y = range_of(a, loaded), range_of(b, loaded)
             return None if x is None or y is None else (min(x[0], y[0]), max(x[1], y[1]))
         case Binary("add" | "sub" | "min" | "max" as op, a, b):
-            x, y = range_of(a, buffers), range_of(b, buffers)
+            x, y = range_of(a, loaded), range_of(b, loaded)
             if x is None or y is None:
                 return None
             if op == "add":
@@ -45,6 +49,16 @@ def range_of(e: Expr, buffers: Mapping[str, Buffer]) -> tuple[int, int] | None:
             least = min if op == "min" else max
             return least(x[0], y[0]), least(x[1], y[1])
     return None
+
+
+def of_types(buffers: Mapping[str, Buffer]) -> Loaded:
+    """What the types of buffers say of narrow integers in them."""
+
+    def loaded(buffer: str) -> Span | None:
+        dtype = buffers[buffer].dtype
+        return None if dtype.kind == "f" or dtype.bits > 16 else (dtype.min, dtype.max)
+
+    return loaded
 
 
 def folded(node: Node) -> Node | None:

@@ -17,6 +17,7 @@ from .partition import kernel_for
 
 SCRATCHPADS = ("acc_bytes", "inp_bytes", "wgt_bytes", "uop_bytes", "qnt_bytes")
 EXTENSIONS = ("requantize", "pad_value", "overwrite")
+WIDTHS = ("inp_width", "wgt_width")
 GROWTH = 6
 """Doublings of a scratchpad that are tried."""
 OF_MODELS: Mapping[Lack, str] = {
@@ -61,6 +62,7 @@ def _changes(config: AcceleratorConfig) -> Iterator[tuple[str, AcceleratorConfig
     single: list[dict[str, int | bool]] = [
         {name: True} for name in EXTENSIONS if not getattr(config, name)
     ]
+    single += [{name: 8} for name in WIDTHS if getattr(config, name) < 8]
     sizes = [2**n for n in range(1, GROWTH + 1)]
     single += [{name: getattr(config, name) * by} for by in sizes for name in SCRATCHPADS]
     together: list[dict[str, int | bool]] = [dict.fromkeys(EXTENSIONS, True)]

@@ -62,7 +62,7 @@ class Steps:
 
     def weights(self, chunk: Chunk) -> tuple[int, int, int, int]:
         """Extents of the chunk's weights in the scratchpad, dense."""
-        shape = self.layer.weights.data.shape
+        shape = self.layer.weights.shape
         counts = (chunk.blocks.count, chunk.depth.count, chunk.taps.count, shape[3])
         kept = [min(c, extent) for c, extent in zip(counts, shape, strict=False)]
         return kept[0], kept[1], kept[2], kept[3]
@@ -171,8 +171,9 @@ class Steps:
             )
             src = planes.T[:, None, None] * (need.box_rows * need.box_columns)
             src = src + ky * row + kx * apart
-            wgt = 0
-            for i, n in zip((o, d, ky, kx), extent, strict=True):
+            weights, wgt = layer.weights, 0
+            along = kx * weights.run if weights.strides[3] else 0 * kx
+            for i, n in zip((o, d, ky, along), extent, strict=True):
                 wgt = wgt * n + (i if n > 1 else 0)
             columns = (np.broadcast_to(c, src.shape) for c in (o * positions, src, wgt))
             # The first of each output block, then all others of one, of the next, ... but not
@@ -199,6 +200,8 @@ class Steps:
         chunk, zone, layer = at.chunk, at.zone, self.layer
         several = (zone.rows, zone.columns, chunk.taps, zone.steps)
         if max(r.count for r in several) > 1 or layer.column_steps > 1 or not layer.dense:
+            return None
+        if layer.weights.run > 1:
             return None
         if not consecutive(self.blocks(chunk)) or len(self.blocks(chunk)) < chunk.depth.count:
             return None

@@ -8,7 +8,6 @@ loaded again; see :mod:`.schedule`.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -63,11 +62,6 @@ class Layer:
     def dense(self) -> bool:
         """Whether every output block reads the same input blocks."""
         return len(set(self.weights.inputs)) == 1
-
-    @property
-    def weight_bytes(self) -> int:
-        """Bytes of an element of weights in DRAM."""
-        return math.prod(self.weights.data.shape[4:])
 
     @property
     def steps(self) -> int:
@@ -130,7 +124,7 @@ def extents(layer: Layer, tile: Tile) -> Extents:
     height = box_rows(rows, tile.rows, tile.taps, skips)
     box_columns = row_length(columns, tile.columns)
     blocks = tile.depth if layer.dense else layer.most_inputs(tile.outputs)
-    shape = layer.weights.data.shape
+    shape = layer.weights.shape
     wgt = (
         min(tile.outputs, shape[0])
         * min(tile.depth, shape[1])

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from ..isa.nest import Expr
+from ..isa.nest import DType, Expr
 from .image import Image
 from .kernel import Kernel
 
@@ -43,7 +43,10 @@ class Contraction:
     weight_lanes : tuple of (str or None, int)
         For each lane axis of a weight element the loop along it and how many lanes it takes.
     weight_element : tuple of int
-        Extents of a weight element's lane axes; lanes that no loop takes hold 0.
+        Extents of a weight element's lane axes; lanes that no loop takes hold 0. An axis before
+        them runs along the elements that a step takes, if it takes several.
+    weight_dtype : DType
+        Of a weight in DRAM.
     tap_lanes : int
         Taps of a row that one step covers, side by side in the input.
     channel, depth : str
@@ -62,6 +65,7 @@ class Contraction:
     weights: Expr
     weight_lanes: tuple[tuple[str | None, int], ...]
     weight_element: tuple[int, ...]
+    weight_dtype: DType
     tap_lanes: int
     channel: str
     depth: str

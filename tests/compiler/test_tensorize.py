@@ -149,7 +149,11 @@ def test_a_maximum_runs_over_the_taps_from_the_least_value():
             "it needs requantize, which",
         ),
         (single("conv", (1, 4, 4, 5), 7), replace(TINY, inp_width=4), "this hardware stores i4"),
-        (single("conv", (1, 4, 4, 5), 7), replace(TINY, wgt_width=4), "8-bit elements into wgt"),
+        (
+            single("conv", (1, 4, 4, 5), 7),
+            replace(TINY, wgt_width=4),
+            "weights from -127 to 127; load.wgt loads i4",
+        ),
         (addition((1, 3, 3, 8), (1, 1, 1, 8)), BASE, "broadcast along rows or columns"),
         (addition((1, 3, 3, 8), (1, 3, 3, 1)), BASE, "batch or channel differs"),
         (single("average_pool", (1, 5, 5, 8), 3), BASE, "its divisor varies"),
