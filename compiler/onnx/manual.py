@@ -48,6 +48,14 @@ tie. A sum of two tensors first rounds both to a common scale of 20 more bits. T
 activations is rounded as ONNX says, on the host. Reference implementations compute the float graph
 in single precision, whose own sums decide what happens next to a tie.
 
+`python -m tests.compiler.onnx.layers` feeds each layer of two trained networks what onnxruntime fed
+it. No quantized element of all samples is more than one step away, and of a million about one
+differs. Fed their own results, networks part where one of these elements decides. The ResNet's 250
+answers are the reference's. The transformer's are on 85 of 86 samples; on the other one a product
+is 8.50000014 steps, which single precision makes 8 of. Evaluated in double precision, in which
+nothing but the file's own quantization rounds, it is in the class that Weft says (by 0.226; it is
+the labelled one), and in the reference's if that one element is 8.
+
 ## Operators
 
 *Native* are loop nests, compiled for the CPU. The others are numpy's: they move elements, search or
