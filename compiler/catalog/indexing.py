@@ -94,7 +94,7 @@ def _scatter_elements_infer(site: Site) -> Types:
     return [(site.same_type(site.x, site.input(2)), site.x.shape)]
 
 
-@define("ScatterElements", "Scatter", infer=_scatter_elements_infer, native=False)
+@define("ScatterElements", infer=_scatter_elements_infer, native=False)
 def scatter_elements(site: Site) -> Kernel:
     """A copy with other elements at indices on one axis."""
     axis, name, reduction = _axis(site), site.name, site.text("reduction", "none")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 
+import numpy as np
+
 from ...isa.nest import BOOL, F16, F32, F64, I32, I64, Binary, Cast, Const, DType, Expr, expr
-from .site import FLOATS, NUMBERS, SIGNED, UNSIGNED, Code, Site, Types, define, same
+from .site import FLOATS, NUMBERS, SIGNED, UNSIGNED, Code, Kernel, Site, Types, define, same
 from .terms import choose, computed, divide, equal, function, invert, less, number, pointwise
 
 
@@ -99,19 +101,17 @@ for _kind, _function in FUNCTIONS.items():
 
 
 def _first(site: Site) -> Types:
-    if site.kind == "Dropout":
-        if site.has(2) and bool(site.constant(2).any()):
-            site.unsupported("training")
-        if site.count == 2:
-            site.unsupported("the mask of a Dropout")
-    return [(site.x.dtype, site.x.shape)]
+    if site.kind == "Dropout" and site.has(2) and bool(site.constant(2).any()):
+        site.unsupported("training")
+    shape = site.x.shape
+    return [(site.x.dtype, shape), (BOOL, shape)][: site.count]
 
 
 @define("Identity", "Dropout", infer=_first, native=True)
-def identity(site: Site) -> Code:
+def identity(site: Site) -> Code | Kernel:
     """A copy; of Dropout's mask, nothing but truth."""
     if site.count == 2:
-        site.unsupported("the mask of Dropout")
+        return Kernel(lambda x, *_: (x, np.ones(x.shape, bool)))
     x, out = site.x, site.out
     dtype = DType("u", x.dtype.bits) if x.dtype == BOOL else x.dtype
     only = Site(site.name, site.kind, {}, (x,), 1, (out,))

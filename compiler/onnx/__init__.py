@@ -7,7 +7,8 @@ list of what cannot be run. ``write`` makes a file of a graph of catalog operato
 catalog does not have are composed of others.
 """
 
-from .model import Model, Unbound, read
+from .model import Model, read
+from .unbound import Unbound
 from .write import write
 
 __all__ = ["Model", "Unbound", "read", "write"]

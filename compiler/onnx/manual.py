@@ -19,8 +19,8 @@ Written by `make docs` from `compiler/catalog`; edit that, not this page.
 
 `weft run`, `explain` and `compile` take `.onnx` files as they take TFLite's, and so does
 `weft.load`. The package `onnx` reads them: `pip install 'weft[onnx]'`. Opsets {oldest} to the
-newest that the installed package knows are read; of those before 13, operators that meant something
-else then are refused.
+newest that the installed package knows are read; an operator that meant something else in an older
+one means that.
 
 A file is checked as a whole before anything runs. What cannot be run is refused by name, all
 operators and nodes in one message.
@@ -47,6 +47,18 @@ once, ties to even; the results differ, by one in the last place, only within ab
 tie. A sum of two tensors first rounds both to a common scale of 20 more bits. The product of two
 activations is rounded as ONNX says, on the host. Reference implementations compute the float graph
 in single precision, whose own sums decide what happens next to a tie.
+
+`python -m tests.compiler.onnx.layers` feeds each layer of two trained networks what onnxruntime fed
+it. No quantized element of all samples is more than one step away, and of a million about one
+differs. Fed their own results, networks part where one of these elements decides. The ResNet's 250
+answers are the reference's. The transformer's are on 85 of 86 samples; on the other one a product
+is 8.50000014 steps, which single precision makes 8 of. Evaluated in double precision, in which
+nothing but the file's own quantization rounds, it is in the class that Weft says (by 0.226; it is
+the labelled one), and in the reference's if that one element is 8.
+
+The nine networks that come with the package `onnx` run, from SqueezeNet to VGG-19:
+`python -m tests.compiler.onnx.light` draws weights for them, and prints how long that takes, how
+much memory, and how far the answers are from onnxruntime's.
 
 ## Operators
 

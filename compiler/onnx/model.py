@@ -2,7 +2,8 @@
 
 Extents may be symbols, and shapes may depend on values of inputs (a ``Reshape`` to a shape that
 is an input, say). Both are bound when the network is called: :meth:`Model.graph` makes the graph
-for given shapes and values. Who calls it need not know which values matter; :class:`Unbound` says.
+for given shapes and values. Who calls it need not know which values matter:
+:class:`.unbound.Unbound` says.
 """
 
 from __future__ import annotations
@@ -15,20 +16,13 @@ from typing import Any
 
 import numpy as np
 
-from ...isa.errors import DataError, ModelError, UnsupportedError
+from ...isa.errors import DataError, ModelError
 from ...isa.nest import DType
 from ..graph import Graph
+from .build import build
 from .source import parse, type_of_value
 
 Extent = int | str
-
-
-class Unbound(UnsupportedError):
-    """Shapes depend on the values of ``inputs``, which are not given."""
-
-    def __init__(self, message: str, inputs: frozenset[str]):
-        super().__init__(message)
-        self.inputs = inputs
 
 
 @dataclass(frozen=True)
@@ -124,8 +118,6 @@ class Model:
         ModelError
             If the model is malformed.
         """
-        from .build import build
-
         self.fit(shapes)
         return build(self, shapes, values or {})
 

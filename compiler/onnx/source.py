@@ -209,13 +209,4 @@ def opsets(model: Any, where: str) -> Mapping[str, int]:
 
 
 OLDEST_OPSET = 7
-"""From 13 on everything is meant as it is now; before, what :data:`CHANGED` lists was not."""
-
-# fmt: off
-CHANGED: Mapping[str, int] = {
-    "Softmax": 13, "LogSoftmax": 13, "Hardmax": 13, "Clip": 11, "Slice": 10, "Dropout": 12,
-    "BatchNormalization": 9, "TopK": 10, "Resize": 11, "Cast": 9, "MaxPool": 8, "Scatter": 11,
-    "Upsample": 10, "Mod": 10, "OneHot": 9, "Expand": 8, "Where": 9, "Gemm": 7, "Pad": 2,
-}
-"""Operators whose meaning in older opsets is another one: where the present one begins."""
-# fmt: on
+"""From 13 on everything is meant as it is now; before, what :mod:`.older` lists was not."""

@@ -58,16 +58,21 @@ def conv_net(batch: int | str = 1) -> Any:
     return model(nodes, {"x": (batch, 3, 8, 8)}, ["y"], constants)
 
 
-def reference(proto: Any, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
-    """What onnxruntime answers, without its own rewrites."""
+def session(proto: Any) -> Any:
+    """A model in onnxruntime, without its own rewrites."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
     options.intra_op_num_threads = 1
+    options.log_severity_level = 3
     data = proto if isinstance(proto, bytes) else proto.SerializeToString()
-    session = onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
-    return session.run(None, inputs)
+    return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+
+
+def reference(proto: Any, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
+    """What onnxruntime answers."""
+    return session(proto).run(None, inputs)
 
 
 def qdq_net(kind: str = "int8") -> Any:
@@ -117,4 +122,6 @@ def qdq_net(kind: str = "int8") -> Any:
     return model(nodes, {"x": (1, 3, 8, 8)}, ["y"], constants)
 
 
-__all__ = ["conv_net", "model", "onnx", "qdq_net", "reference"]
+__all__ = [
+    "conv_net", "helper", "model", "numpy_helper", "onnx", "qdq_net", "reference", "session",
+]  # fmt: skip
