@@ -201,3 +201,16 @@ def _vector(
 def _without(node: Node, ones: Mapping[str, Expr]) -> Node:
     """``node`` with indices of one trip as what they are."""
     return rewrite(substitute(node, ones), folded)
+
+
+def replaced(e: Expr, at: Mapping[Expr, Expr]) -> Expr:
+    """``e`` with whole subexpressions replaced, from the outside."""
+    if e in at:
+        return at[e]
+
+    def rule(node: Node) -> Node | None:
+        return at.get(node) if isinstance(node, Expr) else None
+
+    changed = rewrite(e, rule)
+    assert isinstance(changed, Expr)
+    return changed

@@ -109,14 +109,17 @@ class HostCode:
     def _arrays(self, step: Packed) -> dict[str, np.ndarray]:
         """Memory for a step's buffers, flat."""
         arrays: dict[str, np.ndarray] = {}
-        for buffer in step.nest.buffers:
+        for buffer in sorted(step.nest.buffers, key=lambda b: b.name in step.views):
             name = buffer.name
+            source = step.views.get(name, name)
             if name in step.constants:
                 array = step.constants[name]
+            elif source in arrays:
+                array = arrays[source]
             elif name in step.scratch:
                 array = aligned(buffer.shape, numpy_dtype(buffer.dtype))
             else:
-                array = self._array(step.views.get(name, name))
+                array = self._array(source)
             if array.dtype == bool:
                 array = array.view(np.uint8)
             arrays[name] = array.reshape(buffer.shape)

@@ -35,7 +35,6 @@ from ..isa.nest import (
     Index,
     Load,
     Nest,
-    Node,
     Select,
     Stmt,
     Store,
@@ -47,8 +46,9 @@ from ..isa.nest import (
     walk,
 )
 from ..isa.storage import numpy_dtype, unit_strides
-from .factors import FEW, Axis, Constant, Factors, Operand
+from .factors import FEW, Axis, Constant, Factors, Operand, replaced
 from .ranges import folded
+from .winograd import winograd
 
 COLUMNS = 16
 """Columns that lie side by side."""
@@ -105,7 +105,17 @@ def packed(nest: Nest, constant: Constant) -> Packed | None:
             made.append(stmt)
             continue
         found = True
-        made += one.statements(f"{nest.name} {k}", result, buffers)
+        prefix = f"{nest.name} {k}"
+        fewer = winograd(one, prefix)
+        if fewer is None:
+            made += one.statements(prefix, result, buffers)
+            continue
+        buffers.update((b.name, b) for b in fewer.buffers)
+        result.scratch = (*result.scratch, *fewer.scratch)
+        known = {fewer.filters: fewer.array}
+        for part in fewer.statements:
+            two = _Ready.of(part, buffers, known.get)
+            made += [part] if two is None else two.statements(prefix, result, buffers)
     if not found:
         return None
     body = made[0] if len(made) == 1 else Block(tuple(made))
@@ -218,7 +228,7 @@ class _Ready(Factors):
                 size += SLACK
         at = {x.load.indices[d]: Index(f"s{d}") + Const(bounds[d][0], I64) for d in order}
         assert len(at) == len(order)
-        value = _replaced(x.value, at)
+        value = replaced(x.value, at)
         value = rewrite(value, folded)
         assert isinstance(value, Expr)
         place: Expr = Const(0, I64)
@@ -384,19 +394,6 @@ def _dense(buffer: Buffer, unit: int) -> list[int]:
         strides.append(step)
         step *= buffer.shape[d]
     return strides
-
-
-def _replaced(e: Expr, at: Mapping[Expr, Expr]) -> Expr:
-    """``e`` with whole subexpressions replaced, from the outside."""
-    if e in at:
-        return at[e]
-
-    def rule(node: Node) -> Node | None:
-        return at.get(node) if isinstance(node, Expr) else None
-
-    changed = rewrite(e, rule)
-    assert isinstance(changed, Expr)
-    return changed
 
 
 def _shaped(data: np.ndarray | None, buffer: Buffer) -> np.ndarray:
