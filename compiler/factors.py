@@ -39,6 +39,8 @@ Constant = Callable[[str], "np.ndarray | None"]
 FEW = 8
 """Columns that are few: another loop becomes columns if it has more; if there is none, so many of
 them lie side by side."""
+CROWD = 2048
+"""Bytes from row to row, or a multiple, at which few of them fit into the nearest cache at once."""
 
 Axis = tuple[str, int]
 

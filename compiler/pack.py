@@ -46,7 +46,8 @@ from ..isa.nest import (
     walk,
 )
 from ..isa.storage import numpy_dtype, unit_strides
-from .factors import FEW, Axis, Constant, Factors, Operand, replaced
+from .factors import CROWD, FEW, Axis, Constant, Factors, Operand, replaced
+from .memory import aligned
 from .ranges import folded
 from .winograd import winograd
 
@@ -54,8 +55,6 @@ COLUMNS = 16
 """Columns that lie side by side."""
 GROUP = 4
 """Blocks of columns that are packed at a time."""
-CROWD = 2048
-"""Bytes from row to row, or a multiple, at which few of them fit into the nearest cache at once."""
 MANY = 128
 """Columns for which it is worth while to copy rows."""
 SLACK = 32
@@ -328,7 +327,7 @@ class _Ready(Factors):
             steps.append(body)
             return load, read
         arrays = {n: _shaped(self.constant(n), buffers[n]) for n in others}
-        arrays[name] = np.zeros(step, numpy_dtype(element))
+        arrays[name] = aligned((step,), numpy_dtype(element))
         used = tuple(buffers[n] for n in (*others, name))
         interpret(Nest("pack", (), used, body), {}, arrays, checked=False)
         result.constants[name] = arrays[name]
@@ -376,7 +375,10 @@ class _Ready(Factors):
         order = [*range(k + 1), *range(k + 2, k + 2 + len(counts)), k + 1]
         if pairs:
             order.append(k + 2 + len(counts))
-        return np.ascontiguousarray(array.transpose(order), numpy_dtype(element))
+        array = array.transpose(order)
+        made = aligned(array.shape, numpy_dtype(element))
+        made[...] = array
+        return made
 
 
 def _moves(operand: Operand, strides: Sequence[int]) -> dict[str, int]:

@@ -54,7 +54,8 @@ from ..isa.nest import (
 )
 from ..isa.storage import numpy_dtype
 from .affine import indices_of, is_index
-from .factors import Axis, Factors, replaced
+from .factors import CROWD, Axis, Factors, replaced
+from .memory import LINE
 from .ranges import folded, range_of
 
 # fmt: off
@@ -243,16 +244,19 @@ class _Steps:
         self.count = math.prod((*self.tiles, *(e for _, e in self.batch)))
         """Tiles of all pictures."""
         self.depth, self.columns = window.channels[1], window.filters[1]
+        unit = self.element.bits // 8
+        self.pitch = self.depth + (self.depth * unit % CROWD == 0) * LINE // unit
+        """Elements from a tile's sums to those of the next one."""
 
     def all(self, array: np.ndarray) -> Winograd | None:
         """All of them."""
         copied = self.copied()
         if copied is None:
             return None
-        sums = self.planes("sums", self.element, self.depth)
+        sums = self.planes("sums", self.element, self.pitch)
         totals = self.planes("totals", self.f.dtype, self.columns)
         filters = self.buffer("filters", self.element, (SIDE**2, self.depth, self.columns))
-        product = Load(sums, (Index("q"), Index("t") * self.depth + Index("c"))) * Load(
+        product = Load(sums, (Index("q"), Index("t") * self.pitch + Index("c"))) * Load(
             filters, (Index("q"), Index("c"), Index("o"))
         )
         products = loops(
@@ -332,7 +336,7 @@ class _Steps:
             column = [self.narrow(Binary(along, pixel(a, j), pixel(b, j))) for j in range(SIDE)]
             stores = [
                 Store(
-                    sums, (Const(SIDE * i + j, I64), tile * self.depth + Index("c")),
+                    sums, (Const(SIDE * i + j, I64), tile * self.pitch + Index("c")),
                     self.narrow(Binary(op, column[first], column[second])),
                 )
                 for j, (first, op, second) in enumerate(PIXELS)
