@@ -39,6 +39,8 @@ Constant = Callable[[str], "np.ndarray | None"]
 FEW = 8
 """Columns that are few: another loop becomes columns if it has more; if there is none, so many of
 them lie side by side."""
+CROWD = 2048
+"""Bytes from row to row, or a multiple, at which few of them fit into the nearest cache at once."""
 
 Axis = tuple[str, int]
 
@@ -201,3 +203,16 @@ def _vector(
 def _without(node: Node, ones: Mapping[str, Expr]) -> Node:
     """``node`` with indices of one trip as what they are."""
     return rewrite(substitute(node, ones), folded)
+
+
+def replaced(e: Expr, at: Mapping[Expr, Expr]) -> Expr:
+    """``e`` with whole subexpressions replaced, from the outside."""
+    if e in at:
+        return at[e]
+
+    def rule(node: Node) -> Node | None:
+        return at.get(node) if isinstance(node, Expr) else None
+
+    changed = rewrite(e, rule)
+    assert isinstance(changed, Expr)
+    return changed

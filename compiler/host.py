@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,6 +16,7 @@ from ..isa.pool import Phases
 from ..isa.storage import numpy_dtype
 from .graph import Graph, Node, element_dtype
 from .items import Phase, phases
+from .memory import aligned, bytes_of, whole_lines
 from .operators import reason_against
 from .pack import Packed
 from .plan import HostStep, planned
@@ -28,8 +27,7 @@ __all__ = ["HostCode", "compile_nodes", "reason_against"]
 Run = Callable[[], None]
 """One node, on memory that is already there."""
 
-LINE = 64
-"""Bytes of a line of a cache."""
+BYTE = np.dtype(np.uint8)
 
 
 class HostCode:
@@ -82,9 +80,11 @@ class HostCode:
         self.outputs: tuple[str, ...] = tuple(written if outputs is None else outputs)
         """Tensors that :meth:`run` gives."""
         self._memory: dict[str, np.ndarray] = {}
+        self._scratch = np.zeros(0, np.uint8)
         plan = planned(graph, nodes, self.inputs, self.outputs)
         steps, self._views = plan.steps, plan.views
         ready = [s.ready(self._constant) if s.nest is not None else None for s in steps]
+        self._scratch = aligned((max([0, *map(_scratch_bytes, filter(None, ready))]),), BYTE)
         parts = [phases(one.nest) if one is not None else [] for one in ready]
         shapes = [[anonymous(p.nest) for p in own] for own in parts]
         every = dict.fromkeys(nest for own in shapes for nest in own)
@@ -107,16 +107,23 @@ class HostCode:
         return self.graph.tensors[name].data if name in self.graph.tensors else None
 
     def _arrays(self, step: Packed) -> dict[str, np.ndarray]:
-        """Memory for a step's buffers, flat."""
+        """Memory for a step's buffers, flat; what it has for itself lies where others' did."""
         arrays: dict[str, np.ndarray] = {}
-        for buffer in step.nest.buffers:
+        used = 0
+        for buffer in sorted(step.nest.buffers, key=lambda b: b.name in step.views):
             name = buffer.name
+            source = step.views.get(name, name)
             if name in step.constants:
                 array = step.constants[name]
+            elif source in arrays:
+                array = arrays[source]
             elif name in step.scratch:
-                array = aligned(buffer.shape, numpy_dtype(buffer.dtype))
+                array = self._scratch[used : used + bytes_of(buffer)].view(
+                    numpy_dtype(buffer.dtype)
+                )
+                used += whole_lines(bytes_of(buffer))
             else:
-                array = self._array(step.views.get(name, name))
+                array = self._array(source)
             if array.dtype == bool:
                 array = array.view(np.uint8)
             arrays[name] = array.reshape(buffer.shape)
@@ -232,12 +239,9 @@ def _without_data(graph: Graph, names: Collection[str]) -> Graph:
     return replace(graph, tensors={**graph.tensors, **opened})
 
 
-def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:
-    """Zeros that begin where a line of the cache does."""
-    size = math.prod(shape) * dtype.itemsize
-    memory = np.zeros(size + LINE, np.uint8)
-    start = -memory.ctypes.data % LINE
-    return memory[start : start + size].view(dtype).reshape(shape)
+def _scratch_bytes(step: Packed) -> int:
+    """Of all that a step has for itself alone."""
+    return sum(whole_lines(bytes_of(b)) for b in step.nest.buffers if b.name in step.scratch)
 
 
 def anonymous(nest: Nest) -> Nest:

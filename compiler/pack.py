@@ -35,7 +35,6 @@ from ..isa.nest import (
     Index,
     Load,
     Nest,
-    Node,
     Select,
     Stmt,
     Store,
@@ -47,15 +46,15 @@ from ..isa.nest import (
     walk,
 )
 from ..isa.storage import numpy_dtype, unit_strides
-from .factors import FEW, Axis, Constant, Factors, Operand
+from .factors import CROWD, FEW, Axis, Constant, Factors, Operand, replaced
+from .memory import aligned
 from .ranges import folded
+from .winograd import winograd
 
 COLUMNS = 16
 """Columns that lie side by side."""
 GROUP = 4
 """Blocks of columns that are packed at a time."""
-CROWD = 2048
-"""Bytes from row to row, or a multiple, at which few of them fit into the nearest cache at once."""
 MANY = 128
 """Columns for which it is worth while to copy rows."""
 SLACK = 32
@@ -105,7 +104,17 @@ def packed(nest: Nest, constant: Constant) -> Packed | None:
             made.append(stmt)
             continue
         found = True
-        made += one.statements(f"{nest.name} {k}", result, buffers)
+        prefix = f"{nest.name} {k}"
+        fewer = winograd(one, prefix)
+        if fewer is None:
+            made += one.statements(prefix, result, buffers)
+            continue
+        buffers.update((b.name, b) for b in fewer.buffers)
+        result.scratch = (*result.scratch, *fewer.scratch)
+        known = {fewer.filters: fewer.array}
+        for part in fewer.statements:
+            two = _Ready.of(part, buffers, known.get)
+            made += [part] if two is None else two.statements(prefix, result, buffers)
     if not found:
         return None
     body = made[0] if len(made) == 1 else Block(tuple(made))
@@ -218,7 +227,7 @@ class _Ready(Factors):
                 size += SLACK
         at = {x.load.indices[d]: Index(f"s{d}") + Const(bounds[d][0], I64) for d in order}
         assert len(at) == len(order)
-        value = _replaced(x.value, at)
+        value = replaced(x.value, at)
         value = rewrite(value, folded)
         assert isinstance(value, Expr)
         place: Expr = Const(0, I64)
@@ -318,7 +327,7 @@ class _Ready(Factors):
             steps.append(body)
             return load, read
         arrays = {n: _shaped(self.constant(n), buffers[n]) for n in others}
-        arrays[name] = np.zeros(step, numpy_dtype(element))
+        arrays[name] = aligned((step,), numpy_dtype(element))
         used = tuple(buffers[n] for n in (*others, name))
         interpret(Nest("pack", (), used, body), {}, arrays, checked=False)
         result.constants[name] = arrays[name]
@@ -366,7 +375,10 @@ class _Ready(Factors):
         order = [*range(k + 1), *range(k + 2, k + 2 + len(counts)), k + 1]
         if pairs:
             order.append(k + 2 + len(counts))
-        return np.ascontiguousarray(array.transpose(order), numpy_dtype(element))
+        array = array.transpose(order)
+        made = aligned(array.shape, numpy_dtype(element))
+        made[...] = array
+        return made
 
 
 def _moves(operand: Operand, strides: Sequence[int]) -> dict[str, int]:
@@ -384,19 +396,6 @@ def _dense(buffer: Buffer, unit: int) -> list[int]:
         strides.append(step)
         step *= buffer.shape[d]
     return strides
-
-
-def _replaced(e: Expr, at: Mapping[Expr, Expr]) -> Expr:
-    """``e`` with whole subexpressions replaced, from the outside."""
-    if e in at:
-        return at[e]
-
-    def rule(node: Node) -> Node | None:
-        return at.get(node) if isinstance(node, Expr) else None
-
-    changed = rewrite(e, rule)
-    assert isinstance(changed, Expr)
-    return changed
 
 
 def _shaped(data: np.ndarray | None, buffer: Buffer) -> np.ndarray:

@@ -215,12 +215,21 @@ class Accesses(Functions, ABC):
 
     def store(self, stmt: Store) -> None:
         """One element, or one for each lane."""
+        self.put(stmt, self.stored(stmt))
+
+    def stored(self, stmt: Store) -> Value:
+        """What a store puts into memory."""
         buffer = self.buffers[stmt.buffer]
         source, dtype = self.dtype(stmt.value), buffer.dtype
-        self.stores += 1
         if (source.kind == "f") != (dtype.kind == "f"):
             raise TypeError(f"{buffer.name} holds {dtype}; a value of {source} needs a Cast")
-        value = self.cast(self.expr(stmt.value), dtype)
+        return self.cast(self.expr(stmt.value), dtype)
+
+    def put(self, stmt: Store, value: Value) -> None:
+        """A store of a value that is there."""
+        buffer = self.buffers[stmt.buffer]
+        dtype = buffer.dtype
+        self.stores += 1
         offset, step = self.place(buffer, stmt.indices)
         self.known = {}
         if self.lanes is None:

@@ -19,6 +19,8 @@ from .lanes import Lanes, fits_lanes, has_rows, mentions
 from .llvm_ir import Value, type_text
 from .llvm_tiles import Tiles
 from .nest import (
+    I8,
+    I32,
     I64,
     Binary,
     Block,
@@ -117,6 +119,12 @@ class _Function(Tiles):
                 return self.index(name)
             case Load(buffer, indices):
                 return self.load(self.buffers[buffer], indices)
+            case Cast(dtype, Binary("add" | "sub" as op, a, b)) if self.is_narrow_sum(dtype, a, b):
+                x, y = (self.cast(self.expr(term), dtype) for term in (a, b))
+                lanes = max(x.lanes, y.lanes)
+                x, y = (self.splat(v, lanes) if lanes else v for v in (x, y))
+                kind = type_text(dtype, lanes)
+                return self.op(f"{op} {kind} {x.text}, {y.text}", dtype, lanes)
             case Cast(dtype, a):
                 found = self.rounding(e)
                 return found if found is not None else self.cast(self.expr(a), dtype)
@@ -129,6 +137,12 @@ class _Function(Tiles):
             case Binary(op, a, b):
                 return self.binary(op, self.expr(a), self.expr(b))
         raise TypeError(f"not an expression: {e!r}")
+
+    def is_narrow_sum(self, dtype: DType, *terms: Expr) -> bool:
+        """Whether what is left of a sum in a narrow type can be computed in it: sums wrap."""
+        return I8.bits <= dtype.bits < I32.bits and all(
+            t.kind != "f" and 1 < t.bits <= dtype.bits for t in map(self.dtype, terms)
+        )
 
     def index(self, name: str) -> Value:
         lanes = self.lanes
@@ -164,6 +178,10 @@ class _Function(Tiles):
 
     def stmt(self, stmt: Stmt) -> None:
         match stmt:
+            case Block(stmts) if (together := self.independent(stmts)) is not None:
+                # Values before stores: what several of them load is loaded once.
+                for store, value in [(s, self.stored(s)) for s in together]:
+                    self.put(store, value)
             case Block(stmts):
                 for s in stmts:
                     self.stmt(s)
@@ -194,6 +212,16 @@ class _Function(Tiles):
                 self.loop(index, first, last, 1, lambda: self.stmt(body))
             case _:
                 raise TypeError(f"not a statement: {stmt!r}")
+
+    def independent(self, stmts: tuple[Stmt, ...]) -> list[Store] | None:
+        """Stores in lanes of which none loads from where one of them stores; None of others."""
+        stores = [s for s in stmts if isinstance(s, Store)]
+        written = {s.buffer for s in stores}
+        if len(stores) != len(stmts) or self.lanes is None or self.checked or len(stores) < 2:
+            return None
+        if any(isinstance(n, Load) and n.buffer in written for s in stores for n in walk(s)):
+            return None
+        return stores
 
     def tileable(self, stmt: For) -> Contraction | None:
         """A loop as a contraction, where such become tiles."""
