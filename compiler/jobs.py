@@ -23,7 +23,7 @@ from .schedule import Bases, Rings, Stage
 from .search import choose, estimate
 from .tensorize import tensorize_with, ways_to
 from .tiling import Layer, Tile, extents
-from .work import Contraction, Elementwise, Tensorized
+from .work import Contraction, Elementwise, Ending, Tensorized
 from .zones import Zone, zone_records, zones_of
 
 
@@ -53,6 +53,8 @@ class Job(ABC):
     ----------
     kernel : Kernel
         The form that the instructions match.
+    ending : Ending
+        How its output is stored.
     decision : Decision
         What the job was made from, or what was found.
     inputs : tuple of str
@@ -68,6 +70,7 @@ class Job(ABC):
     """
 
     kernel: Kernel
+    ending: Ending
     decision: Decision
     inputs: tuple[str, ...]
     output: str
@@ -120,6 +123,18 @@ class Job(ABC):
         del others[number]
         rehearsal = rehearsals[number] if rehearsals else None
         self.search = Search(self._searched, considered, (*others, *self.rivals), rehearsal)
+
+    def settle(self, on_chip: bool, taken: int) -> None:
+        """Find the ways anew, given whether its input is in ``inp`` as a whole, and how many
+        elements of ``inp`` tensors that stay there take.
+
+        Raises
+        ------
+        Refusal
+            If there is no room; then all is as before.
+        """
+        if on_chip:
+            raise Refusal("it loads its inputs into accumulators")
 
     @abstractmethod
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
@@ -182,7 +197,7 @@ class ContractionJob(Job):
         record = work.ending.record
         channel = work.channel if varies(record, work.channel) else None
         n, _, _, c = kernel.shapes[kernel.output]
-        self.work, self.config = work, config
+        self.work, self.config, self.ending = work, config, work.ending
         self.inputs, self.output = (work.image.tensor,), kernel.output
         self.read_bytes, self.met = work.image.touched_bytes, work.image.met
         self.weights = packed.data
@@ -204,12 +219,18 @@ class ContractionJob(Job):
             work.tap_lanes,
             len(self.starts),
         )
-        if decided is not None:
-            found = [_decided(whole, decided, config)]
-        else:
-            found = _searched(whole, config, effort)
-        self._found, self._whole_records = found, self.records
+        self._whole, self._decided, self._effort = whole, decided, effort
+        self._whole_records = self.records
         self._searched = None if decided is not None else effort
+        self.settle(False, 0)
+
+    def settle(self, on_chip: bool, taken: int) -> None:
+        """See :meth:`Job.settle`."""
+        whole = replace(self._whole, on_chip=on_chip, taken=taken)
+        if self._decided is not None:
+            self._found = [_decided(whole, self._decided, self.config)]
+        else:
+            self._found = _searched(whole, self.config, self._effort)
         self.take(0)
 
     @property
@@ -324,7 +345,7 @@ class ElementwiseJob(Job):
         effort: Effort = "default",
     ):
         kernel = self.kernel = work.kernel
-        self.config = config
+        self.config, self.ending = config, work.ending
         self.inputs = tuple(dict.fromkeys(image.tensor for image in work.images.values()))
         self.output = kernel.output
         by_tensor = {image.tensor: image.touched_bytes for image in work.images.values()}

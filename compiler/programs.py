@@ -12,11 +12,14 @@ from .allocate import Constants
 from .artifact import AcceleratorStep, HostStep, Program
 from .emit import Stream, finish
 from .graph import Graph, op_name
+from .jobs import Job
+from .lives import Lives
 from .microops import place_uops
 from .module import Module
 from .order import in_order
 from .partition import Placement, compulsory_bytes, macs
 from .schedule import Bases, Rings, Stage
+from .stays import Stay
 
 
 def ends(graph: Graph, group: tuple[Placement, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -61,9 +64,10 @@ def staged(
     assert tensors is not None
     rings = Rings(config)
     stages: list[Stage] = []
+    stays, left = on_chip(module)
     for number, placed in enumerate(run):
-        job, name = placed.job, placed.node.name
-        assert job is not None
+        job, name = job_in(placed), placed.node.name
+        rings.inputs = left[name]
         element = config.inp_element_bytes
         weights = constants.add(f"{name}.wgt", job.weights, job.weight_bytes)
         records = constants.add(f"{name}.qnt", job.records, config.qnt_element_bytes)
@@ -73,6 +77,7 @@ def staged(
             records // config.qnt_element_bytes,
             weights // job.weight_bytes,
             starts // config.acc_element_bytes,
+            stays,
         )
         for stage in job.stages(bases, rings):
             stage.layer = number
@@ -81,6 +86,27 @@ def staged(
     uops = place_uops(stages, config, constants.reserve(UOP_BYTES))
     constants.add(f"{name}.uop", uops, UOP_BYTES)
     return stages, name
+
+
+def on_chip(module: Module) -> tuple[dict[str, Stay], dict[str, int]]:
+    """Where tensors lie that stay on chip, by name; and the elements of ``inp`` that each layer
+    may use for its tiles, by its node's name."""
+    stays: dict[str, Stay] = {}
+    left: dict[str, int] = {}
+    for groups in programs_of(module.groups):
+        run = [group[0] for group in groups if group[0].job is not None]
+        own = {job_in(p).output: p.stay for p in run if p.stay is not None}
+        lives = Lives([job_in(p) for p in run], own, module.config)
+        depth = module.config.inp_depth
+        left |= {p.node.name: depth - lives.taken(i) for i, p in enumerate(run)}
+        stays |= own
+    return stays, left
+
+
+def job_in(placed: Placement) -> Job:
+    """The job of a node on the accelerator."""
+    assert placed.job is not None
+    return placed.job
 
 
 def accelerator_steps(

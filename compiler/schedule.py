@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from ..isa.config import AcceleratorConfig
 from .emit import Action, Span
+from .stays import Stay
 
 
 @dataclass(frozen=True)
@@ -19,12 +20,14 @@ class Bases:
     """Where a step's operands begin in DRAM, in elements of their memory.
 
     ``tensors`` has every activation; ``weights``, ``records`` and ``starts`` the constants.
+    ``stays`` are those of the activations that are on chip.
     """
 
     tensors: Mapping[str, int]
     records: int
     weights: int = 0
     starts: int = 0
+    stays: Mapping[str, Stay] = field(default_factory=dict[str, Stay])
 
 
 @dataclass
@@ -46,11 +49,19 @@ class Rings:
     def __init__(self, config: AcceleratorConfig):
         self._config = config
         self._at: dict[str, int] = {}
+        self.inputs = config.inp_depth
+        """Elements of ``inp`` that may be given; tensors that stay on chip have the others."""
+
+    def depth(self, memory: str) -> int:
+        """Elements of a scratchpad that may be given."""
+        if memory == "inp":
+            return self.inputs
+        return int(getattr(self._config, f"{memory}_depth"))
 
     def take(self, memory: str, size: int) -> int:
         """The start of ``size`` elements; what had been there longest is given up."""
         at = self._at.get(memory, 0)
-        if at + size > getattr(self._config, f"{memory}_depth"):
+        if at + size > self.depth(memory):
             at = 0
         self._at[memory] = at + size
         return at
@@ -59,10 +70,10 @@ class Rings:
 class Slots:
     """A scratchpad, or a part of it, in equal parts, each holding what was put there last."""
 
-    def __init__(self, memory: str, depth: int, size: int, wanted: int, rings: Rings | None = None):
+    def __init__(self, memory: str, size: int, wanted: int, rings: Rings):
         self.memory, self.size = memory, size
-        self.count = max(1, min(depth // size, wanted))
-        self.base = 0 if rings is None else rings.take(memory, self.count * size)
+        self.count = max(1, min(rings.depth(memory) // size, wanted))
+        self.base = rings.take(memory, self.count * size)
         self._held: dict[Hashable, int] = {}
 
     def take(self, key: Hashable) -> tuple[Span, bool]:

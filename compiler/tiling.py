@@ -37,6 +37,10 @@ class Layer:
     """Taps of a row that one step covers."""
     starts: int = 0
     """Accumulators that are loaded before the first step: one an output block, or none."""
+    on_chip: bool = False
+    """Whether the input is in its scratchpad as a whole, so that no tile loads any of it."""
+    taken: int = 0
+    """Elements of ``inp`` that others have meanwhile."""
 
     @property
     def rows(self) -> Walk:
@@ -142,7 +146,7 @@ def extents(layer: Layer, tile: Tile) -> Extents:
         box_columns,
         skips,
         blocks,
-        blocks * height * box_columns + layer.overhang,
+        0 if layer.on_chip else blocks * height * box_columns + layer.overhang,
         wgt,
         tile.outputs * tile.rows * tile.columns,
         tile.outputs * tile.depth * tile.taps * layer.column_steps,
