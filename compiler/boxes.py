@@ -240,11 +240,7 @@ class Mover:
 
     def border(self, stay: Stay) -> list[Action]:
         """What a tensor that stays on chip has around it."""
-        return [
-            action
-            for gap in stay.gaps()
-            for action in self.filled(gap, stay.pad)
-        ]
+        return [action for gap in stay.gaps() for action in self.filled(gap, stay.pad)]
 
     def _filler(self, pad: int) -> str:
         """The load into ``inp`` that can put ``pad`` around what it brings."""

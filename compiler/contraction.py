@@ -197,7 +197,7 @@ class ContractionSchedule:
         records, each = self._records(chunk, stage)
         step = 1 if self.per_block > 1 else 0
         kernel = self.work.kernel
-        n, height, width, channels = kernel.shapes[kernel.output]
+        _, height, width, channels = kernel.shapes[kernel.output]
         planes = blocks_of(channels, self.config.block)
         base, stay = self.bases.tensors[kernel.output], self.bases.stays.get(kernel.output)
         for zone, source in self.steps.zones(chunk, acc):

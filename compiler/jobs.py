@@ -39,11 +39,14 @@ class Decision:
         How a contraction is cut; planes, rows and columns of an elementwise operator.
     zones : (bool, bool)
         Whether a contraction has zones along the upper and lower borders, and along the others.
+    on_chip : bool
+        Whether its input is in ``inp`` as a whole.
     """
 
     operations: tuple[str, ...]
     tile: Tile | tuple[int, int, int]
     zones: tuple[bool, bool] = (False, False)
+    on_chip: bool = False
 
 
 class Job(ABC):
@@ -91,6 +94,16 @@ class Job(ABC):
     """The part of its multiplications that are not with padding."""
     unfold: Mapping[str, Unfold] = {}
     """How its inputs lie, those that do not lie as usual."""
+
+    @property
+    def decided(self) -> bool:
+        """Whether nothing was searched."""
+        return self._searched is None
+
+    @property
+    def on_chip(self) -> bool:
+        """Whether it reads its input where an earlier layer left it in ``inp``."""
+        return False
 
     @property
     def estimate(self) -> int:
@@ -219,18 +232,28 @@ class ContractionJob(Job):
             work.tap_lanes,
             len(self.starts),
         )
-        self._whole, self._decided, self._effort = whole, decided, effort
+        self._whole, self._decided = whole, decided
+        self._effort: Effort = effort
         self._whole_records = self.records
+        self._settled: tuple[bool, int] | None = None
         self._searched = None if decided is not None else effort
-        self.settle(False, 0)
+        self.settle(decided is not None and decided.on_chip, 0)
+
+    @property
+    def on_chip(self) -> bool:
+        """Whether it reads its input where an earlier layer left it in ``inp``."""
+        return self.layer.on_chip
 
     def settle(self, on_chip: bool, taken: int) -> None:
         """See :meth:`Job.settle`."""
+        if (on_chip, taken) == self._settled:
+            return
         whole = replace(self._whole, on_chip=on_chip, taken=taken)
         if self._decided is not None:
             self._found = [_decided(whole, self._decided, self.config)]
         else:
             self._found = _searched(whole, self.config, self._effort)
+        self._settled = on_chip, taken
         self.take(0)
 
     @property
@@ -243,7 +266,7 @@ class ContractionJob(Job):
         work = self.work
         best = self._found[number]
         self.layer, self.tile = best.layer, best.tile
-        self.decision = Decision(work.operations, self.tile, best.zones)
+        self.decision = Decision(work.operations, self.tile, best.zones, self.layer.on_chip)
         told = [_told(way, work) for way in self._found[: OTHERS + 1]]
         considered = sum(way.considered for way in self._found)
         self._tell(told, number, considered, rehearsals)

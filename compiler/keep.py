@@ -8,7 +8,7 @@ tiles.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from ..isa.config import AcceleratorConfig
@@ -23,8 +23,9 @@ from .stays import Stay, border_of
 
 
 def keep(module: Module) -> Module:
-    """``module`` with what stays on chip."""
-    if not module.config.keeping:
+    """``module`` with what stays on chip, unless somebody else has decided."""
+    jobs = [group[0].job for group in module.groups if group[0].job is not None]
+    if not module.config.keeping or any(job.decided for job in jobs):
         return module
     groups: list[tuple[Placement, ...]] = []
     for run in programs_of(module.groups):
@@ -32,6 +33,24 @@ def keep(module: Module) -> Module:
             groups += run
         else:
             kept = Keeper(module, [group[0] for group in run]).run()
+            groups += [(placed,) for placed in kept]
+    return replace(module, groups=tuple(groups))
+
+
+def kept_at(module: Module, starts: Mapping[str, int]) -> Module:
+    """``module`` with tensors that stay where somebody else has decided, by name.
+
+    Raises
+    ------
+    Refusal
+        If one cannot stay there; the message begins with its name.
+    """
+    groups: list[tuple[Placement, ...]] = []
+    for run in programs_of(module.groups):
+        if run[0][0].job is None:
+            groups += run
+        else:
+            kept = Keeper(module, [group[0] for group in run]).restored(starts)
             groups += [(placed,) for placed in kept]
     return replace(module, groups=tuple(groups))
 
@@ -44,18 +63,39 @@ class Keeper:
         self.jobs = [job_in(placed) for placed in run]
         self.stays: dict[str, Stay] = {}
         self.lives = Lives(self.jobs, self.stays, self.config)
+        self.elsewhere = read_elsewhere(module, run)
 
     def run(self) -> list[Placement]:
         """The placements, with what stays."""
-        elsewhere = read_elsewhere(self.module, self.placements)
+        for number in range(len(self.jobs)):
+            self.lives.settle(number)
         for job in self.jobs:
-            stay = self._candidate(job, job.output in elsewhere)
-            if stay is not None:
-                self._try(job.output, stay)
+            stay = self._candidate(job)
+            start = None if stay is None else self._room(job.output, stay.size)
+            if stay is not None and start is not None:
+                self._try(job.output, replace(stay, start=start))
+        return self._placed()
+
+    def restored(self, starts: Mapping[str, int]) -> list[Placement]:
+        """The placements, with tensors that stay from these elements on."""
+        for job in self.jobs:
+            if job.output in starts:
+                stay, start = self._candidate(job), starts[job.output]
+                if stay is None or not self._free(job.output, start, start + stay.size):
+                    raise Refusal(f"{job.output!r} cannot stay from inp {start} on")
+                self.stays[job.output] = replace(stay, start=start)
+        for number, job in enumerate(self.jobs):
+            try:
+                self.lives.settle(number)
+            except Refusal as refusal:
+                raise Refusal(f"{job.output!r}: {refusal}") from None
+        return self._placed()
+
+    def _placed(self) -> list[Placement]:
         return [replace(p, stay=self.stays.get(job_in(p).output)) for p in self.placements]
 
-    def _candidate(self, job: Job, stored: bool) -> Stay | None:
-        """How the output of a layer would lie; None if it cannot stay."""
+    def _candidate(self, job: Job) -> Stay | None:
+        """How the output of a layer would lie, from element 0 on; None if it cannot stay."""
         others, on_chip = (which(job.output) for which in (self.lives.readers, self.lives.on_chip))
         rest = [self.jobs[i] for i in others if i not in on_chip]
         if not on_chip or job.ending.keep is None:
@@ -65,20 +105,22 @@ class Keeper:
         stay = stay_of(job, [self.jobs[i] for i in on_chip], self.config)
         if stay is None:
             return None
-        stay = replace(stay, stored=stored or bool(rest))
-        start = self._room(job.output, stay.size)
-        return None if start is None else replace(stay, start=start)
+        return replace(stay, stored=job.output in self.elsewhere or bool(rest))
 
     def _room(self, name: str, size: int) -> int | None:
         """The highest start where nothing else stays at the same time."""
+        ends = {self.config.inp_depth, *(stay.start for stay in self._beside(name))}
+        starts = (end - size for end in sorted(ends, reverse=True))
+        return next((start for start in starts if self._free(name, start, start + size)), None)
+
+    def _free(self, name: str, start: int, stop: int) -> bool:
+        """Whether nothing else stays there while a tensor would."""
+        apart = (s.stop <= start or stop <= s.start for s in self._beside(name))
+        return start >= 0 and stop <= self.config.inp_depth and all(apart)
+
+    def _beside(self, name: str) -> list[Stay]:
         life = self.lives.of(name)
-        others = [s for n, s in self.stays.items() if _meet(self.lives.of(n), life)]
-        ends = sorted({self.config.inp_depth, *(s.start for s in others)}, reverse=True)
-        for end in ends:
-            start = end - size
-            if start >= 0 and all(s.stop <= start or end <= s.start for s in others):
-                return start
-        return None
+        return [s for n, s in self.stays.items() if _meet(self.lives.of(n), life)]
 
     def _try(self, name: str, stay: Stay) -> None:
         """Let a tensor stay if that pays."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -129,8 +130,8 @@ def accelerator_steps(
     program = Program(name, address, stream.instructions, stream.owners)
     steps: list[AcceleratorStep] = []
     for number, placed in enumerate(run):
-        node, job = placed.node, placed.job
-        assert job is not None
+        node, job = placed.node, job_in(placed)
+        least = compulsory_bytes(module.graph, node, job)
         steps.append(
             AcceleratorStep(
                 name=node.name,
@@ -142,12 +143,34 @@ def accelerator_steps(
                 layer=number,
                 macs=macs(module.graph, node),
                 needed_macs=int(macs(module.graph, node) * job.met),
-                compulsory_bytes=compulsory_bytes(module.graph, node, job),
-                choices=job.choices,
+                compulsory_bytes=least,
+                fused_bytes=least - bytes_on_chip(module.graph, placed),
+                choices=dict(job.choices) | told(placed),
                 search=job.search,
             )
         )
     return steps
+
+
+def bytes_on_chip(graph: Graph, placed: Placement) -> int:
+    """What a layer need not move because it stays on chip."""
+    job, stay = job_in(placed), placed.stay
+    read = job.read_bytes if job.on_chip else 0
+    if stay is None or stay.stored:
+        return read
+    tensor = graph.tensors[job.output]
+    return read + math.prod(tensor.shape) * tensor.dtype.bits // 8
+
+
+def told(placed: Placement) -> dict[str, str]:
+    """What of a layer stays on chip, for people."""
+    job, stay = job_in(placed), placed.stay
+    found: dict[str, str] = {}
+    if job.on_chip:
+        found["input"] = "on chip"
+    if stay is not None:
+        found["output"] = stay.text
+    return found
 
 
 def one_by_one(stages: Sequence[Stage]) -> Stream:

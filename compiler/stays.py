@@ -48,6 +48,13 @@ class Stay:
     window: int = 0
 
     @property
+    def text(self) -> str:
+        """For people."""
+        where = f"inp {self.start} to {self.stop - 1}"
+        rows = f", {self.window} rows at once" if self.window else ""
+        return f"on chip, {where}{rows}" + (", and in DRAM" if self.stored else "")
+
+    @property
     def held(self) -> int:
         """Rows of the tensor that lie there at once."""
         return self.window or self.shape[0]

@@ -32,9 +32,7 @@ class Steps:
         Where the input lies, if it is on chip as a whole.
     """
 
-    def __init__(
-        self, work: Contraction, layer: Layer, need: Extents, stay: Stay | None = None
-    ):
+    def __init__(self, work: Contraction, layer: Layer, need: Extents, stay: Stay | None = None):
         self.work, self.layer, self.need, self.stay = work, layer, need, stay
         data = layer.weights.data
         shape = (layer.outputs, layer.depth, layer.rows.taps, layer.column_steps)
@@ -269,8 +267,8 @@ class _Bound(NamedTuple):
 
 
 class _Ground(NamedTuple):
-    """How the input of a chunk lies: where the first tap of its tile's first position does, how
-    many elements a row has, how far it is to the next row of positions, of taps, and the next plane.
+    """How the input of a chunk lies: where the first tap of its tile's first position does, how many
+    elements a row has, how far it is to the next row of positions, of taps, and to the next plane.
     """
 
     corner: int

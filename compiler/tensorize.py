@@ -146,8 +146,10 @@ def _keeping(pattern: Pattern, config: AcceleratorConfig) -> str | None:
     """The instruction that stores into ``inp`` what ``pattern`` stores into DRAM."""
     stored = pattern.types[pattern.target.buffer]
     for other in patterns(config):
-        if other.target.buffer == "inp" and other.aligned and other.value == Cast(
-            stored, pattern.value
+        if (
+            other.target.buffer == "inp"
+            and other.aligned
+            and other.value == Cast(stored, pattern.value)
         ):
             return other.operation.name
     return None

@@ -88,6 +88,7 @@ def test_the_command_goes_on_from_a_text_to_the_same_package(tmp_path, capsys):
     assert Path(whole).read_bytes() == Path(again).read_bytes()
     assert re.findall(r"s  (\w+)", capsys.readouterr().err) == [
         "allocate",
+        "keep",
         "rehearse",
         "emit",
         "check",
