@@ -60,7 +60,7 @@ class ContractionSchedule:
         self.need = extents(layer, tile)
         self.stay = bases.stays.get(work.image.tensor)
         self.steps = Steps(work, layer, self.need, self.stay)
-        order = list(chunks(layer, tile))
+        order = list(chunks(layer, tile, work.kernel.output in bases.stays))
         self._channel_tiles = len({c.blocks for c in order})
         self._image_tiles = len({(c.batch, c.rows, c.columns) for c in order})
         self.slots = {

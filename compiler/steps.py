@@ -267,8 +267,8 @@ class _Bound(NamedTuple):
 
 
 class _Ground(NamedTuple):
-    """How the input of a chunk lies: where the first tap of its tile's first position does, how many
-    elements a row has, how far it is to the next row of positions, of taps, and to the next plane.
+    """How the input of a chunk lies: where the first tap of its tile's first position does, how
+    many elements a row has, how far it is to the next row of positions, of taps, to the next plane.
     """
 
     corner: int
