@@ -79,6 +79,9 @@ class ContractionSchedule:
         self._acc: Span | None = None
         self._loads_input = True
         self.stages = [self._stage(chunk) for chunk in order]
+        turns = list(dict.fromkeys((c.batch, c.rows) for c in order))
+        for stage, chunk in zip(self.stages, order, strict=True):
+            stage.turn = turns.index((chunk.batch, chunk.rows))
         stay = bases.stays.get(work.kernel.output)
         if stay is not None:
             self.stages[-1].loads += self.mover.border(stay)

@@ -137,9 +137,10 @@ class Job(ABC):
         rehearsal = rehearsals[number] if rehearsals else None
         self.search = Search(self._searched, considered, (*others, *self.rivals), rehearsal)
 
-    def settle(self, on_chip: bool, taken: int) -> None:
-        """Find the ways anew, given whether its input is in ``inp`` as a whole, and how many
-        elements of ``inp`` tensors that stay there take.
+    def settle(self, on_chip: bool, taken: int, in_turn: int = 0) -> None:
+        """Find the ways anew, given whether its input is in ``inp``, how many elements of ``inp``
+        tensors that stay there take, and of how many rows its tiles must be because it takes turns
+        with another layer; 0 if it does not.
 
         Raises
         ------
@@ -148,6 +149,10 @@ class Job(ABC):
         """
         if on_chip:
             raise Refusal("it loads its inputs into accumulators")
+
+    def room(self) -> dict[str, int]:
+        """Elements of scratchpads that it has at once where it takes turns with another layer."""
+        return {}
 
     @abstractmethod
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
@@ -235,7 +240,7 @@ class ContractionJob(Job):
         self._whole, self._decided = whole, decided
         self._effort: Effort = effort
         self._whole_records = self.records
-        self._settled: tuple[bool, int] | None = None
+        self._settled: tuple[bool, int, int] | None = None
         self._searched = None if decided is not None else effort
         self.settle(decided is not None and decided.on_chip, 0)
 
@@ -244,16 +249,16 @@ class ContractionJob(Job):
         """Whether it reads its input where an earlier layer left it in ``inp``."""
         return self.layer.on_chip
 
-    def settle(self, on_chip: bool, taken: int) -> None:
+    def settle(self, on_chip: bool, taken: int, in_turn: int = 0) -> None:
         """See :meth:`Job.settle`."""
-        if (on_chip, taken) == self._settled:
+        if (on_chip, taken, in_turn) == self._settled:
             return
-        whole = replace(self._whole, on_chip=on_chip, taken=taken)
+        whole = replace(self._whole, on_chip=on_chip, taken=taken, in_turn=in_turn)
         if self._decided is not None:
             self._found = [_decided(whole, self._decided, self.config)]
         else:
             self._found = _searched(whole, self.config, self._effort)
-        self._settled = on_chip, taken
+        self._settled = on_chip, taken, in_turn
         self.take(0)
 
     @property
@@ -279,6 +284,12 @@ class ContractionJob(Job):
             work.image.pad,
             (work.image.rows.taps, work.column_steps),
         )
+
+    def room(self) -> dict[str, int]:
+        """Elements of scratchpads that it has at once where it takes turns with another layer."""
+        tile, need = self.tile, extents(self.layer, self.tile)
+        weights = self.layer.weight_tiles(tile.outputs, tile.depth, tile.taps) * need.wgt
+        return {"wgt": weights, "acc": 2 * need.acc, "qnt": len(self.records)}
 
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
         """Its actions, given where everything lies and where in the scratchpads there is room."""

@@ -15,11 +15,12 @@ from ..isa.config import AcceleratorConfig
 from .jobs import ContractionJob, Job
 from .kernel import Refusal
 from .layout import blocks
-from .lives import Lives
+from .lives import TURNS, Lives
 from .module import Module
 from .partition import Placement
 from .programs import ends, job_in, programs_of
 from .stays import Stay, border_of
+from .tiling import parts
 
 
 def keep(module: Module) -> Module:
@@ -37,8 +38,9 @@ def keep(module: Module) -> Module:
     return replace(module, groups=tuple(groups))
 
 
-def kept_at(module: Module, starts: Mapping[str, int]) -> Module:
-    """``module`` with tensors that stay where somebody else has decided, by name.
+def kept_at(module: Module, decided: Mapping[str, tuple[int, int]]) -> Module:
+    """``module`` with tensors that stay where somebody else has decided: by name the first element
+    of ``inp``, and the rows that lie there at once, 0 for all.
 
     Raises
     ------
@@ -50,7 +52,7 @@ def kept_at(module: Module, starts: Mapping[str, int]) -> Module:
         if run[0][0].job is None:
             groups += run
         else:
-            kept = Keeper(module, [group[0] for group in run]).restored(starts)
+            kept = Keeper(module, [group[0] for group in run]).restored(decided)
             groups += [(placed,) for placed in kept]
     return replace(module, groups=tuple(groups))
 
@@ -69,21 +71,59 @@ class Keeper:
         """The placements, with what stays."""
         for number in range(len(self.jobs)):
             self.lives.settle(number)
-        for job in self.jobs:
+        for number, job in enumerate(self.jobs):
             stay = self._candidate(job)
-            start = None if stay is None else self._room(job.output, stay.size)
-            if stay is not None and start is not None:
-                self._try(job.output, replace(stay, start=start))
+            if stay is None:
+                continue
+            start = self._room(job.output, stay.size)
+            if start is None or not self._try(job.output, replace(stay, start=start)):
+                self._try_turns(number, stay)
         return self._placed()
 
-    def restored(self, starts: Mapping[str, int]) -> list[Placement]:
-        """The placements, with tensors that stay from these elements on."""
-        for job in self.jobs:
-            if job.output in starts:
-                stay, start = self._candidate(job), starts[job.output]
-                if stay is None or not self._free(job.output, start, start + stay.size):
+    def _try_turns(self, number: int, stay: Stay) -> None:
+        """Let the output of a layer stay row by row, if that pays: the next layer takes turns."""
+        job = self.jobs[number]
+        if not self._takes_turns(number):
+            return
+        best: tuple[int, Stay] | None = None
+        for rows in parts(stay.shape[0])[1:]:
+            some = replace(stay, window=TURNS * rows)
+            start = self._room(job.output, some.size)
+            if start is None:
+                continue
+            some = replace(some, start=start)
+            cycles = self._with(job.output, some)
+            if cycles is not None and (best is None or cycles < best[0]):
+                best = cycles, some
+        self._without(job.output)
+        if best is not None:
+            self._try(job.output, best[1])
+
+    def _takes_turns(self, number: int) -> bool:
+        """Whether a layer and the next one, its only reader on chip, could go tile by tile."""
+        job = self.jobs[number]
+        if self.lives.on_chip(job.output) != [number + 1] or not isinstance(job, ContractionJob):
+            return False
+        reader = self.jobs[number + 1]
+        assert isinstance(reader, ContractionJob)
+        walks = reader.layer.rows, reader.layer.columns
+        alone = job.layer.batches == 1 and not self.lives.in_turn(number)
+        return alone and all(w.taps == w.stride == 1 and not w.origin for w in walks)
+
+    def restored(self, decided: Mapping[str, tuple[int, int]]) -> list[Placement]:
+        """The placements, with tensors that stay from these elements on, so many rows at once."""
+        for number, job in enumerate(self.jobs):
+            if job.output in decided:
+                stay, (start, window) = self._candidate(job), decided[job.output]
+                turns = self._takes_turns(number) and window % TURNS == 0
+                stay = None if stay is None else replace(stay, start=start, window=window)
+                if (
+                    stay is None
+                    or (window and not (turns and window < TURNS * stay.shape[0]))
+                    or not self._free(job.output, start, stay.stop)
+                ):
                     raise Refusal(f"{job.output!r} cannot stay from inp {start} on")
-                self.stays[job.output] = replace(stay, start=start)
+                self.stays[job.output] = stay
         for number, job in enumerate(self.jobs):
             try:
                 self.lives.settle(number)
@@ -122,21 +162,30 @@ class Keeper:
         life = self.lives.of(name)
         return [s for n, s in self.stays.items() if _meet(self.lives.of(n), life)]
 
-    def _try(self, name: str, stay: Stay) -> None:
-        """Let a tensor stay if that pays."""
+    def _try(self, name: str, stay: Stay) -> bool:
+        """Let a tensor stay if that pays; whether it does."""
+        before = sum(self.jobs[i].estimate for i in self.lives.of(name))
+        cycles = self._with(name, stay)
+        if cycles is None or cycles > before:
+            self._without(name)
+            return False
+        return True
+
+    def _with(self, name: str, stay: Stay) -> int | None:
+        """Cycles of the layers while which a tensor stays; None if there is no room for them."""
         life = self.lives.of(name)
-        before = sum(self.jobs[i].estimate for i in life)
         self.stays[name] = stay
         try:
             for i in life:
                 self.lives.settle(i)
-            pays = sum(self.jobs[i].estimate for i in life) <= before
         except Refusal:
-            pays = False
-        if not pays:
-            del self.stays[name]
-            for i in life:
-                self.lives.settle(i)
+            return None
+        return sum(self.jobs[i].estimate for i in life)
+
+    def _without(self, name: str) -> None:
+        self.stays.pop(name, None)
+        for i in self.lives.of(name):
+            self.lives.settle(i)
 
 
 def stay_of(job: Job, on_chip: Sequence[Job], config: AcceleratorConfig) -> Stay | None:

@@ -18,6 +18,10 @@ def reads_on_chip(job: Job, producer: Job) -> bool:
     return image.tensor == producer.output and image.columns.lanes == 1 and image.shape == shape
 
 
+TURNS = 2
+"""Tiles of rows that lie in ``inp`` where two layers take turns: one is made, one is read."""
+
+
 class Lives:
     """The layers of a program, and what stays on chip between them.
 
@@ -49,9 +53,16 @@ class Lives:
         return [i for i in self.readers(name) if reads_on_chip(self.jobs[i], producer)]
 
     def of(self, name: str) -> range:
-        """The layers while which a tensor must stay, if it does."""
+        """The layers while which a tensor must stay, if it does; both of two that take turns."""
         first = self._numbers[name]
-        return range(first, max([first, *self.on_chip(name)]) + 1)
+        last = max([first, *self.on_chip(name)])
+        before = self.jobs[first].inputs[0]
+        begins = self._turns(before) and first == self._numbers[before] + 1
+        return range(first - begins, last + self._turns(self.jobs[last].output) + 1)
+
+    def _turns(self, name: str) -> bool:
+        """Whether the layer that makes a tensor takes turns with the next one."""
+        return name in self.stays and self.stays[name].window > 0
 
     def taken(self, number: int) -> int:
         """Elements of ``inp``, from its end, that a layer must leave alone."""
@@ -63,4 +74,12 @@ class Lives:
         """Find a layer's tile anew; :class:`.kernel.Refusal` if there is no room."""
         job = self.jobs[number]
         if isinstance(job, ContractionJob):
-            job.settle(job.inputs[0] in self.stays, self.taken(number))
+            job.settle(job.inputs[0] in self.stays, self.taken(number), self.in_turn(number))
+
+    def in_turn(self, number: int) -> int:
+        """Rows of a layer's tiles, if it takes turns with the one before or after it."""
+        job = self.jobs[number]
+        for name in (job.inputs[0], job.output):
+            if self._turns(name):
+                return self.stays[name].window // TURNS
+        return 0

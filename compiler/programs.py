@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -65,6 +66,7 @@ def staged(
     assert tensors is not None
     rings = Rings(config)
     stages: list[Stage] = []
+    before: list[Stage] = []  # of the layer before, if this one takes turns with it
     stays, left = on_chip(module)
     for number, placed in enumerate(run):
         job, name = job_in(placed), placed.node.name
@@ -80,13 +82,35 @@ def staged(
             starts // config.acc_element_bytes,
             stays,
         )
-        for stage in job.stages(bases, rings):
+        following = turned_to(run, number)
+        if following is not None:
+            rings.together(Counter(job.room()) + Counter(following.room()))
+        own = job.stages(bases, rings)
+        for stage in own:
             stage.layer = number
-            stages.append(stage)
+        if following is not None:
+            before = own
+        else:
+            stages += in_turns(before, own) if before else own
+            before = []
     name = run[0].node.name if len(run) == 1 else f"{run[0].node.name}..{run[-1].node.name}"
     uops = place_uops(stages, config, constants.reserve(UOP_BYTES))
     constants.add(f"{name}.uop", uops, UOP_BYTES)
     return stages, name
+
+
+def turned_to(run: Sequence[Placement], number: int) -> Job | None:
+    """The next layer, if layer ``number`` of a program takes turns with it."""
+    stay = run[number].stay
+    if stay is None or not stay.window or number + 1 == len(run):
+        return None
+    return job_in(run[number + 1])
+
+
+def in_turns(first: Sequence[Stage], second: Sequence[Stage]) -> list[Stage]:
+    """Stages of two layers, tile by tile of the image. The second layer is one tile behind: what it
+    reads has been stored while the first one was at its next tile."""
+    return sorted((*first, *second), key=lambda s: (s.turn + (s.layer > first[0].layer), s.layer))
 
 
 def on_chip(module: Module) -> tuple[dict[str, Stay], dict[str, int]]:
@@ -199,7 +223,8 @@ def ends_of_steps(module: Module) -> list[tuple[Sequence[str], Sequence[str], bo
     """What each step reads and writes, and whether on the accelerator.
 
     What a program does not make itself must be there when it is launched: its first step reads
-    that, too.
+    that, too. Of two layers that take turns, the second one reads what the first one does, which is
+    not done before.
     """
     touched: list[tuple[Sequence[str], Sequence[str], bool]] = []
     for run in programs_of(module.groups):
@@ -208,5 +233,8 @@ def ends_of_steps(module: Module) -> list[tuple[Sequence[str], Sequence[str], bo
         outside = [name for reads, _ in own for name in reads if name not in made]
         on_accelerator = run[0][0].job is not None
         for i, (reads, writes) in enumerate(own):
+            stay = run[i - 1][0].stay if i else None
+            if stay is not None and stay.window:
+                reads = (*reads, *own[i - 1][0])
             touched.append(((*reads, *(outside if i == 0 else ())), writes, on_accelerator))
     return touched

@@ -38,6 +38,8 @@ class Stage:
     steps: list[Action] = field(default_factory=list[Action])
     stores: list[Action] = field(default_factory=list[Action])
     layer: int = 0
+    turn: int = 0
+    """The tile of the image, by number, where layers take turns."""
 
 
 class Rings:
@@ -57,6 +59,12 @@ class Rings:
         if memory == "inp":
             return self.inputs
         return int(getattr(self._config, f"{memory}_depth"))
+
+    def together(self, sizes: Mapping[str, int]) -> None:
+        """What is taken next of each memory, up to that size, is one piece."""
+        for memory, size in sizes.items():
+            if self._at.get(memory, 0) + size > self.depth(memory):
+                self._at[memory] = 0
 
     def take(self, memory: str, size: int) -> int:
         """The start of ``size`` elements; what had been there longest is given up."""

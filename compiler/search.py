@@ -141,7 +141,7 @@ def _tiles(layer: Layer, columns: int, effort: Effort) -> np.ndarray:
     """Candidates: a row for each, in the order of :class:`.tiling.Tile`'s fields."""
     axes = (
         sizes(layer.outputs, effort),
-        sizes(layer.rows.positions, effort),
+        [layer.in_turn] if layer.in_turn else sizes(layer.rows.positions, effort),
         [columns],
         sizes(layer.depth, effort) if layer.dense else [layer.depth],
         sorted({layer.rows.taps, 1}, reverse=True),
@@ -157,7 +157,8 @@ def _among(
     need = _needs(layer, tiles, columns)
     outputs, rows = tiles[:, 0], tiles[:, 1]
     fits = (
-        (need.inp <= config.inp_depth - layer.taken)
+        _in_turn(layer, tiles, columns, need, config)
+        & (need.inp <= config.inp_depth - layer.taken)
         & (need.wgt <= config.wgt_depth)
         & (need.acc <= config.acc_depth)
         & (need.uops <= config.uop_depth)
@@ -172,6 +173,27 @@ def _among(
     best = np.argsort(cycles, kind="stable")[: KEPT + 1]
     ranked = [(_tile(tiles[i]), int(cycles[i])) for i in best]
     return Choice(*ranked[0], len(tiles), tuple(ranked[1:]))
+
+
+def _in_turn(
+    layer: Layer, tiles: np.ndarray, columns: int, need: _Needs, config: AcceleratorConfig
+) -> np.ndarray | bool:
+    """Which candidates can take turns with another layer, if they must: those of as many rows, all
+    channels of one tile of the image before the next, in half of the scratchpads."""
+    if not layer.in_turn:
+        return True
+    outputs, rows, _, depth, taps, outer = tiles.T
+    sizes = np.stack((outputs, depth, taps), axis=1).tolist()
+    weights = np.array([layer.weight_tiles(*size) for size in sizes]) * need.wgt
+    return (
+        (rows == layer.in_turn)
+        & (outer == 0)
+        & (columns == layer.columns.positions)
+        & (2 * need.inp <= config.inp_depth - layer.taken)
+        & (2 * weights <= config.wgt_depth)
+        & (4 * need.acc <= config.acc_depth)
+        & (2 * layer.records <= config.qnt_depth)
+    )
 
 
 def _tile(row: np.ndarray) -> Tile:

@@ -68,7 +68,7 @@ def _layer_lines(graph: Graph, placed: Placement, job: Job) -> Iterator[str]:
     if job.unfold:
         fields["unfold"] = {name: asdict(unfold) for name, unfold in job.unfold.items()}
     if placed.stay is not None:
-        fields["stay"] = placed.stay.start
+        fields["stay"] = [placed.stay.start, placed.stay.window]
     if kernel.lying:
         fields["lying"] = True
     if kernel.flat:
@@ -96,7 +96,7 @@ def parse_schedule(module: Module, sections: Sequence[Section]) -> Module:
     nodes = {node.name: node for node in graph.nodes}
     arrays = arrays_of(sections)
     placements: list[Placement] = []
-    stays: dict[str, int] = {}
+    stays: dict[str, tuple[int, ...]] = {}
     for section in sections:
         if section.kind == "array":
             continue
@@ -116,7 +116,7 @@ def parse_schedule(module: Module, sections: Sequence[Section]) -> Module:
         )
     module = replace(module, level="schedule", groups=grouped(tuple(placements)))
     try:
-        return kept_at(module, stays)
+        return kept_at(module, {name: (start, window) for name, (start, window) in stays.items()})
     except Refusal as refusal:
         raise ModelError(str(refusal)) from None
 
@@ -137,7 +137,7 @@ def _layer(
     node: Node,
     arrays: Mapping[str, np.ndarray],
     before: Sequence[Placement],
-    stays: dict[str, int],
+    stays: dict[str, tuple[int, ...]],
 ) -> Placement:
     graph, config = module.graph, module.config
     fields = Fields(head(section), section.number)
@@ -156,7 +156,7 @@ def _layer(
     flat = fields.mapping("flat") if fields.has("flat") else {}
     if any(lanes != config.block for lanes in flat.values()):
         section.fail(f"flat tensors have {config.block} lanes an element")
-    stay = fields.integer("stay", least=0) if fields.has("stay") else None
+    stay = fields.integers("stay", 2, least=0) if fields.has("stay") else None
     fields.end(
         "use", "tile", "zones", "views", "read_bytes", "met", "unfold", "lying", "flat", "search",
         "stay",
