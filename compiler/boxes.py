@@ -12,7 +12,7 @@ from ..isa.instructions import InstructionSet
 from ..isa.memories import MemoryType
 from .emit import Action, Span
 from .image import Image
-from .schedule import Range, part
+from .schedule import Range, Rings, part
 from .stays import Stay, written
 from .tiling import Extents, box_rows, row_length
 from .work import Ending
@@ -238,9 +238,14 @@ class Mover:
         writes = written(target, rows, columns, stride) if there.stay is not None else ()
         return Action(there.operation, operands, tuple(reads), writes)
 
-    def border(self, stay: Stay) -> list[Action]:
-        """What a tensor that stays on chip has around it."""
-        return [action for gap in stay.gaps() for action in self.filled(gap, stay.pad)]
+    def border(self, stay: Stay, rings: Rings) -> list[Action]:
+        """What a tensor that stays on chip has around it, as far as it is not there."""
+        return [
+            action
+            for gap in stay.gaps()
+            if not rings.holds(gap, stay.pad)
+            for action in self.filled(gap, stay.pad)
+        ]
 
     def _filler(self, pad: int) -> str:
         """The load into ``inp`` that can put ``pad`` around what it brings."""
@@ -258,7 +263,7 @@ class Mover:
         actions: list[Action] = []
         for start in range(target.start, target.stop, widest):
             count = min(widest, target.stop - start)
-            operands = {"sram_base": start, "x_size": count, "y_pad_0": 1}
+            operands = {"sram_base": start, "y_size": 0, "x_size": count, "y_pad_0": 1}
             if pad:
                 operands["pad_value"] = pad
             actions.append(Action(operation, operands, (), (Span("inp", start, start + count),)))

@@ -70,7 +70,7 @@ def staged(
     stays, left = on_chip(module)
     for number, placed in enumerate(run):
         job, name = job_in(placed), placed.node.name
-        rings.inputs = left[name]
+        rings.quiet, rings.inputs = rings.inputs, left[name]
         element = config.inp_element_bytes
         weights = constants.add(f"{name}.wgt", job.weights, job.weight_bytes)
         records = constants.add(f"{name}.qnt", job.records, config.qnt_element_bytes)
@@ -234,7 +234,7 @@ def ends_of_steps(module: Module) -> list[tuple[Sequence[str], Sequence[str], bo
         on_accelerator = run[0][0].job is not None
         for i, (reads, writes) in enumerate(own):
             stay = run[i - 1][0].stay if i else None
-            if stay is not None and stay.window:
-                reads = (*reads, *own[i - 1][0])
-            touched.append(((*reads, *(outside if i == 0 else ())), writes, on_accelerator))
+            turned = own[i - 1][0] if stay is not None and stay.window else ()
+            also = (*turned, *(outside if i == 0 else ()))
+            touched.append(((*reads, *also), writes, on_accelerator))
     return touched

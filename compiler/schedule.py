@@ -7,8 +7,10 @@ while the other is used; with as many as there are tiles, nothing is ever loaded
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from ..isa.config import AcceleratorConfig
 from .emit import Action, Span
@@ -42,6 +44,10 @@ class Stage:
     """The tile of the image, by number, where layers take turns."""
 
 
+NOTHING = 1 << 15
+"""No padding."""
+
+
 class Rings:
     """Room in the scratchpads, given to one layer after another, round and round.
 
@@ -53,6 +59,24 @@ class Rings:
         self._at: dict[str, int] = {}
         self.inputs = config.inp_depth
         """Elements of ``inp`` that may be given; tensors that stay on chip have the others."""
+        self.quiet = config.inp_depth
+        """Those of them that nothing was in for the layer before: loads need not wait for it."""
+        self._filled = np.full(config.inp_depth, NOTHING)
+
+    def written(self, stages: Sequence[Stage]) -> None:
+        """Stages have been made: what padding they overwrite is there no longer."""
+        for stage in stages:
+            for action in (*stage.loads, *stage.stores):
+                for span in action.writes:
+                    if span.memory == "inp":
+                        self._filled[span.start : span.stop] = NOTHING
+
+    def holds(self, span: Span, pad: int) -> bool:
+        """Whether these elements of ``inp`` hold ``pad`` from an earlier layer; they do from now
+        on."""
+        held = bool((self._filled[span.start : span.stop] == pad).all())
+        self._filled[span.start : span.stop] = pad
+        return held
 
     def depth(self, memory: str) -> int:
         """Elements of a scratchpad that may be given."""
@@ -68,8 +92,10 @@ class Rings:
 
     def take(self, memory: str, size: int) -> int:
         """The start of ``size`` elements; what had been there longest is given up."""
-        at = self._at.get(memory, 0)
-        if at + size > self.depth(memory):
+        at, end = self._at.get(memory, 0), self.depth(memory)
+        if memory == "inp" and size <= self.quiet:
+            end = min(end, self.quiet)
+        if at + size > end:
             at = 0
         self._at[memory] = at + size
         return at

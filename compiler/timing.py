@@ -37,6 +37,8 @@ class Costs:
             return 1
         if action.writes and action.reads:  # from one scratchpad to another
             return operands["y_size"] * operands["x_size"] + 2
+        if not operands["y_size"] and action.writes:  # padding around nothing
+            return operands["x_size"] * operands["y_pad_0"] + 2
         fixed = self._operations[action.operation].fixed
         size = MEMORIES[MemoryType(fixed["memory_type"])].element_bytes(self._config)
         bus = self._config.bus_bytes
