@@ -96,17 +96,16 @@ class Stay:
         """The elements of the border, run by run."""
         if not any(self.border):
             return
-        (height, width), between = self.shape, max(self.border[2:])
+        (height, width), at = self.shape, self.start
         for plane in range(self.planes):
-            first, stop = self.start + plane * self.plane, self.start + (plane + 1) * self.plane
-            if self.at(plane, 0, 0) > first:
-                yield Span("inp", first, self.at(plane, 0, 0))
-            for row in range(height - 1 if between else 0):
-                at = self.at(plane, row, width)
-                yield Span("inp", at, at + between)
-            end = self.at(plane, height - 1, width)
-            if stop > end:
-                yield Span("inp", end, stop)
+            for row in range(height):
+                start = self.at(plane, row, 0)
+                if start > at:
+                    yield Span("inp", at, start)
+                at = start + width
+        end = self.start + self.planes * self.plane
+        if end > at:
+            yield Span("inp", at, end)
 
     def boxes(self, first: int, count: int) -> Iterator[tuple[int, int, int, int]]:
         """``count`` of the tensor's elements in the order of DRAM, from number ``first`` on: boxes
