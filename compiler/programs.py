@@ -169,7 +169,7 @@ def accelerator_steps(
                 needed_macs=int(macs(module.graph, node) * job.met),
                 compulsory_bytes=least,
                 fused_bytes=least - bytes_on_chip(module.graph, placed),
-                choices=dict(job.choices) | told(placed),
+                choices=dict(job.choices) | told(run, number),
                 search=job.search,
             )
         )
@@ -186,10 +186,14 @@ def bytes_on_chip(graph: Graph, placed: Placement) -> int:
     return read + math.prod(tensor.shape) * tensor.dtype.bits // 8
 
 
-def told(placed: Placement) -> dict[str, str]:
-    """What of a layer stays on chip, for people."""
-    job, stay = job_in(placed), placed.stay
+def told(run: Sequence[Placement], number: int) -> dict[str, str]:
+    """What of a layer of a program stays on chip, for people."""
+    job, stay = job_in(run[number]), run[number].stay
     found: dict[str, str] = {}
+    if turned_to(run, number) is not None:
+        found["fused"] = f"with {run[number + 1].node.name}, tile by tile"
+    if number and turned_to(run, number - 1) is not None:
+        found["fused"] = f"with {run[number - 1].node.name}, tile by tile"
     if job.on_chip:
         found["input"] = "on chip"
     if stay is not None:
