@@ -167,7 +167,13 @@ WRONGS: Mapping[str, Callable[[Words, InstructionSet, Choices], None]] = {
     "flag": _flag,
     "follow": _follow,
     "forbidden": _forbidden,
-    "index": _operand(lambda o, p: p in ("sram_base", "qnt_base", "uop_end") or "_factor_" in p),
+    "index": _operand(
+        lambda o, p: (
+            p in ("sram_base", "qnt_base", "uop_end")
+            or "_factor_" in p
+            or (p == "dram_base" and o.moved is None)
+        )
+    ),
     "far": _operand(lambda o, p: p == "dram_base" and o.moved is not None),
     "reserved": _reserved,
     "swap": _swap,

@@ -16,6 +16,7 @@ from tests.formal import NO_SOLVER, Opened, Refuted, keeps, passes, planted, pro
 from weft.hw.axi import BURST_BEATS, REQUEST
 from weft.hw.boxes import Rows
 from weft.hw.bursts import Bursts
+from weft.hw.input_writes import InputWrites
 from weft.hw.merge import LONG_BITS, Merge
 from weft.hw.queue import Queue
 from weft.hw.read_port import Turns
@@ -321,6 +322,35 @@ def turns(component: type[Turns], count: int) -> None:
     )
 
 
+def input_writes(component: type[InputWrites]) -> None:
+    """Who has waited for a cycle, from the ports alone."""
+    m, dut = Module(), component(CONFIG)
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    sides, waited = {"load": dut.load, "store": dut.store}, {}
+    for name, port in sides.items():
+        waited[name] = Signal(name=f"{name}_waited")
+        m.d.sync += waited[name].eq(port.valid & ~port.ready)
+    content = {name: Cat(p.address, p.mask, p.data) for name, p in {**sides, "o": dut.o}.items()}
+    load, store = passes(dut.load), passes(dut.store)
+    (register,) = opened.registers()
+    prove(
+        m,
+        [dut],
+        {
+            "one writes at a time": ~(load & store),
+            "something is written when one writes": dut.o.valid == (load | store),
+            "it is what the one writes": (~load | (content["o"] == content["load"]))
+            & (~store | (content["o"] == content["store"])),
+            "who writes alone need not wait": (dut.load.ready | dut.store.valid)
+            & (dut.store.ready | dut.load.valid),
+            "who has waited writes": Cat(~waited[n] | passes(p) for n, p in sides.items()).all(),
+            "registers": register == waited["load"],
+        },
+        given=[keeps(m, p.valid, p.ready, content[n]) for n, p in sides.items()],
+    )
+
+
 PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int, ...]]]] = {
     "tokens are neither lost nor invented": (token_queue, TokenQueue, [(1,), (3,), (255,)]),
     "a queue keeps values and their order": (
@@ -333,6 +363,7 @@ PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int, ...]]]] = {
     "rows follow from their box": (rows, Rows, [()]),
     "a span divides an axis": (span, Span, [(1,), (4,)]),
     "turns are fair": (turns, Turns, [(1,), (3,), (4,)]),
+    "two write in turn": (input_writes, InputWrites, [()]),
 }
 """A proof, what it is of, and the sizes for which it is made."""
 
@@ -362,6 +393,9 @@ MISTAKES = [
     (turns, Turns, (3,), "(served + 1 + i)", "(served + i)"),
     (turns, Turns, (3,), "self.asks[number] & ~before", "self.asks[number]"),
     (turns, Turns, (3,), "m.If(self.take & self.grant[number])", "m.If(self.grant[number])"),
+    (input_writes, InputWrites, (), "load.valid & first", "0"),
+    (input_writes, InputWrites, (), "store.ready.eq(~waited)", "store.ready.eq(1)"),
+    (input_writes, InputWrites, (), "Mux(first, store.mask", "Mux(store.valid, store.mask"),
 ]
 """A proof, its unit, its size, and text of the unit's source with what to write for it."""
 
