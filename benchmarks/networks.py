@@ -109,11 +109,12 @@ def main() -> int:
         rows.append(row)
         if not options.json:
             verdict = "exact" if not row["different_bytes"] else "DIFFER"
+            moved = row["read_bytes"] + row["write_bytes"], row["fused_bytes"]
+            sizes = (count / 1024 for count in (*moved, row["compulsory_bytes"]))
             print(
                 f"{name:24}{row['macs']:12,}{row['cycles']:12,}{row['macs_per_cycle']:11.1f}"
                 f"{row['bound_macs_per_cycle']:8.1f}{row['offload_macs']:9.1%}"
-                f"{(row['read_bytes'] + row['write_bytes']) / 1024:8,.0f}"
-                f"{row['fused_bytes'] / 1024:8,.0f}{row['compulsory_bytes'] / 1024:8,.0f}{verdict:>8}"
+                f"{''.join(f'{size:8,.0f}' for size in sizes)}{verdict:>8}"
                 f"{row['compile_seconds']:8.1f}s{row['run_seconds']:7.1f}s",
                 flush=True,
             )
