@@ -1,11 +1,14 @@
 """Whole networks on the RTL: are the bits right, and how many MACs a cycle.
 
-    python benchmarks/networks.py [--hw base] [--samples 1] [--on rtl|functional] [NAME ...]
+    python benchmarks/networks.py [--hw base] [--samples 1] [--on rtl|functional]
+                                  [--no-fusion] [NAME ...]
 
 Every figure is of one inference, first instruction to last completion, with the DRAM model of
 every published figure (40 cycles to the first beat, a beat a cycle, 16 requests outstanding).
-``bound`` is what no schedule can beat while every tensor crosses the bus: for each layer the
-greater of its MACs over the array's peak and its compulsory bytes over the bus's width.
+``bound`` is what no schedule can beat: for each layer the greater of its MACs over the array's peak
+and its compulsory bytes over the bus's width, but for the tensors that stay on chip. ``KiB`` are
+those that crossed the bus, instructions included; ``least`` what must at least, and ``unfused``
+what must where every tensor does. With ``--no-fusion``, every tensor does.
 Exit code 1 if an output differs from the reference in a single bit.
 """
 
@@ -16,12 +19,15 @@ import json
 import os
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 import weft
+from weft.isa import AcceleratorConfig
+from weft.runtime.hardware import hardware as hardware_of
 
 SHARED = Path(os.environ.get("WEFT_SHARED", Path(__file__).resolve().parents[2] / "shared"))
 NETWORKS = (
@@ -41,7 +47,7 @@ NETWORKS = (
 """Folders of ``models/`` with a file and reference outputs of the same name."""
 
 
-def measure(name: str, hw: str, on: str, samples: int) -> dict[str, Any]:
+def measure(name: str, hw: str | AcceleratorConfig, on: str, samples: int) -> dict[str, Any]:
     """Run one network and compare it with the reference's outputs, as plain data."""
     folder = SHARED / "models" / name
     with np.load(folder / f"{name}_golden.npz", allow_pickle=False) as golden:
@@ -57,6 +63,10 @@ def measure(name: str, hw: str, on: str, samples: int) -> dict[str, Any]:
     assert isinstance(outputs, np.ndarray)
     bound = sum(layer["bound_cycles"] for layer in record["layers"])
     totals = record["totals"]
+    moved = {
+        key: sum(layer[f"dram_{key}"] for layer in record["layers"])
+        for key in ("read_bytes", "write_bytes", "fused_bytes", "compulsory_bytes")
+    }
     return {
         "network": name,
         "samples": len(x),
@@ -66,6 +76,7 @@ def measure(name: str, hw: str, on: str, samples: int) -> dict[str, Any]:
         "macs_per_cycle": totals["macs_per_cycle"],
         "bound_macs_per_cycle": totals["macs"] / bound if bound else 0.0,
         "offload_macs": totals["offload_macs"],
+        **moved,
         "compile_seconds": compiled - started,
         "run_seconds": finished - compiled,
     }
@@ -78,6 +89,7 @@ def main() -> int:
     parser.add_argument("--hw", default="base", help="preset or TOML file (default base)")
     parser.add_argument("--on", default="rtl", choices=("rtl", "functional"))
     parser.add_argument("--samples", type=int, default=1, help="of each network (default 1)")
+    parser.add_argument("--no-fusion", action="store_true", help="nothing stays on chip")
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     options = parser.parse_args()
     if not (SHARED / "models").is_dir():
@@ -85,18 +97,24 @@ def main() -> int:
             "the models are not there; set WEFT_SHARED to the folder with models/", file=sys.stderr
         )
         return 2
+    hardware: str | AcceleratorConfig = options.hw
+    if options.no_fusion:
+        hardware = replace(hardware_of(options.hw), stores_inputs=False)
     rows = []
     if not options.json:
         print(f"{'network':24}{'MACs':>12}{'cycles':>12}{'MAC/cycle':>11}{'bound':>8}{'offload':>9}"
-              f"{'bits':>8}{'compile':>9}{'run':>8}")  # fmt: skip
+              f"{'KiB':>8}{'least':>8}{'unfused':>8}{'bits':>8}{'compile':>9}{'run':>8}")  # fmt: skip
     for name in options.names or NETWORKS:
-        row = measure(name, options.hw, options.on, options.samples)
+        row = measure(name, hardware, options.on, options.samples)
         rows.append(row)
         if not options.json:
             verdict = "exact" if not row["different_bytes"] else "DIFFER"
+            moved = row["read_bytes"] + row["write_bytes"], row["fused_bytes"]
+            sizes = (count / 1024 for count in (*moved, row["compulsory_bytes"]))
             print(
                 f"{name:24}{row['macs']:12,}{row['cycles']:12,}{row['macs_per_cycle']:11.1f}"
-                f"{row['bound_macs_per_cycle']:8.1f}{row['offload_macs']:9.1%}{verdict:>8}"
+                f"{row['bound_macs_per_cycle']:8.1f}{row['offload_macs']:9.1%}"
+                f"{''.join(f'{size:8,.0f}' for size in sizes)}{verdict:>8}"
                 f"{row['compile_seconds']:8.1f}s{row['run_seconds']:7.1f}s",
                 flush=True,
             )

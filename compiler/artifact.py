@@ -160,6 +160,7 @@ class AcceleratorStep:
     ``macs`` is mathematical, without padding of channels; ``needed_macs`` are those of them that
     multiply no padding of the image either. ``compulsory_bytes`` is what any schedule must
     move over the bus: every input, weight and parameter read once, every output written once.
+    ``fused_bytes`` are those of them that remain where some of these tensors stay on chip.
     ``choices`` are the schedule's decisions, for the report, and ``search`` is what they were
     preferred to; None where nothing was searched.
     """
@@ -174,6 +175,7 @@ class AcceleratorStep:
     macs: int
     needed_macs: int
     compulsory_bytes: int
+    fused_bytes: int
     choices: Mapping[str, str | int]
     search: Search | None = None
 

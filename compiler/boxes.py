@@ -2,16 +2,53 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 from ..isa.config import AcceleratorConfig
+from ..isa.formats import LOAD, LOADX
 from ..isa.instructions import InstructionSet
 from ..isa.memories import MemoryType
 from .emit import Action, Span
 from .image import Image
-from .schedule import Range, part
+from .schedule import Range, Rings, part
+from .stays import Stay, written
 from .tiling import Extents, box_rows, row_length
+from .work import Ending
+
+
+@dataclass(frozen=True)
+class Target:
+    """A tensor that results are stored into.
+
+    ``start``, and how many elements it is from a ``row`` to the next and from a ``plane`` to the
+    next; or, in ``inp``, the ``stay`` that has them.
+    """
+
+    operation: str
+    start: int
+    row: int
+    plane: int
+    stay: Stay | None = None
+
+    def at(self, plane: int, row: int, column: int) -> int:
+        """The element of a position."""
+        if self.stay is not None:
+            return self.stay.at(plane, row, column)
+        return self.start + plane * self.plane + row * self.row + column
+
+
+def targets(
+    ending: Ending, start: int, shape: tuple[int, int], stay: Stay | None
+) -> Iterator[Target]:
+    """Where a tensor of ``shape`` (rows, columns) is stored: in DRAM from element ``start`` on, or
+    on chip, or both."""
+    if stay is not None:
+        assert ending.keep is not None
+        yield Target(ending.keep, stay.start, stay.row, stay.plane, stay)
+    if stay is None or stay.stored:
+        yield Target(ending.operation, start, shape[1], shape[0] * shape[1])
 
 
 class Mover:
@@ -131,9 +168,53 @@ class Mover:
             actions += self.load(image.load, target, source, box, stride, pads, image.pad)
         return actions
 
+    def tile(
+        self,
+        there: Target,
+        first: tuple[int, int, int],
+        size: tuple[int, int, int],
+        source: Span,
+        record: Span | None,
+        record_step: int,
+    ) -> list[Action]:
+        """A tile of planes, rows and columns, dense in ``source``, into its tensor.
+
+        Parameters
+        ----------
+        there : Target
+            Where the tensor lies.
+        first, size : (int, int, int)
+            The tile's first plane, row and column, and its extents.
+        source : Span
+            Accumulators.
+        record : Span or None
+            Parameters, one of every plane if ``record_step`` is 1.
+        """
+        planes, rows, columns = size
+        positions, corner = rows * columns, there.at(*first)
+        if (
+            columns == there.row
+            and positions <= self.limit(there.operation, "x_size")
+            and planes <= self.limit(there.operation, "y_size")
+            and (there.plane <= self.limit(there.operation, "x_stride") or planes == 1)
+        ):
+            box = corner, (planes, positions), there.plane
+            return [self.store(there, source, *box, record, record_step)]
+        return [
+            self.store(
+                there,
+                part(source, plane * positions, positions),
+                corner + plane * there.plane,
+                (rows, columns),
+                there.row,
+                None if record is None else part(record, plane * record_step, 1),
+            )
+            for plane in range(planes)
+        ]
+
     def store(
         self,
-        operation: str,
+        there: Target,
         source: Span,
         target: int,
         size: tuple[int, int],
@@ -141,7 +222,7 @@ class Mover:
         record: Span | None,
         record_step: int = 0,
     ) -> Action:
-        """Rows of accumulators, dense from ``source`` on, to DRAM."""
+        """Rows of accumulators, dense from ``source`` on."""
         rows, columns = size
         operands = {
             "sram_base": source.start,
@@ -154,45 +235,39 @@ class Mover:
         if record is not None:
             operands |= {"qnt_base": record.start, "qnt_step": record_step}
             reads.append(part(record, 0, 1 + (rows - 1) * record_step))
-        return Action(operation, operands, tuple(reads))
+        writes = written(target, rows, columns, stride) if there.stay is not None else ()
+        return Action(there.operation, operands, tuple(reads), writes)
 
-    def tile(
-        self,
-        operation: str,
-        source: Span,
-        plane: int,
-        shape: tuple[int, int],
-        blocks: Range,
-        rows: Range,
-        columns: Range,
-        record: Span | None,
-        record_step: int,
-    ) -> list[Action]:
-        """A tile of channel blocks, rows and columns, dense in ``source``, into its tensor."""
-        height, width = shape
-        positions = rows.count * columns.count
-        corner = plane + blocks.start * height * width + rows.start * width + columns.start
-        if (
-            columns.count == width
-            and positions <= self.limit(operation, "x_size")
-            and blocks.count <= self.limit(operation, "y_size")
-            and (height * width <= self.limit(operation, "x_stride") or blocks.count == 1)
-        ):
-            size = (blocks.count, positions)
-            return [
-                self.store(operation, source, corner, size, height * width, record, record_step)
-            ]
+    def border(self, stay: Stay, rings: Rings) -> list[Action]:
+        """What a tensor that stays on chip has around it, as far as it is not there."""
         return [
-            self.store(
-                operation,
-                part(source, block * positions, positions),
-                corner + block * height * width,
-                (rows.count, columns.count),
-                width,
-                None if record is None else part(record, block * record_step, 1),
-            )
-            for block in range(blocks.count)
+            action
+            for gap in stay.gaps()
+            if not rings.holds(gap, stay.pad)
+            for action in self.filled(gap, stay.pad)
         ]
+
+    def _filler(self, pad: int) -> str:
+        """The load into ``inp`` that can put ``pad`` around what it brings."""
+        loads = (o for o in self.instructions.operations.values() if o.format in (LOAD, LOADX))
+        return next(
+            o.name
+            for o in loads
+            if o.fixed["memory_type"] == MemoryType.INP and (not pad or o.format is LOADX)
+        )
+
+    def filled(self, target: Span, pad: int) -> list[Action]:
+        """Elements that all hold ``pad``, in every lane: padding around nothing."""
+        operation = self._filler(pad)
+        widest = self.limit(operation, "x_size")
+        actions: list[Action] = []
+        for start in range(target.start, target.stop, widest):
+            count = min(widest, target.stop - start)
+            operands = {"sram_base": start, "y_size": 0, "x_size": count, "y_pad_0": 1}
+            if pad:
+                operands["pad_value"] = pad
+            actions.append(Action(operation, operands, (), (Span("inp", start, start + count),)))
+        return actions
 
 
 def clip(first: int, count: int, step: int, extent: int) -> tuple[int, int, int, int]:

@@ -12,6 +12,8 @@ STRIPES = 4
 """Of a tile that is neither the first nor the last."""
 STRIPE = 64
 """Positions of the shortest stripe, so that its micro-ops are few beside its steps."""
+LAST_STRIPE = 16
+"""And where the next layer waits for it on chip: there, its store is most of the wait."""
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Chunk:
     last: bool
 
 
-def chunks(layer: Layer, tile: Tile) -> Iterator[Chunk]:
-    """All of a layer, in order."""
+def chunks(layer: Layer, tile: Tile, stays: bool = False) -> Iterator[Chunk]:
+    """All of a layer, in order; whether its output ``stays`` on chip decides how it ends."""
     channels = Range.cut(layer.outputs, tile.outputs)
     images = [
         (batch, rows, columns)
@@ -54,9 +56,11 @@ def chunks(layer: Layer, tile: Tile) -> Iterator[Chunk]:
     ]
     for number, (blocks, (batch, rows, columns)) in enumerate(outer):
         stripes = [rows]
-        if len(reductions) == 1 and rows.count * columns.count >= 2 * STRIPE:
-            least = blocks_of(STRIPE, columns.count)
-            stripes = _stripes(rows, least, number == 0, number == len(outer) - 1)
+        starts, ends = number == 0, number == len(outer) - 1
+        shortest = LAST_STRIPE if ends and stays else STRIPE
+        if len(reductions) == 1 and rows.count * columns.count >= 2 * shortest:
+            least = blocks_of(shortest, columns.count)
+            stripes = _stripes(rows, least, starts and not (ends and stays), ends)
         for i, (depth, taps) in enumerate(reductions):
             last = i == len(reductions) - 1
             for stripe in stripes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable
 
 from ..isa.config import AcceleratorConfig
-from .boxes import Mover
+from .boxes import Mover, targets
 from .chunks import Chunk, chunks
 from .emit import Action, Span
 from .schedule import Bases, Range, Rings, Slots, Stage, part
@@ -13,6 +13,8 @@ from .steps import Steps
 from .tiling import Layer, Tile, blocks_of, extents
 from .work import Contraction
 
+ON_CHIP = Span("inp", 0, 0)
+"""The slot of a tile whose input is on chip as a whole: none."""
 WEIGHTS_AT_ONCE = 8
 """Elements of one load, so that others need not wait long for it."""
 
@@ -56,35 +58,44 @@ class ContractionSchedule:
         self.per_block = records // layer.variants
         self.mover = Mover(config)
         self.need = extents(layer, tile)
-        self.steps = Steps(work, layer, self.need)
-        order = list(chunks(layer, tile))
+        self.stay = bases.stays.get(work.image.tensor)
+        self.steps = Steps(work, layer, self.need, self.stay)
+        order = list(chunks(layer, tile, work.kernel.output in bases.stays))
         self._channel_tiles = len({c.blocks for c in order})
         self._image_tiles = len({(c.batch, c.rows, c.columns) for c in order})
         self.slots = {
-            "inp": Slots("inp", config.inp_depth, self.need.inp,
-                         self._wanted("inp", {self._inp_key(c) for c in order}), rings),
-            "wgt": Slots("wgt", config.wgt_depth, self.need.wgt,
-                         self._wanted("wgt", {self._wgt_key(c) for c in order}), rings),
-            "acc": Slots("acc", config.acc_depth, self.need.acc, 2, rings),
+            "wgt": Slots("wgt", self.need.wgt,
+                         self._wanted("wgt", {self._wgt_key(c) for c in order}, rings), rings),
+            "acc": Slots("acc", self.need.acc, 2, rings),
         }  # fmt: skip
+        if self.stay is None:
+            wanted = self._wanted("inp", {self._inp_key(c) for c in order}, rings)
+            self.slots["inp"] = Slots("inp", self.need.inp, wanted, rings)
         self.resident = records if records <= config.qnt_depth else 0
         if records and not self.resident:
             size = tile.outputs * layer.variants
-            self.slots["qnt"] = Slots("qnt", config.qnt_depth, size, 2, rings)
+            self.slots["qnt"] = Slots("qnt", size, 2, rings)
         self._first_record = rings.take("qnt", records) if self.resident else 0
         self._acc: Span | None = None
         self._loads_input = True
         self.stages = [self._stage(chunk) for chunk in order]
+        turns = list(dict.fromkeys((c.batch, c.rows) for c in order))
+        for stage, chunk in zip(self.stages, order, strict=True):
+            stage.turn = turns.index((chunk.batch, chunk.rows))
+        stay = bases.stays.get(work.kernel.output)
+        rings.written(self.stages)
+        if stay is not None:
+            self.stages[min(1, len(self.stages) - 1)].loads += self.mover.border(stay, rings)
         if self.resident:
             span = Span("qnt", self._first_record, self._first_record + records)
             self.stages[0].loads[:0] = self.mover.load(
                 self.mover.records, span, bases.records, (1, records), 0
             )
 
-    def _wanted(self, memory: str, keys: set[Hashable]) -> int:
+    def _wanted(self, memory: str, keys: set[Hashable], rings: Rings) -> int:
         """All that there are if they fit, else two: what is visited again stays or is reloaded."""
         size = getattr(self.need, memory)
-        depth = getattr(self.config, f"{memory}_depth")
+        depth = rings.depth(memory)
         others = self._channel_tiles if memory == "inp" else self._image_tiles
         far_apart = self.tile.weights_outer == (memory == "inp")
         visited_again = others > 1 and far_apart
@@ -105,18 +116,7 @@ class ContractionSchedule:
 
     def _stage(self, chunk: Chunk) -> Stage:
         stage = Stage()
-        inp, known = self.slots["inp"].take(self._inp_key(chunk))
-        image = self.layer.image
-        (height, width), channels = image.plane, image.shape[3]
-        if chunk.stripe.start == chunk.rows.start:
-            self._loads_input = not known
-        if self._loads_input:
-            planes = blocks_of(channels, self.config.block)
-            plane = self.bases.tensors[image.tensor] + chunk.batch * planes * height * width
-            stage.loads += self.mover.image(
-                image, plane, self.steps.blocks(chunk), chunk.rows, chunk.columns, chunk.taps,
-                self.need, inp, chunk.stripe,
-            )  # fmt: skip
+        inp = ON_CHIP if self.stay is not None else self._input(chunk, stage)
         wgt, known = self.slots["wgt"].take(self._wgt_key(chunk))
         if not known:
             stage.loads += self._weight_loads(chunk, wgt)
@@ -135,6 +135,22 @@ class ContractionSchedule:
         if chunk.last:
             self._end(chunk, stage, acc)
         return stage
+
+    def _input(self, chunk: Chunk, stage: Stage) -> Span:
+        """The slot of a chunk's input, which is loaded unless it is there."""
+        inp, known = self.slots["inp"].take(self._inp_key(chunk))
+        image = self.layer.image
+        (height, width), channels = image.plane, image.shape[3]
+        if chunk.stripe.start == chunk.rows.start:
+            self._loads_input = not known
+        if self._loads_input:
+            planes = blocks_of(channels, self.config.block)
+            plane = self.bases.tensors[image.tensor] + chunk.batch * planes * height * width
+            stage.loads += self.mover.image(
+                image, plane, self.steps.blocks(chunk), chunk.rows, chunk.columns, chunk.taps,
+                self.need, inp, chunk.stripe,
+            )  # fmt: skip
+        return inp
 
     # --- weights -------------------------------------------------------------------------------
 
@@ -185,17 +201,17 @@ class ContractionSchedule:
         records, each = self._records(chunk, stage)
         step = 1 if self.per_block > 1 else 0
         kernel = self.work.kernel
-        shape = kernel.shapes[kernel.output]
-        planes = blocks_of(shape[3], self.config.block)
-        plane = self.bases.tensors[kernel.output] + chunk.batch * planes * shape[1] * shape[2]
+        _, height, width, channels = kernel.shapes[kernel.output]
+        planes = blocks_of(channels, self.config.block)
+        base, stay = self.bases.tensors[kernel.output], self.bases.stays.get(kernel.output)
         for zone, source in self.steps.zones(chunk, acc):
             record = records
             if records is not None:
                 record = part(records, zone.record * each, 1 + (chunk.blocks.count - 1) * step)
-            stage.stores += self.mover.tile(
-                self.work.ending.operation, source, plane, shape[1:3], chunk.blocks, zone.rows,
-                zone.columns, record, step,
-            )  # fmt: skip
+            first = chunk.batch * planes + chunk.blocks.start, zone.rows.start, zone.columns.start
+            size = chunk.blocks.count, zone.rows.count, zone.columns.count
+            for there in targets(self.work.ending, base, (height, width), stay):
+                stage.stores += self.mover.tile(there, first, size, source, record, step)
 
     def _records(self, chunk: Chunk, stage: Stage) -> tuple[Span | None, int]:
         """Where the parameters of the chunk's first output block lie, and how far it is from those

@@ -14,7 +14,7 @@ from ..isa.config import AcceleratorConfig
 from ..isa.instructions import InstructionSet
 from ..isa.memories import Engine
 from ..isa.nest import Expr
-from .boxes import Mover
+from .boxes import Mover, Target, targets
 from .constants import varies
 from .effort import Effort
 from .emit import Action, Span, Uops
@@ -57,6 +57,11 @@ class Plan:
     planes: int
     positions: tuple[int, int]
     tile: tuple[int, int, int]
+
+    @property
+    def long(self) -> bool:
+        """Whether all positions stand in one row, whatever the tensor's shape."""
+        return any(image.shape[3] == 0 for image in self.images.values())
 
     @property
     def box(self) -> tuple[int, int]:
@@ -210,7 +215,7 @@ class ElementwiseSchedule:
     ):
         self.plan, self.records, self.bases, self.config = p, list(records), bases, config
         self.mover = Mover(config)
-        self.slots = Slots("acc", config.acc_depth, p.total, SLOTS, rings)
+        self.slots = Slots("acc", p.total, SLOTS, rings)
         self._first_record = rings.take("qnt", len(self.records))
         self.stages = [
             self._stage(planes, rows, columns)
@@ -223,6 +228,10 @@ class ElementwiseSchedule:
             span = Span("qnt", self._first_record, self._first_record + count)
             load = self.mover.load(self.mover.records, span, bases.records, (1, count), 0)
             self.stages[0].loads[:0] = load
+        stay = bases.stays.get(p.work.kernel.output)
+        rings.written(self.stages)
+        if stay is not None:
+            self.stages[min(1, len(self.stages) - 1)].loads += self.mover.border(stay, rings)
 
     def _stage(self, planes: Range, rows: Range, columns: Range) -> Stage:
         p, work = self.plan, self.plan.work
@@ -241,11 +250,29 @@ class ElementwiseSchedule:
             stage.steps.append(self._act(acts, regions, planes.count, rows, columns))
         record = self._record(work.ending.record)
         kernel = work.kernel
-        stage.stores += self.mover.tile(
-            work.ending.operation, regions[work.result], self.bases.tensors[kernel.output],
-            p.positions, planes, rows, columns, record, 0,
-        )  # fmt: skip
+        first = planes.start, rows.start, columns.start
+        size = planes.count, rows.count, columns.count
+        base, stay = self.bases.tensors[kernel.output], self.bases.stays.get(kernel.output)
+        for there in targets(work.ending, base, p.positions, stay):
+            source = regions[work.result]
+            if there.stay is not None and p.long:
+                stage.stores += self._kept(there, columns, source, record)
+            else:
+                stage.stores += self.mover.tile(there, first, size, source, record, 0)
         return stage
+
+    def _kept(
+        self, there: Target, positions: Range, source: Span, record: Span | None
+    ) -> list[Action]:
+        """A part of one long row, where its elements lie on chip."""
+        assert there.stay is not None
+        stores: list[Action] = []
+        done = 0
+        for at, rows, columns, stride in there.stay.boxes(positions.start, positions.count):
+            piece, size = part(source, done, rows * columns), (rows, columns)
+            stores.append(self.mover.store(there, piece, at, size, stride, record))
+            done += rows * columns
+        return stores
 
     def _record(self, record: Mapping[str, Expr] | None) -> Span | None:
         if not record:

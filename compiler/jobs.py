@@ -23,7 +23,7 @@ from .schedule import Bases, Rings, Stage
 from .search import choose, estimate
 from .tensorize import tensorize_with, ways_to
 from .tiling import Layer, Tile, extents
-from .work import Contraction, Elementwise, Tensorized
+from .work import Contraction, Elementwise, Ending, Tensorized
 from .zones import Zone, zone_records, zones_of
 
 
@@ -39,11 +39,14 @@ class Decision:
         How a contraction is cut; planes, rows and columns of an elementwise operator.
     zones : (bool, bool)
         Whether a contraction has zones along the upper and lower borders, and along the others.
+    on_chip : bool
+        Whether its input is in ``inp`` as a whole.
     """
 
     operations: tuple[str, ...]
     tile: Tile | tuple[int, int, int]
     zones: tuple[bool, bool] = (False, False)
+    on_chip: bool = False
 
 
 class Job(ABC):
@@ -53,6 +56,8 @@ class Job(ABC):
     ----------
     kernel : Kernel
         The form that the instructions match.
+    ending : Ending
+        How its output is stored.
     decision : Decision
         What the job was made from, or what was found.
     inputs : tuple of str
@@ -68,6 +73,7 @@ class Job(ABC):
     """
 
     kernel: Kernel
+    ending: Ending
     decision: Decision
     inputs: tuple[str, ...]
     output: str
@@ -88,6 +94,16 @@ class Job(ABC):
     """The part of its multiplications that are not with padding."""
     unfold: Mapping[str, Unfold] = {}
     """How its inputs lie, those that do not lie as usual."""
+
+    @property
+    def decided(self) -> bool:
+        """Whether nothing was searched."""
+        return self._searched is None
+
+    @property
+    def on_chip(self) -> bool:
+        """Whether it reads its input where an earlier layer left it in ``inp``."""
+        return False
 
     @property
     def estimate(self) -> int:
@@ -120,6 +136,23 @@ class Job(ABC):
         del others[number]
         rehearsal = rehearsals[number] if rehearsals else None
         self.search = Search(self._searched, considered, (*others, *self.rivals), rehearsal)
+
+    def settle(self, on_chip: bool, taken: int, in_turn: int = 0) -> None:
+        """Find the ways anew, given whether its input is in ``inp``, how many elements of ``inp``
+        tensors that stay there take, and of how many rows its tiles must be because it takes turns
+        with another layer; 0 if it does not.
+
+        Raises
+        ------
+        Refusal
+            If there is no room; then all is as before.
+        """
+        if on_chip:
+            raise Refusal("it loads its inputs into accumulators")
+
+    def room(self) -> dict[str, int]:
+        """Elements of scratchpads that it has at once where it takes turns with another layer."""
+        return {}
 
     @abstractmethod
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
@@ -182,7 +215,7 @@ class ContractionJob(Job):
         record = work.ending.record
         channel = work.channel if varies(record, work.channel) else None
         n, _, _, c = kernel.shapes[kernel.output]
-        self.work, self.config = work, config
+        self.work, self.config, self.ending = work, config, work.ending
         self.inputs, self.output = (work.image.tensor,), kernel.output
         self.read_bytes, self.met = work.image.touched_bytes, work.image.met
         self.weights = packed.in_dram()
@@ -204,12 +237,28 @@ class ContractionJob(Job):
             work.tap_lanes,
             len(self.starts),
         )
-        if decided is not None:
-            found = [_decided(whole, decided, config)]
-        else:
-            found = _searched(whole, config, effort)
-        self._found, self._whole_records = found, self.records
+        self._whole, self._decided = whole, decided
+        self._effort: Effort = effort
+        self._whole_records = self.records
+        self._settled: tuple[bool, int, int] | None = None
         self._searched = None if decided is not None else effort
+        self.settle(decided is not None and decided.on_chip, 0)
+
+    @property
+    def on_chip(self) -> bool:
+        """Whether it reads its input where an earlier layer left it in ``inp``."""
+        return self.layer.on_chip
+
+    def settle(self, on_chip: bool, taken: int, in_turn: int = 0) -> None:
+        """See :meth:`Job.settle`."""
+        if (on_chip, taken, in_turn) == self._settled:
+            return
+        whole = replace(self._whole, on_chip=on_chip, taken=taken, in_turn=in_turn)
+        if self._decided is not None:
+            self._found = [_decided(whole, self._decided, self.config)]
+        else:
+            self._found = _searched(whole, self.config, self._effort)
+        self._settled = on_chip, taken, in_turn
         self.take(0)
 
     @property
@@ -222,7 +271,7 @@ class ContractionJob(Job):
         work = self.work
         best = self._found[number]
         self.layer, self.tile = best.layer, best.tile
-        self.decision = Decision(work.operations, self.tile, best.zones)
+        self.decision = Decision(work.operations, self.tile, best.zones, self.layer.on_chip)
         told = [_told(way, work) for way in self._found[: OTHERS + 1]]
         considered = sum(way.considered for way in self._found)
         self._tell(told, number, considered, rehearsals)
@@ -235,6 +284,12 @@ class ContractionJob(Job):
             work.image.pad,
             (work.image.rows.taps, work.column_steps),
         )
+
+    def room(self) -> dict[str, int]:
+        """Elements of scratchpads that it has at once where it takes turns with another layer."""
+        tile, need = self.tile, extents(self.layer, self.tile)
+        weights = self.layer.weight_tiles(tile.outputs, tile.depth, tile.taps) * need.wgt
+        return {"wgt": weights, "acc": 2 * need.acc, "qnt": len(self.records)}
 
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
         """Its actions, given where everything lies and where in the scratchpads there is room."""
@@ -324,7 +379,7 @@ class ElementwiseJob(Job):
         effort: Effort = "default",
     ):
         kernel = self.kernel = work.kernel
-        self.config = config
+        self.config, self.ending = config, work.ending
         self.inputs = tuple(dict.fromkeys(image.tensor for image in work.images.values()))
         self.output = kernel.output
         by_tensor = {image.tensor: image.touched_bytes for image in work.images.values()}

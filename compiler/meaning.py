@@ -36,15 +36,23 @@ from .marks import (
     run_marks,
     weight_marks,
 )
+from .partition import Placement
 from .schedule import Range
 
 
 @dataclass(frozen=True)
 class Meaning:
-    """A layer: its name, and its job."""
+    """A layer: its name, its job, and whether its output is stored in DRAM."""
 
     name: str
     job: Job
+    stored: bool = True
+
+    @classmethod
+    def of(cls, placed: Placement) -> Meaning:
+        """That of a node on the accelerator."""
+        assert placed.job is not None
+        return cls(placed.node.name, placed.job, placed.stay is None or placed.stay.stored)
 
 
 def check_meaning(
@@ -133,7 +141,8 @@ class _References:
         for layer in self.layers:
             made = self._of(layer).reshape(-1)
             self.values[layer.job.output] = made
-            found.append((self.tensors[layer.job.output].address, made))
+            shown = made if layer.stored else made[:0]  # what stays on chip is seen by who reads it
+            found.append((self.tensors[layer.job.output].address, shown))
         return found
 
     def _of(self, layer: Meaning) -> Marks:

@@ -17,7 +17,7 @@ from ..isa.instructions import InstructionSet
 from ..isa.memories import Engine
 from .emit import Action, Span, touched
 from .schedule import Stage
-from .timing import LOAD_LATENCY, STORE_LATENCY, Costs
+from .timing import KEEP_LATENCY, LOAD_LATENCY, STORE_LATENCY, Costs
 from .touches import youngest
 
 AHEAD = 64
@@ -61,6 +61,8 @@ class _Order:
         self.operations = InstructionSet(config).operations
         self.costs = Costs(config)
         self.waiting: list[list[_Load]] = [[] for _ in stages]
+        self.needs = [-1] * len(stages)
+        """Of each stage's steps: the last stage whose stores put what they read into ``inp``."""
         for load in self._loads():
             self.waiting[load.stage].append(load)
         self.actions: list[Action] = []
@@ -69,6 +71,7 @@ class _Order:
         self.loaded = [0] * len(stages)
         self.computed = [0] * len(stages)
         self.stored = [0] * len(stages)
+        self.kept = [0] * len(stages)
 
     def run(self) -> list[Action]:
         """See :func:`in_order`."""
@@ -151,8 +154,13 @@ class _Order:
 
     def _computed(self, number: int) -> int:
         """When the steps of a stage are done."""
-        steps = sum(self.costs.of(action) for action in self.stages[number].steps)
-        return max(self.compute_free, self.loaded[number]) + steps
+        return self._begins(number) + sum(map(self.costs.of, self.stages[number].steps))
+
+    def _begins(self, number: int) -> int:
+        """When they begin, but for what they wait for of the stores of the stage before."""
+        needs = self.needs[number]
+        kept = self.kept[needs] if needs >= 0 else 0
+        return max(self.compute_free, self.loaded[number], kept)
 
     def _storing(self, number: int) -> int:
         return sum(self.costs.of(action) for action in self.stages[number].stores)
@@ -161,8 +169,7 @@ class _Order:
         """Cycles that the steps of a stage would wait for the stores of the one before."""
         if not number:
             return 0
-        begins = max(self.compute_free, self.loaded[number])
-        return self.stored[number - 1] - begins
+        return self.stored[number - 1] - self._begins(number)
 
     def _pass(self, number: int) -> None:
         done = self._computed(number)
@@ -170,6 +177,7 @@ class _Order:
         before = self.stored[number - 1] - STORE_LATENCY if number else 0
         storing = self._storing(number)
         self.stored[number] = max(before, done) + storing + (STORE_LATENCY if storing else 0)
+        self.kept[number] = max(before, done) + storing + KEEP_LATENCY
 
     def _owned(self, action: Action, stage: Stage) -> Action:
         if action.layer == stage.layer:
@@ -195,6 +203,11 @@ class _Order:
                     actors.append(actor)
                     stages.append(number)
         others = youngest(actors, stages, touched(actions, events, self.config)).tolist()
+        keeps = [any(action.writes for action in stage.stores) for stage in self.stages]
+        for event, (actor, number) in enumerate(zip(actors, stages, strict=True)):
+            stored = others[event][2]
+            if actor == 1 and stored >= 0 and keeps[stored]:
+                self.needs[number] = stored
         found: list[_Load] = []
         for event, action in loads:
             on_compute = self.operations[action.operation].engine is Engine.COMPUTE

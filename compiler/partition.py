@@ -18,6 +18,7 @@ from .graph import Call, Conv2D, DepthwiseConv2D, FullyConnected, Graph, Node, R
 from .jobs import Job, job_of
 from .kernel import DRAM_RANK, Kernel, Lack, Refusal, dram_shape, kernel_of
 from .operators import Operator, lowered, reason_against
+from .stays import Stay
 from .unfold import unfoldings
 
 COPIES = "a copy; there is nothing to compute"
@@ -38,13 +39,15 @@ class Placement:
     """Where a node runs: on the accelerator as ``job``, or on the host for ``reason``.
 
     ``node`` is the graph's, or a copy of its input that equals it. ``views`` are nodes before it
-    that need not run: it reads what they would copy.
+    that need not run: it reads what they would copy. ``stay`` says where on chip its output waits
+    for those that read it, if it does.
     """
 
     node: Node
     job: Job | None
     reason: str = ""
     views: tuple[Node, ...] = ()
+    stay: Stay | None = None
 
 
 def place(

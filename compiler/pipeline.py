@@ -18,6 +18,7 @@ from .artifact import AcceleratorStep, CompiledModel, DramTensor, Step
 from .check import check
 from .effort import Effort
 from .graph import Graph
+from .keep import keep
 from .kernel import dram_shape
 from .layout import packed_bytes
 from .levels.crash import leaving_a_reproduction
@@ -198,7 +199,7 @@ def check_programs(module: Module) -> Module:
     assert module.constants is not None
     assert module.tensors is not None
     segments = {segment.name: segment for segment in module.constants.segments}
-    jobs = {p.node.name: p.job for group in module.groups for p in group if p.job is not None}
+    placed = {p.node.name: p for group in module.groups for p in group if p.job is not None}
     runs: dict[str, list[AcceleratorStep]] = {}
     for step in module.steps:
         if isinstance(step, AcceleratorStep):
@@ -209,7 +210,7 @@ def check_programs(module: Module) -> Module:
         order = check(program.instructions, module.config, () if uops is None else (uops,))
         if not module.groups:  # it was read: there is nothing to compare it with
             continue
-        layers = [Meaning(step.name, jobs[step.name]) for step in steps]
+        layers = [Meaning.of(placed[step.name]) for step in steps]
         check_meaning(
             program, order, layers, module.tensors, module.constants.segments, module.config
         )
@@ -230,6 +231,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("verify", "graph", "graph", verify_graph),
     Pass("lower", "graph", "nests", lower),
     Pass("partition", "nests", "schedule", partition),
+    Pass("keep", "schedule", "schedule", keep),
     Pass("allocate", "schedule", "schedule", allocate),
     Pass("rehearse", "schedule", "schedule", rehearse),
     Pass("emit", "schedule", "stream", emit),

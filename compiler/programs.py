@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,11 +14,14 @@ from .allocate import Constants
 from .artifact import AcceleratorStep, HostStep, Program
 from .emit import Stream, finish
 from .graph import Graph, op_name
+from .jobs import Job
+from .lives import Lives
 from .microops import place_uops
 from .module import Module
 from .order import in_order
 from .partition import Placement, compulsory_bytes, macs
 from .schedule import Bases, Rings, Stage
+from .stays import Stay
 
 
 def ends(graph: Graph, group: tuple[Placement, ...]) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -61,9 +66,11 @@ def staged(
     assert tensors is not None
     rings = Rings(config)
     stages: list[Stage] = []
+    before: list[Stage] = []  # of the layer before, if this one takes turns with it
+    stays, left = on_chip(module)
     for number, placed in enumerate(run):
-        job, name = placed.job, placed.node.name
-        assert job is not None
+        job, name = job_in(placed), placed.node.name
+        rings.quiet, rings.inputs = rings.inputs, left[name]
         element = config.inp_element_bytes
         weights = constants.add(f"{name}.wgt", job.weights, job.weight_bytes)
         records = constants.add(f"{name}.qnt", job.records, config.qnt_element_bytes)
@@ -73,14 +80,58 @@ def staged(
             records // config.qnt_element_bytes,
             weights // job.weight_bytes,
             starts // config.acc_element_bytes,
+            stays,
         )
-        for stage in job.stages(bases, rings):
+        following = turned_to(run, number)
+        if following is not None:
+            rings.together(Counter(job.room()) + Counter(following.room()))
+        own = job.stages(bases, rings)
+        for stage in own:
             stage.layer = number
-            stages.append(stage)
+        if following is not None:
+            before = own
+        else:
+            stages += in_turns(before, own) if before else own
+            before = []
     name = run[0].node.name if len(run) == 1 else f"{run[0].node.name}..{run[-1].node.name}"
     uops = place_uops(stages, config, constants.reserve(UOP_BYTES))
     constants.add(f"{name}.uop", uops, UOP_BYTES)
     return stages, name
+
+
+def turned_to(run: Sequence[Placement], number: int) -> Job | None:
+    """The next layer, if layer ``number`` of a program takes turns with it."""
+    stay = run[number].stay
+    if stay is None or not stay.window or number + 1 == len(run):
+        return None
+    return job_in(run[number + 1])
+
+
+def in_turns(first: Sequence[Stage], second: Sequence[Stage]) -> list[Stage]:
+    """Stages of two layers, tile by tile of the image. The second layer is one tile behind: what it
+    reads has been stored while the first one was at its next tile."""
+    return sorted((*first, *second), key=lambda s: (s.turn + (s.layer > first[0].layer), s.layer))
+
+
+def on_chip(module: Module) -> tuple[dict[str, Stay], dict[str, int]]:
+    """Where tensors lie that stay on chip, by name; and the elements of ``inp`` that each layer
+    may use for its tiles, by its node's name."""
+    stays: dict[str, Stay] = {}
+    left: dict[str, int] = {}
+    for groups in programs_of(module.groups):
+        run = [group[0] for group in groups if group[0].job is not None]
+        own = {job_in(p).output: p.stay for p in run if p.stay is not None}
+        lives = Lives([job_in(p) for p in run], own, module.config)
+        depth = module.config.inp_depth
+        left |= {p.node.name: depth - lives.taken(i) for i, p in enumerate(run)}
+        stays |= own
+    return stays, left
+
+
+def job_in(placed: Placement) -> Job:
+    """The job of a node on the accelerator."""
+    assert placed.job is not None
+    return placed.job
 
 
 def accelerator_steps(
@@ -103,8 +154,8 @@ def accelerator_steps(
     program = Program(name, address, stream.instructions, stream.owners)
     steps: list[AcceleratorStep] = []
     for number, placed in enumerate(run):
-        node, job = placed.node, placed.job
-        assert job is not None
+        node, job = placed.node, job_in(placed)
+        least = compulsory_bytes(module.graph, node, job)
         steps.append(
             AcceleratorStep(
                 name=node.name,
@@ -116,12 +167,38 @@ def accelerator_steps(
                 layer=number,
                 macs=macs(module.graph, node),
                 needed_macs=int(macs(module.graph, node) * job.met),
-                compulsory_bytes=compulsory_bytes(module.graph, node, job),
-                choices=job.choices,
+                compulsory_bytes=least,
+                fused_bytes=least - bytes_on_chip(module.graph, placed),
+                choices=dict(job.choices) | told(run, number),
                 search=job.search,
             )
         )
     return steps
+
+
+def bytes_on_chip(graph: Graph, placed: Placement) -> int:
+    """What a layer need not move because it stays on chip."""
+    job, stay = job_in(placed), placed.stay
+    read = job.read_bytes if job.on_chip else 0
+    if stay is None or stay.stored:
+        return read
+    tensor = graph.tensors[job.output]
+    return read + math.prod(tensor.shape) * tensor.dtype.bits // 8
+
+
+def told(run: Sequence[Placement], number: int) -> dict[str, str]:
+    """What of a layer of a program stays on chip, for people."""
+    job, stay = job_in(run[number]), run[number].stay
+    found: dict[str, str] = {}
+    if turned_to(run, number) is not None:
+        found["fused"] = f"with {run[number + 1].node.name}, tile by tile"
+    if number and turned_to(run, number - 1) is not None:
+        found["fused"] = f"with {run[number - 1].node.name}, tile by tile"
+    if job.on_chip:
+        found["input"] = "on chip"
+    if stay is not None:
+        found["output"] = stay.text
+    return found
 
 
 def one_by_one(stages: Sequence[Stage]) -> Stream:
@@ -150,7 +227,8 @@ def ends_of_steps(module: Module) -> list[tuple[Sequence[str], Sequence[str], bo
     """What each step reads and writes, and whether on the accelerator.
 
     What a program does not make itself must be there when it is launched: its first step reads
-    that, too.
+    that, too. Of two layers that take turns, the second one reads what the first one does, which is
+    not done before.
     """
     touched: list[tuple[Sequence[str], Sequence[str], bool]] = []
     for run in programs_of(module.groups):
@@ -159,5 +237,8 @@ def ends_of_steps(module: Module) -> list[tuple[Sequence[str], Sequence[str], bo
         outside = [name for reads, _ in own for name in reads if name not in made]
         on_accelerator = run[0][0].job is not None
         for i, (reads, writes) in enumerate(own):
-            touched.append(((*reads, *(outside if i == 0 else ())), writes, on_accelerator))
+            stay = run[i - 1][0].stay if i else None
+            turned = own[i - 1][0] if stay is not None and stay.window else ()
+            also = (*turned, *(outside if i == 0 else ()))
+            touched.append(((*reads, *also), writes, on_accelerator))
     return touched

@@ -7,11 +7,14 @@ while the other is used; with as many as there are tiles, nothing is ever loaded
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, field
+
+import numpy as np
 
 from ..isa.config import AcceleratorConfig
 from .emit import Action, Span
+from .stays import Stay
 
 
 @dataclass(frozen=True)
@@ -19,12 +22,14 @@ class Bases:
     """Where a step's operands begin in DRAM, in elements of their memory.
 
     ``tensors`` has every activation; ``weights``, ``records`` and ``starts`` the constants.
+    ``stays`` are those of the activations that are on chip.
     """
 
     tensors: Mapping[str, int]
     records: int
     weights: int = 0
     starts: int = 0
+    stays: Mapping[str, Stay] = field(default_factory=dict[str, Stay])
 
 
 @dataclass
@@ -35,6 +40,12 @@ class Stage:
     steps: list[Action] = field(default_factory=list[Action])
     stores: list[Action] = field(default_factory=list[Action])
     layer: int = 0
+    turn: int = 0
+    """The tile of the image, by number, where layers take turns."""
+
+
+NOTHING = 1 << 15
+"""No padding."""
 
 
 class Rings:
@@ -46,11 +57,45 @@ class Rings:
     def __init__(self, config: AcceleratorConfig):
         self._config = config
         self._at: dict[str, int] = {}
+        self.inputs = config.inp_depth
+        """Elements of ``inp`` that may be given; tensors that stay on chip have the others."""
+        self.quiet = config.inp_depth
+        """Those of them that nothing was in for the layer before: loads need not wait for it."""
+        self._filled = np.full(config.inp_depth, NOTHING)
+
+    def written(self, stages: Sequence[Stage]) -> None:
+        """Stages have been made: what padding they overwrite is there no longer."""
+        for stage in stages:
+            for action in (*stage.loads, *stage.stores):
+                for span in action.writes:
+                    if span.memory == "inp":
+                        self._filled[span.start : span.stop] = NOTHING
+
+    def holds(self, span: Span, pad: int) -> bool:
+        """Whether these elements of ``inp`` hold ``pad`` from an earlier layer; they do from now
+        on."""
+        held = bool((self._filled[span.start : span.stop] == pad).all())
+        self._filled[span.start : span.stop] = pad
+        return held
+
+    def depth(self, memory: str) -> int:
+        """Elements of a scratchpad that may be given."""
+        if memory == "inp":
+            return self.inputs
+        return int(getattr(self._config, f"{memory}_depth"))
+
+    def together(self, sizes: Mapping[str, int]) -> None:
+        """What is taken next of each memory, up to that size, is one piece."""
+        for memory, size in sizes.items():
+            if self._at.get(memory, 0) + size > self.depth(memory):
+                self._at[memory] = 0
 
     def take(self, memory: str, size: int) -> int:
         """The start of ``size`` elements; what had been there longest is given up."""
-        at = self._at.get(memory, 0)
-        if at + size > getattr(self._config, f"{memory}_depth"):
+        at, end = self._at.get(memory, 0), self.depth(memory)
+        if memory == "inp" and size <= self.quiet:
+            end = min(end, self.quiet)
+        if at + size > end:
             at = 0
         self._at[memory] = at + size
         return at
@@ -59,10 +104,10 @@ class Rings:
 class Slots:
     """A scratchpad, or a part of it, in equal parts, each holding what was put there last."""
 
-    def __init__(self, memory: str, depth: int, size: int, wanted: int, rings: Rings | None = None):
+    def __init__(self, memory: str, size: int, wanted: int, rings: Rings):
         self.memory, self.size = memory, size
-        self.count = max(1, min(depth // size, wanted))
-        self.base = 0 if rings is None else rings.take(memory, self.count * size)
+        self.count = max(1, min(rings.depth(memory) // size, wanted))
+        self.base = rings.take(memory, self.count * size)
         self._held: dict[Hashable, int] = {}
 
     def take(self, key: Hashable) -> tuple[Span, bool]:

@@ -16,7 +16,7 @@ from .effort import Effort
 from .image import Walk
 from .kernel import Lack, Refusal
 from .tiling import Layer, Tile, blocks_of, extents, parts, row_length
-from .timing import BRANCH_CYCLES, LOAD_LATENCY, START_CYCLES, STORE_LATENCY
+from .timing import BRANCH_CYCLES, KEEP_LATENCY, LOAD_LATENCY, START_CYCLES, STORE_LATENCY
 
 MOST_TRIPS = 1 << 13
 """What a loop of an instruction counts to, exclusive."""
@@ -141,7 +141,7 @@ def _tiles(layer: Layer, columns: int, effort: Effort) -> np.ndarray:
     """Candidates: a row for each, in the order of :class:`.tiling.Tile`'s fields."""
     axes = (
         sizes(layer.outputs, effort),
-        sizes(layer.rows.positions, effort),
+        [layer.in_turn] if layer.in_turn else sizes(layer.rows.positions, effort),
         [columns],
         sizes(layer.depth, effort) if layer.dense else [layer.depth],
         sorted({layer.rows.taps, 1}, reverse=True),
@@ -157,7 +157,8 @@ def _among(
     need = _needs(layer, tiles, columns)
     outputs, rows = tiles[:, 0], tiles[:, 1]
     fits = (
-        (need.inp <= config.inp_depth)
+        _in_turn(layer, tiles, columns, need, config)
+        & (need.inp <= config.inp_depth - layer.taken)
         & (need.wgt <= config.wgt_depth)
         & (need.acc <= config.acc_depth)
         & (need.uops <= config.uop_depth)
@@ -172,6 +173,27 @@ def _among(
     best = np.argsort(cycles, kind="stable")[: KEPT + 1]
     ranked = [(_tile(tiles[i]), int(cycles[i])) for i in best]
     return Choice(*ranked[0], len(tiles), tuple(ranked[1:]))
+
+
+def _in_turn(
+    layer: Layer, tiles: np.ndarray, columns: int, need: _Needs, config: AcceleratorConfig
+) -> np.ndarray | bool:
+    """Which candidates can take turns with another layer, if they must: those of as many rows, all
+    channels of one tile of the image before the next, in half of the scratchpads."""
+    if not layer.in_turn:
+        return True
+    outputs, rows, _, depth, taps, outer = tiles.T
+    sizes = np.stack((outputs, depth, taps), axis=1).tolist()
+    weights = np.array([layer.weight_tiles(*size) for size in sizes]) * need.wgt
+    return (
+        (rows == layer.in_turn)
+        & (outer == 0)
+        & (columns == layer.columns.positions)
+        & (2 * need.inp <= config.inp_depth - layer.taken)
+        & (2 * weights <= config.wgt_depth)
+        & (4 * need.acc <= config.acc_depth)
+        & (2 * layer.records <= config.qnt_depth)
+    )
 
 
 def _tile(row: np.ndarray) -> Tile:
@@ -207,7 +229,7 @@ def _needs(layer: Layer, tiles: np.ndarray, columns: int) -> _Needs:
         height,
         length,
         blocks,
-        blocks * height * length + layer.overhang,
+        (blocks * height * length + layer.overhang) * (not layer.on_chip),
         wgt * shape[3],
         outputs * rows * columns,
         outputs * depth * taps * layer.column_steps,
@@ -228,18 +250,21 @@ def _estimates(
     variety = np.ones_like(channel_tiles) if layer.dense else channel_tiles
     of_input = image_tiles * chunks * variety
     of_weights = channel_tiles * chunks if layer.weights.data.shape[0] > 1 else chunks
-    inp_slots, wgt_slots = config.inp_depth // need.inp, config.wgt_depth // need.wgt
+    room = config.inp_depth - layer.taken
+    inp_slots = room // np.maximum(need.inp, 1)
+    wgt_slots = config.wgt_depth // need.wgt
     inp_loads = _loads(of_input, inp_slots, chunks, variety, channel_tiles, weights_outer)
     ones = np.ones_like(channel_tiles)
     wgt_loads = _loads(of_weights, wgt_slots, chunks, ones, image_tiles, ~weights_outer)
 
-    inp_cycles = _box_cycles(need, config)
+    inp_cycles = np.zeros_like(need.inp) if layer.on_chip else _box_cycles(need, config)
     wgt_cycles = START_CYCLES + need.wgt * max(1, layer.weights.element_bytes // config.bus_bytes)
     out_cycles = max(1.0, config.out_element_bytes / config.bus_bytes)
     in_flight = np.minimum(tile_count * chunks, 2)
+    inp_variants = np.ones_like(inp_slots) if layer.on_chip else np.minimum(inp_slots, 2)
     variants = np.minimum(
         tile_count * chunks,
-        np.clip(np.minimum(inp_slots, 2), 1, None) * np.clip(np.minimum(wgt_slots, 2), 1, None),
+        np.clip(inp_variants, 1, None) * np.clip(np.minimum(wgt_slots, 2), 1, None),
     )
     reading = (
         inp_loads * inp_cycles
@@ -255,7 +280,7 @@ def _estimates(
     stored_rows = layer.batches * layer.rows.positions * across if across > 1 else 0
     stores = START_CYCLES * pieces * outputs + BRANCH_CYCLES * stored_rows * layer.outputs
     writing = tile_count * need.acc * out_cycles + stores
-    first = inp_cycles + wgt_cycles + LOAD_LATENCY
+    first = inp_cycles + wgt_cycles + (KEEP_LATENCY if layer.on_chip else LOAD_LATENCY)
     last = need.acc * out_cycles + STORE_LATENCY
     overlapped = ((of_input == 1) | (inp_slots >= in_flight)) & (
         (of_weights == 1) | (wgt_slots >= in_flight)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable
+from collections.abc import Hashable, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ from .boxes import consecutive
 from .chunks import Chunk
 from .emit import Action, Span, Uops
 from .schedule import Range, part
+from .stays import Stay
 from .tiling import Extents, Layer, box_rows, row_length
 from .work import Contraction
 from .zones import Zone
@@ -27,10 +28,12 @@ class Steps:
         The operations.
     layer, need : Layer, Extents
         Its extents, and those of a full tile.
+    stay : Stay or None
+        Where the input lies, if it is on chip as a whole.
     """
 
-    def __init__(self, work: Contraction, layer: Layer, need: Extents):
-        self.work, self.layer, self.need = work, layer, need
+    def __init__(self, work: Contraction, layer: Layer, need: Extents, stay: Stay | None = None):
+        self.work, self.layer, self.need, self.stay = work, layer, need, stay
         data = layer.weights.data
         shape = (layer.outputs, layer.depth, layer.rows.taps, layer.column_steps)
         self._idle = np.broadcast_to(~data.any(axis=tuple(range(4, data.ndim))), shape)
@@ -101,13 +104,39 @@ class Steps:
 
     def _inputs(self, chunk: Chunk, inp: Span) -> tuple[Span, ...]:
         """What a chunk reads of each plane in the scratchpad."""
-        layer, need = self.layer, self.need
+        layer, ground = self.layer, self._ground(chunk, inp)
         length = row_length(layer.columns, chunk.columns.count)
-        stride = 1 if need.skips_rows else layer.rows.stride
-        first = (chunk.stripe.start - chunk.rows.start) * stride * length
-        rows = box_rows(layer.rows, chunk.stripe.count, chunk.taps.count, need.skips_rows)
-        size, pitch = rows * length + layer.overhang, need.box_rows * need.box_columns
-        return tuple(part(inp, i * pitch + first, size) for i in range(len(self.blocks(chunk))))
+        first = ground.corner + (chunk.stripe.start - chunk.rows.start) * ground.down
+        skips = self.need.skips_rows and self.stay is None
+        rows = box_rows(layer.rows, chunk.stripe.count, chunk.taps.count, skips)
+        size = (rows - 1) * ground.length + length + layer.overhang
+        starts = (first + plane * ground.plane for plane in self._numbers(self.blocks(chunk)))
+        return tuple(Span("inp", start, start + size) for start in starts)
+
+    def _numbers(self, blocks: Sequence[int]) -> list[int]:
+        """Which of the planes in the scratchpad input blocks are, in order, from their first."""
+        if self.stay is None:
+            return [*range(len(blocks))]
+        return [block - blocks[0] for block in blocks]
+
+    def _ground(self, chunk: Chunk, inp: Span) -> _Ground:
+        """Where a chunk's input lies, which a tile's load brought or an earlier layer left."""
+        layer, need, stay = self.layer, self.need, self.stay
+        if stay is None:
+            length = row_length(layer.columns, chunk.columns.count)
+            stride, dilation = layer.rows.stride, layer.rows.dilation
+            if need.skips_rows:
+                stride = dilation = 1
+            plane = need.box_rows * need.box_columns
+            return _Ground(inp.start, length, stride * length, dilation * length, plane)
+        rows, columns = layer.rows, layer.columns
+        corner = stay.at(
+            chunk.batch * (stay.planes // layer.batches) + self.blocks(chunk)[0],
+            chunk.rows.start * rows.stride + rows.origin + chunk.taps.start * rows.dilation,
+            chunk.columns.start * columns.stride + columns.origin,
+        )
+        row = stay.row
+        return _Ground(corner, row, rows.stride * row, rows.dilation * row, stay.plane)
 
     def _walk(self, at: _Bound) -> _Walk:
         """One micro-op for each tap, input block and output block; loops over the positions.
@@ -115,18 +144,12 @@ class Steps:
         Behind the first of each output block, all of one output block stand together: as long as
         steps stay with an accumulator, loads may write its neighbours.
         """
-        chunk, zone, layer, need = at.chunk, at.zone, self.layer, self.need
+        chunk, zone, layer = at.chunk, at.zone, self.layer
         rows, columns = zone.rows.count, zone.columns.count
-        length = row_length(layer.columns, chunk.columns.count)
-        down = (1 if need.skips_rows else layer.rows.stride) * length
-        row = length * (1 if need.skips_rows else layer.rows.dilation)
-        corner = (
-            at.inp.start
-            + (zone.rows.start - chunk.rows.start) * down
-            + (zone.columns.start - chunk.columns.start) * layer.columns.stride
-        )
+        ground = self._ground(chunk, at.inp)
+        down, corner = ground.down, self._corner(at, ground)
         outputs = chunk.blocks.count
-        uops = self._relative(chunk, zone.taps, zone.steps, rows * columns, row)
+        uops = self._relative(chunk, zone.taps, zone.steps, rows * columns, ground)
         uops = uops + np.array((at.acc.start, corner, at.wgt.start), np.int32)
         loops = {
             "iter_out": rows,
@@ -144,11 +167,19 @@ class Steps:
             _Run(loops, (0, count)),
         )
 
+    def _corner(self, at: _Bound, ground: _Ground) -> int:
+        """Where the first tap of a zone's first position lies."""
+        chunk, zone = at.chunk, at.zone
+        return (
+            ground.corner
+            + (zone.rows.start - chunk.rows.start) * ground.down
+            + (zone.columns.start - chunk.columns.start) * self.layer.columns.stride
+        )
+
     def _relative(
-        self, chunk: Chunk, taps: Range, steps: Range, positions: int, row: int
+        self, chunk: Chunk, taps: Range, steps: Range, positions: int, ground: _Ground
     ) -> np.ndarray:
-        """The micro-ops of a walk from where its operands begin; those of a row of taps are
-        ``row`` elements from the next."""
+        """The micro-ops of a walk from where its operands begin."""
         (planes, same), extent = self._planes(chunk.blocks, chunk.depth), self.weights(chunk)
         first = taps.start - chunk.taps.start
         idle = self._idle[
@@ -158,9 +189,9 @@ class Steps:
             steps.start : steps.stop,
         ]
         some = idle.tobytes() if idle.any() else b""
-        key = (same, first, taps.count, steps, positions, row, extent, some)
+        key = (same, first, taps.count, steps, positions, ground.row, extent, some)
         if key not in self._walks:
-            layer, need = self.layer, self.need
+            layer = self.layer
             apart = layer.tap_lanes * layer.columns.dilation // layer.columns.lanes
             outputs, depth = planes.shape
             d, ky, kx, o = np.ix_(
@@ -169,8 +200,8 @@ class Steps:
                 np.arange(steps.start, steps.stop),
                 np.arange(outputs),
             )
-            src = planes.T[:, None, None] * (need.box_rows * need.box_columns)
-            src = src + ky * row + kx * apart
+            src = planes.T[:, None, None] * ground.plane
+            src = src + ky * ground.row + kx * apart
             weights, wgt = layer.weights, 0
             along = kx * weights.run if weights.strides[3] else 0 * kx
             for i, n in zip((o, d, ky, along), extent, strict=True):
@@ -189,7 +220,8 @@ class Steps:
         if (outputs, depth) not in self._taken:
             reach = slice(depth.start, depth.stop)
             inputs = [row[reach] for row in self.layer.weights.inputs[outputs.start : outputs.stop]]
-            order = {b: i for i, b in enumerate(sorted({b for row in inputs for b in row}))}
+            blocks = sorted({b for row in inputs for b in row})
+            order = dict(zip(blocks, self._numbers(blocks), strict=True))
             planes = np.array([[order[b] for b in row] for row in inputs])
             self._taken[outputs, depth] = planes, repr(planes.shape).encode() + planes.tobytes()
         return self._taken[outputs, depth]
@@ -206,7 +238,8 @@ class Steps:
         if not consecutive(self.blocks(chunk)) or len(self.blocks(chunk)) < chunk.depth.count:
             return None
         outputs, depth, _, _ = self.weights(chunk)
-        pitch, weight = self.need.box_rows * self.need.box_columns, int(depth > 1)
+        ground = self._ground(chunk, at.inp)
+        pitch, weight = ground.plane, int(depth > 1)
 
         def run(first: int, trips: int) -> _Run:
             loops = {
@@ -219,7 +252,7 @@ class Steps:
             }
             return _Run(loops, (first, first + 1))
 
-        dst, src, wgt = at.acc.start, at.inp.start, at.wgt.start
+        dst, src, wgt = at.acc.start, self._corner(at, ground), at.wgt.start
         count = chunk.depth.count
         uops = ((dst, src, wgt), (dst, src + pitch, wgt + weight))
         rest = run(1, count - 1) if count > 1 else None
@@ -234,6 +267,18 @@ class _Bound(NamedTuple):
     inp: Span
     wgt: Span
     acc: Span
+
+
+class _Ground(NamedTuple):
+    """How the input of a chunk lies: where the first tap of its tile's first position does, how
+    many elements a row has, how far it is to the next row of positions, of taps, to the next plane.
+    """
+
+    corner: int
+    length: int
+    down: int
+    row: int
+    plane: int
 
 
 class _Run(NamedTuple):

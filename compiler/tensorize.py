@@ -19,14 +19,14 @@ from collections.abc import Collection, Iterator
 from dataclasses import replace
 
 from ..isa.config import AcceleratorConfig
-from ..isa.nest import I8, Expr, Sum
+from ..isa.nest import I8, Cast, Expr, Sum
 from .accumulate import elementwise
 from .affine import is_index
 from .contract import contractions
 from .kernel import Kernel, Refusal
 from .matcher import Matcher, loads, record_of
 from .rewrites import forms
-from .unify import patterns
+from .unify import Pattern, patterns
 from .work import Contraction, Elementwise, Ending, Tensorized
 
 
@@ -138,7 +138,21 @@ def _endings(matcher: Matcher) -> Iterator[tuple[Ending, Expr]]:
         for match in matcher.matches(pattern, matcher.kernel.value):
             values = [v for hole, v in match.holes.items() if loads(hole, "acc")]
             if len(values) == 1:
-                yield Ending(pattern.operation.name, record_of(match)), values[0]
+                keep = _keeping(pattern, matcher.config)
+                yield Ending(pattern.operation.name, record_of(match), keep), values[0]
+
+
+def _keeping(pattern: Pattern, config: AcceleratorConfig) -> str | None:
+    """The instruction that stores into ``inp`` what ``pattern`` stores into DRAM."""
+    stored = pattern.types[pattern.target.buffer]
+    for other in patterns(config):
+        if (
+            other.target.buffer == "inp"
+            and other.aligned
+            and other.value == Cast(stored, pattern.value)
+        ):
+            return other.operation.name
+    return None
 
 
 __all__ = ["Contraction", "Elementwise", "tensorize", "tensorize_with", "ways_to"]

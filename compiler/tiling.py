@@ -36,6 +36,13 @@ class Layer:
     """Taps of a row that one step covers."""
     starts: int = 0
     """Accumulators that are loaded before the first step: one an output block, or none."""
+    on_chip: bool = False
+    """Whether the input is in its scratchpad as a whole, so that no tile loads any of it."""
+    taken: int = 0
+    """Elements of ``inp`` that others have meanwhile."""
+    in_turn: int = 0
+    """Rows of a tile, if it takes turns with another layer, tile by tile; both share the
+    scratchpads, and keep their weights there."""
 
     @property
     def rows(self) -> Walk:
@@ -62,6 +69,15 @@ class Layer:
     def dense(self) -> bool:
         """Whether every output block reads the same input blocks."""
         return len(set(self.weights.inputs)) == 1
+
+    def weight_tiles(self, outputs: int, depth: int, taps: int) -> int:
+        """Different tiles of weights, given a tile's sizes."""
+        strides = self.weights.strides
+        axes = (self.outputs, outputs), (self.depth, depth), (self.rows.taps, taps)
+        return math.prod(
+            blocks_of(extent, size) if stride else 1
+            for (extent, size), stride in zip(axes, strides[:3], strict=True)
+        )
 
     @property
     def steps(self) -> int:
@@ -136,7 +152,7 @@ def extents(layer: Layer, tile: Tile) -> Extents:
         box_columns,
         skips,
         blocks,
-        blocks * height * box_columns + layer.overhang,
+        0 if layer.on_chip else blocks * height * box_columns + layer.overhang,
         wgt,
         tile.outputs * tile.rows * tile.columns,
         tile.outputs * tile.depth * tile.taps * layer.column_steps,

@@ -11,6 +11,9 @@ LOAD_LATENCY = 56
 """From a token to the first step that uses what a load brings, but for the load itself."""
 STORE_LATENCY = 44
 """From the last step of a tile to the response to its store, but for the store itself."""
+KEEP_LATENCY = 20
+"""From the last step of a tile to the first one that reads its results in ``inp``, but for the
+store itself."""
 START_CYCLES = 10
 """What an instruction costs besides its steps or beats where nothing hides it, roughly."""
 BRANCH_CYCLES = 2
@@ -32,6 +35,10 @@ class Costs:
             return operands["iter_out"] * operands["iter_in"] * (end - bgn)
         if not operands.get("x_size", 0):
             return 1
+        if action.writes and action.reads:  # from one scratchpad to another
+            return operands["y_size"] * operands["x_size"] + 2
+        if not operands["y_size"] and action.writes:  # padding around nothing
+            return operands["x_size"] * operands["y_pad_0"] + 2
         fixed = self._operations[action.operation].fixed
         size = MEMORIES[MemoryType(fixed["memory_type"])].element_bytes(self._config)
         bus = self._config.bus_bytes

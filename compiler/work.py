@@ -15,10 +15,14 @@ from .kernel import Kernel
 
 @dataclass(frozen=True, eq=False)
 class Ending:
-    """The storing instruction, and for each field of its parameters what it holds."""
+    """The storing instruction, and for each field of its parameters what it holds.
+
+    ``keep`` is the one that stores the same into ``inp``; None if there is none.
+    """
 
     operation: str
     record: Mapping[str, Expr]
+    keep: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -28,7 +28,9 @@ def explain(model: CompiledModel) -> list[dict[str, Any]]:
     (with how much effort, how many schedules were considered, and the best others with their
     estimates of cycles), ``array_cycles`` and
     ``bus_cycles`` (of its steps, and of its bytes on the busier of the two channels),
-    ``dram_bytes`` beside ``dram_compulsory_bytes``, and ``bound_by``, the first that holds:
+    ``dram_bytes`` beside ``dram_compulsory_bytes`` and ``dram_fused_bytes`` (the least that any
+    schedule moves if every tensor crosses the bus, and if what stays on chip does not), and
+    ``bound_by``, the first that holds:
     ``dependence`` if what array and bus do can overlap too little, ``bus``, ``padding`` if the
     array is busy, but many of its lanes hold nothing, ``array``. On the cpu, ``rule`` is the
     refusal of each node and ``remedy`` what would admit it.
@@ -64,6 +66,7 @@ def _on_accelerator(
         "bus_cycles": round(bus),
         "dram_bytes": sum(moved.values()),
         "dram_compulsory_bytes": step.compulsory_bytes,
+        "dram_fused_bytes": step.fused_bytes,
         "bound_by": _bound(step, config, array, bus),
     }
 

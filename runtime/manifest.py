@@ -139,6 +139,7 @@ def _step_record(step: Step, program: int) -> dict[str, Any]:
             "layer": step.layer,
             "needed_macs": step.needed_macs,
             "compulsory_bytes": step.compulsory_bytes,
+            "fused_bytes": step.fused_bytes,
             "choices": dict(step.choices),
         }
         | ({} if step.search is None else {"search": asdict(step.search)})
@@ -254,6 +255,7 @@ def _step(record: Any, position: int, programs: Sequence[Program]) -> Step:
         macs,
         _integer(record, "needed_macs", where, most=MACS_LIMIT),
         _integer(record, "compulsory_bytes", where, most=MACS_LIMIT),
+        _integer(record, "fused_bytes", where, most=MACS_LIMIT),
         choices,
         _search(record.get("search"), where),
     )

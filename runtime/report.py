@@ -49,8 +49,10 @@ def build(model: CompiledModel, profiles: Sequence[StepProfile], info: RunInfo) 
     """The report of the last sample's profile, as plain data for JSON.
 
     Cycles are those of the device; ``bound_cycles`` are the least that the array or the bus allow
-    for the layer, ``dram_compulsory_bytes`` the least that any schedule moves. ``stalls`` divide a
-    layer's cycles among what its array did, ``busy`` included; a simulator without time has none.
+    for the layer. ``dram_compulsory_bytes`` are the least that any schedule moves while every
+    tensor crosses the bus, ``dram_fused_bytes`` the least where those that stay on chip do not:
+    these count for the bound. ``stalls`` divide a layer's cycles among what its array did, ``busy``
+    included; a simulator without time has none.
     """
     config = model.config
     layers = [
@@ -96,15 +98,17 @@ def _layer(model: CompiledModel, step: Any, profile: StepProfile) -> dict[str, A
         return record | {
             "reason": step.reason,
             "dram_compulsory_bytes": 0,
+            "dram_fused_bytes": 0,
             "bound_cycles": 0,
             "bound_by": "cpu",
             "utilization": 0.0,
             "stalls": {},
         }
     array = step.needed_macs / config.peak_macs
-    bus = step.compulsory_bytes / config.bus_bytes
+    bus = step.fused_bytes / config.bus_bytes
     return record | {
         "dram_compulsory_bytes": step.compulsory_bytes,
+        "dram_fused_bytes": step.fused_bytes,
         "bound_cycles": max(array, bus),
         "bound_by": "array" if array >= bus else "bus",
         "utilization": step.macs / (profile.cycles * config.peak_macs) if profile.cycles else 0.0,
@@ -134,14 +138,15 @@ def table(report: Mapping[str, Any]) -> Any:
     """The per-layer table, for ``rich`` to print.
 
     Where nothing counts cycles (``functional``, ``cpu``), it shows the milliseconds of this
-    machine instead.
+    machine instead. ``unfused`` are the bytes that any schedule moves while every tensor crosses
+    the bus, ``of least`` compares with what remains of them where tensors stay on chip.
     """
     from rich.table import Table
 
     layers, totals = report["layers"], report["totals"]
     timed = any(layer["cycles"] for layer in layers)
     numbers = (
-        ("cycles", "MAC/cycle", "util", "bound", "read", "written", "of least")
+        ("cycles", "MAC/cycle", "util", "bound", "read", "written", "unfused", "of least")
         if timed
         else ("ms",)
     )
@@ -161,7 +166,8 @@ def table(report: Mapping[str, Any]) -> Any:
     sums = (
         *(f"{totals['cycles']:,}", f"{totals['macs_per_cycle']:.1f}", "", ""),
         *(_bytes(count) for count in traffic),
-        _times(sum(traffic), sum(layer["dram_compulsory_bytes"] for layer in layers)),
+        _bytes(sum(layer["dram_compulsory_bytes"] for layer in layers)),
+        _times(sum(traffic), sum(layer["dram_fused_bytes"] for layer in layers)),
     )
     milliseconds = f"{1000 * sum(layer['seconds'] for layer in layers):.3f}"
     grid.add_row(
@@ -175,7 +181,7 @@ def table(report: Mapping[str, Any]) -> Any:
 def _cycle_cells(layer: Mapping[str, Any]) -> tuple[str, ...]:
     cycles = layer["cycles"]
     if not cycles:
-        return ("-",) * 7
+        return ("-",) * 8
     return (
         f"{cycles:,}",
         f"{layer['macs'] / cycles:.1f}",
@@ -183,9 +189,8 @@ def _cycle_cells(layer: Mapping[str, Any]) -> tuple[str, ...]:
         f"{layer['bound_cycles']:,.0f} {layer['bound_by']}",
         _bytes(layer["dram_read_bytes"]),
         _bytes(layer["dram_write_bytes"]),
-        _times(
-            layer["dram_read_bytes"] + layer["dram_write_bytes"], layer["dram_compulsory_bytes"]
-        ),
+        _bytes(layer["dram_compulsory_bytes"]),
+        _times(layer["dram_read_bytes"] + layer["dram_write_bytes"], layer["dram_fused_bytes"]),
     )
 
 

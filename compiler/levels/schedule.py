@@ -17,6 +17,7 @@ from ...isa.nest_text import format_nest
 from ..artifact import Unfold
 from ..graph import Graph, Node, Reshape
 from ..jobs import WAYS, Decision, Job, job_of
+from ..keep import kept_at
 from ..kernel import Kernel, Refusal
 from ..module import Module, grouped
 from ..operators import reason_against
@@ -50,6 +51,8 @@ def _layer_lines(graph: Graph, placed: Placement, job: Job) -> Iterator[str]:
     name, kernel, decision = placed.node.name, job.kernel, job.decision
     yield f"{HEADING}layer {quoted(name)}"
     yield "# " + ", ".join(f"{key} {value}" for key, value in job.choices.items())
+    if placed.stay is not None:
+        yield f"# output {placed.stay.text}"
     fields: dict[str, Any] = {"use": list(dict.fromkeys(decision.operations))}
     if isinstance(decision.tile, Tile):
         fields["tile"] = asdict(decision.tile)
@@ -64,6 +67,8 @@ def _layer_lines(graph: Graph, placed: Placement, job: Job) -> Iterator[str]:
         fields["search"] = asdict(job.search)
     if job.unfold:
         fields["unfold"] = {name: asdict(unfold) for name, unfold in job.unfold.items()}
+    if placed.stay is not None:
+        fields["stay"] = [placed.stay.start, placed.stay.window]
     if kernel.lying:
         fields["lying"] = True
     if kernel.flat:
@@ -91,6 +96,7 @@ def parse_schedule(module: Module, sections: Sequence[Section]) -> Module:
     nodes = {node.name: node for node in graph.nodes}
     arrays = arrays_of(sections)
     placements: list[Placement] = []
+    stays: dict[str, tuple[int, ...]] = {}
     for section in sections:
         if section.kind == "array":
             continue
@@ -99,7 +105,7 @@ def parse_schedule(module: Module, sections: Sequence[Section]) -> Module:
             placements.append(_on_host(section, graph, node))
         else:
             own = arrays.pop(node.name, {})
-            placements.append(_layer(section, module, node, own, placements))
+            placements.append(_layer(section, module, node, own, placements, stays))
     check_owners(arrays, sections)
     seen = [node.name for placed in placements for node in (*placed.views, placed.node)]
     if seen != list(nodes):
@@ -108,7 +114,11 @@ def parse_schedule(module: Module, sections: Sequence[Section]) -> Module:
             "expected the graph's nodes, each once, in its order"
             + (f"; {lost!r} is missing" if lost else "")
         )
-    return replace(module, level="schedule", groups=grouped(tuple(placements)))
+    module = replace(module, level="schedule", groups=grouped(tuple(placements)))
+    try:
+        return kept_at(module, {name: (start, window) for name, (start, window) in stays.items()})
+    except Refusal as refusal:
+        raise ModelError(str(refusal)) from None
 
 
 def _on_host(section: Section, graph: Graph, node: Node) -> Placement:
@@ -127,6 +137,7 @@ def _layer(
     node: Node,
     arrays: Mapping[str, np.ndarray],
     before: Sequence[Placement],
+    stays: dict[str, tuple[int, ...]],
 ) -> Placement:
     graph, config = module.graph, module.config
     fields = Fields(head(section), section.number)
@@ -145,12 +156,15 @@ def _layer(
     flat = fields.mapping("flat") if fields.has("flat") else {}
     if any(lanes != config.block for lanes in flat.values()):
         section.fail(f"flat tensors have {config.block} lanes an element")
+    stay = fields.integers("stay", 2, least=0) if fields.has("stay") else None
     fields.end(
-        "use", "tile", "zones", "views", "read_bytes", "met", "unfold", "lying", "flat", "search"
-    )
+        "use", "tile", "zones", "views", "read_bytes", "met", "unfold", "lying", "flat", "search",
+        "stay",
+    )  # fmt: skip
     kernel = _kernel(section, graph, arrays, lying, flat)
+    on_chip = any(name in stays for name in kernel.shapes if name != kernel.output)
     try:
-        job = job_of(kernel, config, Decision(operations, tile, zones))
+        job = job_of(kernel, config, Decision(operations, tile, zones, on_chip))
     except Refusal as refusal:
         section.fail(f"{', '.join(operations)} do not compute layer {node.name!r}: {refusal}")
     except AccessError as error:
@@ -164,6 +178,8 @@ def _layer(
         job.unfold = unfold
         _check_unfold(section, graph, config, node, unfold, before)
     _check_ends(section, graph, node, job, views)
+    if stay is not None:
+        stays[job.output] = stay
     return Placement(node, job, "", views)
 
 

@@ -72,6 +72,7 @@ def _step_lines(step: Step) -> Iterator[str]:
         fields |= {
             "needed_macs": step.needed_macs,
             "compulsory_bytes": step.compulsory_bytes,
+            "fused_bytes": step.fused_bytes,
             "choices": dict(step.choices),
             "program": step.program.name,
         }
@@ -257,11 +258,12 @@ def _step(
             section.fail(f"choice {key!r} is {value!r:.40}")
     search = search_of(section, fields)
     needed, least = fields.integer("needed_macs", 0), fields.integer("compulsory_bytes", 0)
+    fused = fields.integer("fused_bytes", 0)
     fields.end(
-        "op", "nodes", "inputs", "outputs", "macs", "needed_macs", "compulsory_bytes", "choices",
-        "program", "search",
+        "op", "nodes", "inputs", "outputs", "macs", "needed_macs", "compulsory_bytes",
+        "fused_bytes", "choices", "program", "search",
     )  # fmt: skip
     return AcceleratorStep(
         name, op, nodes, inputs, outputs, programs[own], layers[own].index(name), macs, needed,
-        least, choices, search,
+        least, fused, choices, search,
     )  # fmt: skip

@@ -49,8 +49,10 @@ def _details(row: Mapping[str, Any]) -> Iterator[str]:
         yield f"the best of {search['considered']:,} schedules, effort {search['effort']}"
         for other in search["others"]:
             yield "  not " + ", ".join(f"{key} {value}" for key, value in other.items())
+    unfused = row["dram_compulsory_bytes"]
     yield (
         f"bound by {row['bound_by']}: array {row['array_cycles']:,} cycles, bus "
         f"{row['bus_cycles']:,}; {row['dram_bytes']:,} bytes moved, "
-        f"{row['dram_compulsory_bytes']:,} compulsory"
+        f"{row['dram_fused_bytes']:,} compulsory"
+        + (f", {unfused:,} if nothing stayed on chip" if unfused != row["dram_fused_bytes"] else "")
     )

@@ -47,8 +47,8 @@ class Subject:
         self.model = compile_graph(graph, config, watch=lambda _, module: modules.append(module))
         self.steps = max(self.model.programs, key=len)
         self.program = self.steps[0].program
-        jobs = {p.node.name: p.job for group in modules[-1].groups for p in group if p.job}
-        self.layers = [Meaning(step.name, jobs[step.name]) for step in self.steps]
+        placed = {p.node.name: p for group in modules[-1].groups for p in group if p.job}
+        self.layers = [Meaning.of(placed[step.name]) for step in self.steps]
         self.rng = np.random.default_rng(seed)
         self.inputs = random_inputs(graph, seed)
         self.expected = outputs_of(self.model, self.inputs)

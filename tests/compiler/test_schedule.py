@@ -59,7 +59,9 @@ def test_ranges_cover_an_extent_without_overlap():
 
 
 def test_a_slot_is_given_up_by_who_has_not_been_used_for_longest():
-    slots = Slots("inp", 20, 10, 5)
+    rings = Rings(TINY)
+    rings.inputs = 20
+    slots = Slots("inp", 10, 5, rings)
     assert slots.count == 2
     first, known = slots.take("a")
     assert (first, known) == (Span("inp", 0, 10), False)

@@ -46,6 +46,7 @@ def hand_made() -> CompiledModel:
                 60,
                 60,
                 100,
+                80,
                 {"tile": 2, "by": "x"},
             ),
             HostStep(z, "Reshape", (z,), (y,), (z,), "it only renames", 0),

@@ -19,7 +19,7 @@ FIELDS = {
 }  # fmt: skip
 LAYER_FIELDS = {
     "name", "op", "where", "macs", "cycles", "dram_read_bytes", "dram_write_bytes",
-    "dram_compulsory_bytes",
+    "dram_compulsory_bytes", "dram_fused_bytes",
     "bound_cycles", "bound_by", "utilization", "stalls", "seconds",
 }  # fmt: skip
 TOTALS = {
@@ -79,13 +79,13 @@ def test_a_layers_stalls_and_busy_cycles_sum_to_its_cycles():
 
 
 def test_the_bound_is_the_array_or_the_bus_whichever_takes_longer():
-    layer = record()["layers"][0]  # 60 MACs of 16 a cycle; 100 bytes, 8 a cycle
-    assert (layer["bound_cycles"], layer["bound_by"]) == (12.5, "bus")
+    layer = record()["layers"][0]  # 60 MACs of 16 a cycle; 80 bytes on the bus, 8 a cycle
+    assert (layer["bound_cycles"], layer["bound_by"]) == (10, "bus")
     assert layer["utilization"] == 60 / (640 * 16)
     assert (layer["dram_read_bytes"], layer["dram_write_bytes"]) == (96, 32)
-    assert layer["dram_compulsory_bytes"] == 100
+    assert (layer["dram_compulsory_bytes"], layer["dram_fused_bytes"]) == (100, 80)
     (line,) = [line for line in str(report.Report(record())).splitlines() if "conv_0" in line]
-    assert line.split()[-1] == "1.28x"
+    assert line.split()[-3:] == ["100", "B", "1.60x"]
 
 
 def test_a_simulator_without_time_reports_no_rate():
