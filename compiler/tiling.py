@@ -8,6 +8,7 @@ loaded again; see :mod:`.schedule`.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 

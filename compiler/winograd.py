@@ -56,7 +56,7 @@ from ..isa.storage import numpy_dtype
 from .affine import indices_of, is_index
 from .factors import CROWD, Axis, Factors, replaced
 from .memory import LINE
-from .ranges import folded, range_of
+from .ranges import folded, of_types, range_of
 
 # fmt: off
 PIXELS: tuple[tuple[int, BinaryOp, int], ...] = (
@@ -119,7 +119,7 @@ def winograd(f: Factors, prefix: str) -> Winograd | None:
     if taps is None:
         return None
     if element == I16:
-        span = range_of(f.x.value, f.buffers)
+        span = range_of(f.x.value, of_types(f.buffers))
         if f.dtype != I32 or span is None:
             return None
         greatest = max(map(abs, span))
