@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,25 +10,24 @@ from pathlib import Path
 import numpy as np
 
 from ..isa.errors import DataError
-from ..isa.native import NativeCode, Processor, Row
+from ..isa.native import LinkedCode, NativeCode, Processor, Row, kept_object
 from ..isa.nest import Load, Nest, Stmt, Store, rewrite
 from ..isa.nest import Node as Term
 from ..isa.pool import Phases
-from ..isa.storage import numpy_dtype
+from .flatten import flattened
 from .graph import Graph, Node, element_dtype
-from .items import Phase, phases
+from .items import phases
 from .memory import aligned, bytes_of, whole_lines
-from .operators import reason_against
+from .operators import Operator, lowered, reason_against
 from .pack import Packed
-from .plan import HostStep, planned
+from .plan import planned
+from .prepared import Called, Place, Prepared, Step, key_of
 
 __all__ = ["HostCode", "compile_nodes", "reason_against"]
 
 
 Run = Callable[[], None]
 """One node, on memory that is already there."""
-
-BYTE = np.dtype(np.uint8)
 
 
 class HostCode:
@@ -80,65 +80,56 @@ class HostCode:
         self.outputs: tuple[str, ...] = tuple(written if outputs is None else outputs)
         """Tensors that :meth:`run` gives."""
         self._memory: dict[str, np.ndarray] = {}
-        self._scratch = np.zeros(0, np.uint8)
-        plan = planned(graph, nodes, self.inputs, self.outputs)
-        steps, self._views = plan.steps, plan.views
-        ready = [s.ready(self._constant) if s.nest is not None else None for s in steps]
-        self._scratch = aligned((max([0, *map(_scratch_bytes, filter(None, ready))]),), BYTE)
-        parts = [phases(one.nest) if one is not None else [] for one in ready]
-        shapes = [[anonymous(p.nest) for p in own] for own in parts]
-        every = dict.fromkeys(nest for own in shapes for nest in own)
-        names = {nest: f"nest{i}" for i, nest in enumerate(every)}
-        nests = [replace(nest, name=name) for nest, name in names.items()]
-        self.code = NativeCode(nests, (), 2, cache, True, processor) if nests else None
+        path = cache / f"{key_of(graph, nodes, self.outputs, processor)}.plan" if cache else None
+        made = path and cache and Prepared.load(path)
+        code = kept_object(cache / f"{made.code}.code") if made and cache and made.code else None
+        if made and (code or not made.code):
+            self.code = LinkedCode(code, made.names()) if code else None
+        else:
+            made, nests = prepared(graph, nodes, self.inputs, self.outputs)
+            self.code = NativeCode(nests, (), 2, cache, True, processor) if nests else None
+            if path:
+                made.code = self.code.key() if isinstance(self.code, NativeCode) else ""
+                made.save(path)
+        self._views = made.views
+        self._steps = self._bound(made, {node.name: node for node in nodes})
+        self._calls = self._joined([calls for _, calls in self._steps])
+
+    def _bound(
+        self, made: Prepared, nodes: Mapping[str, Node]
+    ) -> list[tuple[tuple[str, ...], list[list[Row]] | Run]]:
+        """For each step its nodes and its calls, phase by phase, on memory that is there."""
         for name in (*self.inputs, *self.outputs):
             self._array(name)
-        self._steps: list[tuple[tuple[str, ...], list[list[Row]] | Run]] = []
-        for one, step, own, forms in zip(ready, steps, parts, shapes, strict=True):
-            if one is None:
-                self._steps.append((step.nodes, self._numpy(step)))
-                continue
-            memory = self._arrays(one)
-            rows = [self._rows(p, names[f], memory) for p, f in zip(own, forms, strict=True)]
-            self._steps.append((step.nodes, rows))
-        self._calls = self._joined([made for _, made in self._steps])
-
-    def _constant(self, name: str) -> np.ndarray | None:
-        return self.graph.tensors[name].data if name in self.graph.tensors else None
-
-    def _arrays(self, step: Packed) -> dict[str, np.ndarray]:
-        """Memory for a step's buffers, flat; what it has for itself lies where others' did."""
-        arrays: dict[str, np.ndarray] = {}
+        scratch = aligned((made.scratch,), np.dtype(np.uint8))
+        calls = [call for step in made.steps for call in step.calls]
+        items = np.arange(max([1, *(call.items for call in calls)]), dtype=np.int64)
+        tables = np.zeros((sum(len(call.buffers) for call in calls), 2), np.int64)
+        arrays = [array.ctypes.data for array in made.arrays]
+        functions = [self.code.address(name) for name in made.names()] if self.code else []
+        keep = self.code, scratch, items, tables, made.arrays, self._memory
+        first, at, base = items.ctypes.data, tables.ctypes.data, scratch.ctypes.data
         used = 0
-        for buffer in sorted(step.nest.buffers, key=lambda b: b.name in step.views):
-            name = buffer.name
-            source = step.views.get(name, name)
-            if name in step.constants:
-                array = step.constants[name]
-            elif source in arrays:
-                array = arrays[source]
-            elif name in step.scratch:
-                array = self._scratch[used : used + bytes_of(buffer)].view(
-                    numpy_dtype(buffer.dtype)
-                )
-                used += whole_lines(bytes_of(buffer))
-            else:
-                array = self._array(source)
-            if array.dtype == bool:
-                array = array.view(np.uint8)
-            arrays[name] = array.reshape(buffer.shape)
-        return arrays
-
-    def _rows(self, phase: Phase, name: str, memory: Mapping[str, np.ndarray]) -> list[Row]:
-        """The calls of a phase."""
-        assert self.code is not None
-        nest = self.code.nests[name]
-        arrays = {
-            b.name: memory[own.name]
-            for b, own in zip(nest.buffers, phase.nest.buffers, strict=True)
-        }
-        call = self.code.prepare(name, arrays)
-        return call.rows(phase.items) if phase.items else [call.row]
+        steps: list[tuple[tuple[str, ...], list[list[Row]] | Run]] = []
+        for step in made.steps:
+            if not step.calls:
+                steps.append((step.nodes, self._numpy(step, nodes[step.nodes[0]])))
+                continue
+            phases: list[list[Row]] = []
+            for call in step.calls:
+                table = at + 16 * used
+                for (kind, where), extent in call.buffers:
+                    if isinstance(where, str):
+                        address = self._array(where).ctypes.data
+                    else:
+                        address = arrays[where] if kind == "array" else base + where
+                    tables[used] = address, extent
+                    used += 1
+                function = functions[call.function]
+                rows = range(max(1, call.items))
+                phases.append([(function, first + 8 * k, table, keep) for k in rows])
+            steps.append((step.nodes, phases))
+        return steps
 
     def _array(self, name: str) -> np.ndarray:
         """Where a tensor lies, row by row or otherwise."""
@@ -153,11 +144,11 @@ class HostCode:
             self._memory[name] = array
         return self._memory[name]
 
-    def _numpy(self, step: HostStep) -> Run:
-        (name,), kernel = step.nodes, step.kernel
-        assert kernel is not None
+    def _numpy(self, step: Step, node: Node) -> Run:
+        name, kernel = node.name, lowered(self.graph, node)
+        assert not isinstance(kernel, Operator)
         inputs = [self._array(n) if n else None for n in step.arguments]
-        outputs = [self._array(n) for n in step.writes]
+        outputs = [self._array(n) for n in step.results]
 
         def run() -> None:
             for memory, value in zip(outputs, kernel(name, inputs), strict=True):
@@ -239,9 +230,74 @@ def _without_data(graph: Graph, names: Collection[str]) -> Graph:
     return replace(graph, tensors={**graph.tensors, **opened})
 
 
-def _scratch_bytes(step: Packed) -> int:
-    """Of all that a step has for itself alone."""
-    return sum(whole_lines(bytes_of(b)) for b in step.nest.buffers if b.name in step.scratch)
+def prepared(
+    graph: Graph, nodes: Sequence[Node], inputs: Sequence[str], outputs: Sequence[str]
+) -> tuple[Prepared, list[Nest]]:
+    """What runs some nodes, and the functions that it calls; those of equal structure are one."""
+    plan = planned(graph, nodes, inputs, outputs)
+    made = Prepared(views=plan.views)
+    numbers: dict[Nest, int] = {}
+    known: dict[Nest, list[tuple[int, int, list[tuple[int, int]]]]] = {}
+
+    def constant(name: str) -> np.ndarray | None:
+        return graph.tensors[name].data if name in graph.tensors else None
+
+    for step in plan.steps:
+        if step.nest is None:
+            made.steps.append(Step(step.nodes, (), step.arguments, step.writes))
+            continue
+        one = step.ready(constant)
+        places = _places(one, made)
+        names = [buffer.name for buffer in one.nest.buffers]
+        form = anonymous(one.nest)
+        if form not in known:
+            known[form] = _functions(form, numbers)
+        calls = [
+            Called(number, items, tuple((places[names[k]], extent) for k, extent in buffers))
+            for number, items, buffers in known[form]
+        ]
+        made.steps.append(Step(step.nodes, tuple(calls)))
+    made.functions = len(numbers)
+    return made, [
+        replace(nest, name=name) for nest, name in zip(numbers, made.names(), strict=True)
+    ]
+
+
+def _functions(
+    nest: Nest, numbers: dict[Nest, int]
+) -> list[tuple[int, int, list[tuple[int, int]]]]:
+    """The phases of an anonymous nest: number of the function, items, and which of its buffers it
+    takes, each with the first extent. Functions that are new are added."""
+    found: list[tuple[int, int, list[tuple[int, int]]]] = []
+    at = {buffer.name: k for k, buffer in enumerate(nest.buffers)}
+    for phase in phases(flattened(nest)):
+        number = numbers.setdefault(anonymous(phase.nest), len(numbers))
+        buffers = [(at[b.name], b.shape[0] if b.shape else 1) for b in phase.nest.buffers]
+        found.append((number, phase.items, buffers))
+    return found
+
+
+def _places(step: Packed, made: Prepared) -> dict[str, Place]:
+    """Where a step's buffers lie; what it has for itself alone, where others' did."""
+    places: dict[str, Place] = {}
+    used = 0
+    for buffer in sorted(step.nest.buffers, key=lambda b: b.name in step.views):
+        name = buffer.name
+        source = step.views.get(name, name)
+        if name in step.constants:
+            array = step.constants[name]
+            assert array.size == math.prod(buffer.shape), name
+            places[name] = "array", len(made.arrays)
+            made.arrays.append(np.require(array, requirements=("C", "ALIGNED")))
+        elif source in places:
+            places[name] = places[source]
+        elif name in step.scratch:
+            places[name] = "scratch", used
+            used += whole_lines(bytes_of(buffer))
+        else:
+            places[name] = "tensor", source
+    made.scratch = max(made.scratch, used)
+    return places
 
 
 def anonymous(nest: Nest) -> Nest:

@@ -39,8 +39,8 @@ from .ranges import folded
 
 ITEM = "item"
 """The parameter."""
-LEAST_WORK = 3_000_000
-"""What :func:`work` says of a statement that is cut: some 50 microseconds of it."""
+LEAST_WORK, LEAST_PRODUCTS = 400_000, 3_000_000
+"""What :func:`work` says of a statement that is cut, and of a contraction: some 50 microseconds."""
 BLOCK = 4096
 """Elements of an item of a single loop."""
 ROWS = 8
@@ -85,11 +85,16 @@ def work(node: Stmt | Expr) -> float:
 
 def _cut(stmt: Stmt, buffers: Mapping[str, Buffer]) -> list[tuple[Stmt, int]]:
     around, inner = under_loops(stmt)
-    if not around or work(stmt) < LEAST_WORK:
+    effort = work(stmt) if around else 0
+    if effort < LEAST_WORK:
         return [(stmt, 0)]
     found = contraction(stmt, buffers)
+    if found is not None and effort < LEAST_PRODUCTS:
+        return [(stmt, 0)]
     if found is None:
         name, extent = max(around[:2], key=lambda loop: min(loop[1], 64))
+        if isinstance(inner, Block) and any(isinstance(s, For) for s in inner.stmts):
+            return [_item(around, name, inner)]
         if len(around) == 1:
             return _blocks(around, name, BLOCK, inner) if extent > BLOCK else [(stmt, 0)]
         if extent > 64:

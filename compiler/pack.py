@@ -43,9 +43,11 @@ from ..isa.nest import (
     loops,
     rewrite,
     substitute,
+    under_loops,
     walk,
 )
 from ..isa.storage import numpy_dtype, unit_strides
+from ..isa.tiles import NEAR_CACHE
 from .factors import CROWD, FEW, Axis, Constant, Factors, Operand, replaced
 from .memory import aligned
 from .ranges import folded
@@ -55,6 +57,8 @@ COLUMNS = 16
 """Columns that lie side by side."""
 GROUP = 4
 """Blocks of columns that are packed at a time."""
+NEAR = 3 * NEAR_CACHE // 4
+"""Bytes of rows that stay near while columns are packed and multiplied group by group."""
 MANY = 128
 """Columns for which it is worth while to copy rows."""
 SLACK = 32
@@ -136,7 +140,7 @@ class _Ready(Factors):
         name = self.vector[0]
         pairs = element == I16 and name not in self.x.names and self.step(axes[-1], moves) == 1
         size = FEW if self.vector[1] <= FEW else COLUMNS
-        w, terms = self.columns(
+        w, terms, grouped = self.columns(
             f"{prefix} columns", element, axes, pairs, size, steps, result, buffers
         )
         places = {n: Index(n) for n, _ in (*self.loops, *self.sum.axes)}
@@ -168,7 +172,16 @@ class _Ready(Factors):
         rows = [a for a in others if a[0] not in self.w.names]
         outer = [a for a in others if a[0] in self.w.names]
         whole, rest = divmod(self.vector[1], size)
-        if whole:
+        if grouped and not rest and math.prod(e for _, e in rows) * self.bytes_of_row() <= NEAR:
+            packing = steps.pop()
+            group = substitute(body_of, {"vb": Index("vg") * GROUP + Index("vs")})
+            group = rewrite(group, folded)
+            assert isinstance(group, Stmt)
+            products = loops([*rows, ("vs", GROUP), ("vi", size)], group)
+            around = [*outer, ("vg", whole // GROUP)]
+            both = _without(packing, {n for n, _ in around}), products
+            steps.append(loops(around, Block(both)))
+        elif whole:
             steps.append(loops([*outer, *rows, ("vb", whole), ("vi", size)], body_of))
         if rest:
             last = substitute(body_of, {"vb": Const(whole, I64)})
@@ -176,6 +189,10 @@ class _Ready(Factors):
             assert isinstance(last, Stmt)
             steps.append(loops([*outer, *rows, ("vi", rest)], last))
         return steps
+
+    def bytes_of_row(self) -> int:
+        """Of all terms of a row."""
+        return math.prod(e for _, e in self.sum.axes) * self.dtype.bits // 8
 
     def step(self, axis: tuple[Axis, ...], moves: Mapping[str, int]) -> int:
         """How far the next value of a merged axis lies."""
@@ -262,8 +279,9 @@ class _Ready(Factors):
     def columns(
         self, name: str, element: DType, axes: list[tuple[Axis, ...]], pairs: bool, size: int,
         steps: list[Stmt], result: Packed, buffers: dict[str, Buffer],
-    ) -> tuple[Expr, list[Axis]]:  # fmt: skip
-        """A load of the packed columns, and the axes of the sum that it is read along."""
+    ) -> tuple[Expr, list[Axis], bool]:  # fmt: skip
+        """A load of the packed columns, the axes of the sum that it is read along, and whether the
+        last step packs them, some panels at a time."""
         vector, extent = self.vector
         outer = [a for a in self.loops if a[0] in self.w.names and a != self.vector]
         terms = [(f"t{k}", math.prod(e for _, e in axis)) for k, axis in enumerate(axes)]
@@ -300,7 +318,7 @@ class _Ready(Factors):
             transposed = self.transposed(data, element, axes, pairs, size)
             if transposed is not None:
                 result.constants[name] = transposed.reshape(-1)
-                return load, read
+                return load, read, False
         value = substitute(self.w.value, values)
         for condition in certain:
             assert isinstance(value, Expr)
@@ -308,30 +326,31 @@ class _Ready(Factors):
         value = rewrite(value, folded)
         assert isinstance(value, Expr)
         body = loops(lie, Store(name, load.indices, value))
-        if blocks % GROUP == 0 and not pairs:
+        grouped = blocks % GROUP == 0 and not pairs
+        if grouped:
             # Rows of memory are read some panels at a time: there is a cost for every row.
             each = [a for a in lie if a[0] not in ("vb", "vi")]
             order = [*each[: len(outer)], ("vg", blocks // GROUP), *each[len(outer) :],
                      ("vs", GROUP), ("vi", size)]  # fmt: skip
-            grouped = rewrite(
+            panels = rewrite(
                 substitute(
                     Store(name, load.indices, value), {"vb": Index("vg") * GROUP + Index("vs")}
                 ),
                 folded,
             )
-            assert isinstance(grouped, Stmt)
-            body = loops(order, grouped)
+            assert isinstance(panels, Stmt)
+            body = loops(order, panels)
         others = {n.buffer for n in walk(value) if isinstance(n, Load)}
         if any(self.constant(n) is None for n in others):
             result.scratch = (*result.scratch, name)
             steps.append(body)
-            return load, read
+            return load, read, grouped
         arrays = {n: _shaped(self.constant(n), buffers[n]) for n in others}
         arrays[name] = aligned((step,), numpy_dtype(element))
         used = tuple(buffers[n] for n in (*others, name))
         interpret(Nest("pack", (), used, body), {}, arrays, checked=False)
         result.constants[name] = arrays[name]
-        return load, read
+        return load, read, False
 
     def transposed(
         self, data: np.ndarray, element: DType, axes: list[tuple[Axis, ...]], pairs: bool, size: int
@@ -379,6 +398,12 @@ class _Ready(Factors):
         made = aligned(array.shape, numpy_dtype(element))
         made[...] = array
         return made
+
+
+def _without(stmt: Stmt, names: set[str]) -> Stmt:
+    """A statement without some of the loops around it."""
+    around, inner = under_loops(stmt)
+    return loops([loop for loop in around if loop[0] not in names], inner)
 
 
 def _moves(operand: Operand, strides: Sequence[int]) -> dict[str, int]:

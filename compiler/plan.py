@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..isa.nest import Nest
-from .flatten import flattened
 from .fuse import fused
 from .graph import Call, Graph, Node
 from .hoist import hoist
@@ -39,14 +38,13 @@ class HostStep:
     arguments: tuple[str, ...] = ()
 
     def ready(self, constant: Callable[[str], np.ndarray | None]) -> Packed:
-        """The nest as the code generator takes it best, with arrays that were made for it."""
+        """The nest with its contractions made ready, with arrays that were made for it."""
         assert self.nest is not None
 
         def known(name: str) -> np.ndarray | None:
             return self.constants[name] if name in self.constants else constant(name)
 
         made = packed(self.nest, known) or Packed(hoist(self.nest))
-        made.nest = flattened(made.nest)
         made.constants.update(self.constants)
         made.scratch = (*made.scratch, *self.scratch)
         return made

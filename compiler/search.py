@@ -280,7 +280,10 @@ def _estimates(
     stored_rows = layer.batches * layer.rows.positions * across if across > 1 else 0
     stores = START_CYCLES * pieces * outputs + BRANCH_CYCLES * stored_rows * layer.outputs
     writing = tile_count * need.acc * out_cycles + stores
-    first = inp_cycles + wgt_cycles + (KEEP_LATENCY if layer.on_chip else LOAD_LATENCY)
+    first = inp_cycles + wgt_cycles + LOAD_LATENCY
+    if layer.on_chip:  # then all else must be there early
+        records = layer.records * config.qnt_element_bytes // config.bus_bytes
+        first = wgt_cycles + records + KEEP_LATENCY
     last = need.acc * out_cycles + STORE_LATENCY
     overlapped = ((of_input == 1) | (inp_slots >= in_flight)) & (
         (of_weights == 1) | (wgt_slots >= in_flight)

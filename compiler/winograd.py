@@ -22,6 +22,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cache
 
 import numpy as np
 
@@ -326,17 +327,18 @@ class _Steps:
     def summed(self, sums: str) -> Stmt:
         """The 16 sums of each tile's pixels."""
 
+        @cache  # what stands in several places as one object is rewritten once
         def pixel(i: int, j: int) -> Expr:
             row, column = (Index(n) * STEP + k for n, k in (("y", i), ("x", j)))
             return Load(self.image, (self.pixel(self.picture(), row, column, Index("c")),))
 
         rows: list[Stmt] = []
-        tile = self.tile(Index("y"), Index("x"))
+        place = self.tile(Index("y"), Index("x")) * self.pitch + Index("c")
         for i, (a, along, b) in enumerate(PIXELS):
             column = [self.narrow(Binary(along, pixel(a, j), pixel(b, j))) for j in range(SIDE)]
             stores = [
                 Store(
-                    sums, (Const(SIDE * i + j, I64), tile * self.pitch + Index("c")),
+                    sums, (Const(SIDE * i + j, I64), place),
                     self.narrow(Binary(op, column[first], column[second])),
                 )
                 for j, (first, op, second) in enumerate(PIXELS)
@@ -372,6 +374,7 @@ class _Steps:
         y, x = Index("y") + rows[0], Index("x") + columns[0]
         place = self.tile(y, x) * self.columns + Index("o")
 
+        @cache
         def total(i: int, j: int) -> Expr:
             return Load(totals, (Const(SIDE * i + j, I64), place))
 

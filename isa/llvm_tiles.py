@@ -16,10 +16,6 @@ from .tiles import NEAR_CACHE, Contraction, Shape, Target, shape_of, split_of
 
 UNROLL = {False: 4, True: 2}
 """Terms of the innermost loop, for floats or single integers and for pairs."""
-LINE = 64
-"""Bytes that are fetched at once."""
-FEWEST = 3
-"""Power of two by which the shares of tiles are smaller than a panel at most."""
 
 
 @dataclass(frozen=True)
@@ -43,25 +39,6 @@ class Stretch:
     ends_raw: bool
 
 
-@dataclass(frozen=True)
-class Ahead:
-    """Vectors that are fetched while others are multiplied.
-
-    Attributes
-    ----------
-    start : str
-        Where those at hand begin.
-    fetched : str
-        Where those begin that are fetched meanwhile.
-    shift : int
-        They are this power of two fewer.
-    """
-
-    start: str
-    fetched: str
-    shift: int
-
-
 class Tiles(Folds):
     """Sums, reductions, roundings, and contractions in tiles.
 
@@ -72,7 +49,6 @@ class Tiles(Folds):
         super().__init__(nest, checked, pairs)
         self.target = target
         self.stretch_of_sum: Stretch | None = None
-        self.ahead: Ahead | None = None
 
     def fits(self, c: Contraction) -> bool:
         """Whether full vectors may be loaded: what is beyond the last loop's end is there, too."""
@@ -236,44 +212,9 @@ class Tiles(Folds):
                 totals = tuple(
                     value for place in places for value in self.partial_sums(c, shape, place)
                 )
-        self.ahead = self.fetching(c, shape, first, w)
         totals = self.terms(c, shape, axes, pointers, w, totals)
         for i, place in enumerate(places):
             self.tail(c, shape, place, totals[i * shape.vectors : (i + 1) * shape.vectors])
-
-    def fetching(self, c: Contraction, shape: Shape, first: Value, w: str) -> Ahead | None:
-        """What a tile fetches of the vectors that come after its own ones.
-
-        All vectors together do not stay in the near cache. Those of the next panel are brought
-        there while the rows meet this one, the same share of them by each tile.
-        """
-        if self.stretch_of_sum is not None:
-            return None
-        axes = dict(c.sum.axes)
-        panel = c.w_steps[c.vector[0]] * -(-c.vector[1] // shape.lanes) * shape.lanes
-        panel *= c.depth // (axes[c.sum.axes[-1][0]] if c.pairs else 1)
-        panels = math.prod(e for n, e in c.outer if c.w_steps.get(n))
-        tiles = -(-math.prod(e for _, e in c.rows) // shape.rows)
-        if panel * panels <= 4 * NEAR_CACHE:
-            return None
-        shift = min(tiles.bit_length() - 1, FEWEST)
-        offset = self.binary(
-            "mul", first, self.constant((panel >> shift) // shape.rows, I64), " nuw nsw"
-        )
-        beyond = self.emit(f"getelementptr i8, ptr {w}, i64 {panel}")
-        return Ahead(w, self.emit(f"getelementptr i8, ptr {beyond}, i64 {offset.text}"), shift)
-
-    def fetch(self, w: str, size: int) -> None:
-        """Bring near what stands as far in what is ahead as ``w`` in what is at hand."""
-        ahead = self.ahead
-        if ahead is None:
-            return
-        here, start = (self.emit(f"ptrtoint ptr {p} to i64") for p in (w, ahead.start))
-        gone = self.emit(f"lshr i64 {self.emit(f'sub i64 {here}, {start}')}, {ahead.shift}")
-        at = self.emit(f"getelementptr i8, ptr {ahead.fetched}, i64 {gone}")
-        self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-        for k in range(0, max(1, size >> ahead.shift), LINE):
-            self.line(f"call void @llvm.prefetch.p0(ptr {self.at(at, k)}, i32 0, i32 2, i32 1)")
 
     def further(self, pointers: list[str], step: int, start: Value | int) -> list[str]:
         """Pointers at the beginning of a stretch."""
@@ -353,7 +294,6 @@ class Tiles(Folds):
 
         def trip(totals: Totals) -> Totals:
             moved, w_moved = self.moved(x, by_x, name), self.moved([w], by_w, name)[0]
-            self.fetch(w_moved, by_w * unroll)
             for k in range(unroll):
                 totals = self.term(c, shape, moved, w_moved, by_x * k, by_w * k, totals)
             return totals

@@ -48,6 +48,8 @@ LANES = 16
 """Lanes of a piece of a long loop."""
 WHOLE_LANES = 64
 """A loop of up to so many trips, a power of two, is one piece, unless it sums over rows."""
+MANY_LOADS = 8
+"""Loads with which a piece this long would not fit the registers."""
 
 
 def lower(
@@ -266,7 +268,9 @@ class _Function(Tiles):
     def lane_loop(self, name: str, start: int, stop: int, body: Stmt) -> None:
         """A parallel loop in pieces of lanes, what is left over in halving pieces."""
         count = stop - start
-        whole_lanes = LANES if has_rows(body, name, self.buffers) else WHOLE_LANES
+        loads = sum(isinstance(n, Load) for n in walk(body))
+        many = loads > MANY_LOADS or has_rows(body, name, self.buffers)
+        whole_lanes = LANES if many else WHOLE_LANES
         if count <= whole_lanes and count & (count - 1) == 0:
             self.piece(name, self.constant(start, I64), count, body, start % 2 == 0)
             return

@@ -141,7 +141,57 @@ def buffer_table(nest: Nest, arrays: Sequence[NDArray[Any]]) -> NDArray[np.int64
     return np.array(rows, np.int64).reshape(-1, 2)
 
 
-class NativeCode:
+class LinkedCode:
+    """Compiled functions, ready to be called.
+
+    Parameters
+    ----------
+    code : bytes
+        An object file with them.
+    names : sequence of str
+        What they are called.
+    """
+
+    def __init__(self, code: bytes, names: Sequence[str]):
+        self._tracker = _link(code, [*names, "sequence"])
+        self._sequence = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)(
+            self.address("sequence")
+        )
+
+    def address(self, name: str) -> int:
+        """Of the function ``i64 (const i64 *params, const i64 (*buffers)[2])`` of a nest."""
+        return int(self._tracker[name])
+
+    def function(self, name: str) -> Any:
+        """That function for ctypes, which takes two addresses."""
+        kind = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
+        return kind(self.address(name))
+
+    def sequence(self, calls: NDArray[np.int64]) -> tuple[int, int] | None:
+        """Run many calls, rows of three addresses: function, parameters, buffers.
+
+        Returns
+        -------
+        tuple of int or None
+            The row at which a checked index was out of range and the buffer's number; None if
+            all rows were run.
+        """
+        status = self._sequence(calls.ctypes.data, len(calls))
+        return (status >> 8, (status & 255) - 1) if status else None
+
+    def prepared_sequence(self, rows: Sequence[Row]) -> Callable[[], None]:
+        """Many calls as one; nothing in them may be checked."""
+        table = np.array([row[:3] for row in rows], np.int64).reshape(-1, 3)
+        run, at, count = self._sequence, table.ctypes.data, len(table)
+        kept = table, [row[3] for row in rows]
+
+        def sequence() -> None:
+            assert run(at, count) == 0, kept
+
+        return sequence
+
+
+class NativeCode(LinkedCode):
     """Several nests compiled into one module.
 
     Parameters
@@ -179,10 +229,7 @@ class NativeCode:
         self.checked, self.level, self.tiled = frozenset(checked), level, tiled
         self.processor = processor or this_processor()
         if processor is None or processor.triple == this_processor().triple:
-            self._tracker = _link(self._object(cache), [*self.nests, "sequence"])
-            self._sequence = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_int64)(
-                self.address("sequence")
-            )
+            super().__init__(self._object(cache), list(self.nests))
 
     def run(self, name: str, params: Mapping[str, int], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Execute a nest, changing ``arrays`` in place.
@@ -202,38 +249,6 @@ class NativeCode:
     def prepare(self, name: str, arrays: Mapping[str, NDArray[Any]]) -> Call:
         """A nest bound to arrays."""
         return Call(self, self.nests[name], arrays)
-
-    def address(self, name: str) -> int:
-        """Of the function ``i64 (const i64 *params, const i64 (*buffers)[2])`` of a nest."""
-        return int(self._tracker[name])
-
-    def function(self, name: str) -> Any:
-        """That function for ctypes, which takes two addresses."""
-        kind = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_void_p, ctypes.c_void_p)
-        return kind(self.address(name))
-
-    def sequence(self, calls: NDArray[np.int64]) -> tuple[int, int] | None:
-        """Run many calls, rows of three addresses: function, parameters, buffers.
-
-        Returns
-        -------
-        tuple of int or None
-            The row at which a checked index was out of range and the buffer's number; None if
-            all rows were run.
-        """
-        status = self._sequence(calls.ctypes.data, len(calls))
-        return (status >> 8, (status & 255) - 1) if status else None
-
-    def prepared_sequence(self, rows: Sequence[Row]) -> Callable[[], None]:
-        """Many calls as one; nothing in them may be checked."""
-        table = np.array([row[:3] for row in rows], np.int64).reshape(-1, 3)
-        run, at, count = self._sequence, table.ctypes.data, len(table)
-        kept = table, [row[3] for row in rows]
-
-        def sequence() -> None:
-            assert run(at, count) == 0, kept
-
-        return sequence
 
     # --- compilation
 
@@ -260,12 +275,10 @@ class NativeCode:
     def _object(self, cache: Path | None) -> bytes:
         if cache is None:
             return self._compiled()
-        path = cache / f"{self._key()}.code"
-        if path.exists():
-            kept = path.read_bytes()
-            digest, code = kept[:DIGEST_BYTES], kept[DIGEST_BYTES:]
-            if hashlib.sha256(code).digest() == digest:
-                return code  # else the file is damaged, and running it would be worse than slow
+        path = cache / f"{self.key()}.code"
+        kept = kept_object(path)
+        if kept is not None:
+            return kept
         code = self._compiled()
         cache.mkdir(parents=True, exist_ok=True)
         partial = path.with_suffix(f".{os.getpid()}")
@@ -283,12 +296,23 @@ class NativeCode:
             machine.emit_object(_optimized(self.text(), machine, 0 if self.tiled else self.level))
         )
 
-    def _key(self) -> str:
+    def key(self) -> str:
+        """What the object is called in a cache: it differs where the code may."""
         digest = hashlib.sha256(_generator_hash().encode())
         digest.update(repr((self.processor, self.level, sorted(self.checked), self.tiled)).encode())
         for nest in self.nests.values():
             digest.update(repr(nest).encode())
         return digest.hexdigest()[:32]
+
+
+def kept_object(path: Path) -> bytes | None:
+    """The compiled code in a file of a cache; None without one, or if it is damaged: to run that
+    would be worse than to be slow."""
+    if not path.exists():
+        return None
+    kept = path.read_bytes()
+    digest, code = kept[:DIGEST_BYTES], kept[DIGEST_BYTES:]
+    return code if hashlib.sha256(code).digest() == digest else None
 
 
 @lru_cache(maxsize=1)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -174,12 +175,46 @@ def test_names_may_hold_anything_but_whitespace():
     np.testing.assert_array_equal(result[renamed.outputs[0]], values["odds"])
 
 
-def test_a_cached_object_computes_the_same(tmp_path: Path):
+def test_a_cached_plan_computes_the_same_and_nothing_is_planned(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
     graph, values = chain_values()
     for _ in range(2):
         code = compile_nodes(graph, graph.nodes, tmp_path)
         np.testing.assert_array_equal(code.run(values)["odds"], values["odds"])
-    assert len(list(tmp_path.iterdir())) == 1
+        monkeypatch.setattr("weft.compiler.host.prepared", None)
+    assert sorted(path.suffix for path in tmp_path.iterdir()) == [".code", ".plan"]
+    with pytest.raises(TypeError):  # other outputs are another plan
+        compile_nodes(graph, graph.nodes, tmp_path, outputs=[graph.nodes[0].outputs[0]])
+
+
+def test_other_weights_are_another_plan(tmp_path: Path):
+    graph, values = chain_values()
+    first = compile_nodes(graph, graph.nodes, tmp_path).run(values)["odds"]
+    name = next(n for n, t in graph.tensors.items() if t.data is not None and t.data.size > 9)
+    data = graph.tensors[name].data
+    assert data is not None
+    other = replace(graph.tensors[name], data=data[::-1].copy())
+    changed = replace(graph, tensors={**graph.tensors, name: other})
+    cached, made = (compile_nodes(changed, changed.nodes, c) for c in (tmp_path, None))
+    np.testing.assert_array_equal(cached.run(values)["odds"], made.run(values)["odds"])
+    assert not np.array_equal(first, made.run(values)["odds"])
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [lambda b: b[:-64], lambda b: b[:99] + b"x" + b[100:], lambda b: b[:-64] + b"x" * 64,
+     lambda b: b"", lambda b: b"x" * len(b)],
+)  # fmt: skip
+def test_a_damaged_plan_is_made_again(damage: Callable[[bytes], bytes], tmp_path: Path):
+    graph, values = chain_values()
+    compile_nodes(graph, graph.nodes, tmp_path)
+    (kept,) = tmp_path.glob("*.plan")
+    whole = kept.read_bytes()
+    kept.write_bytes(damage(whole))
+    code = compile_nodes(graph, graph.nodes, tmp_path)
+    np.testing.assert_array_equal(code.run(values)["odds"], values["odds"])
+    assert kept.read_bytes() == whole
 
 
 def test_unsupported_nodes_say_why():

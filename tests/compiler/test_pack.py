@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from weft.compiler.graph import (
@@ -107,6 +107,7 @@ def product(rows: int, depth: int, columns: int) -> Nest:
 
 @settings(max_examples=12, deadline=None)
 @given(st.integers(1, 30), st.integers(2, 40), st.integers(1, 40), st.booleans())
+@example(rows=5, depth=12, columns=128, known=False)  # columns are packed group by group
 def test_packing_means_the_same_and_tiles_compute_it(
     rows: int, depth: int, columns: int, known: bool
 ) -> None:
