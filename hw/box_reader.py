@@ -17,7 +17,7 @@ from .boxes import Rows
 from .fork import fork
 from .interfaces import BOX, Fault
 from .placer import Placer
-from .queue import Queue
+from .queue import CutQueue, Queue
 
 BOXES = 64
 """Boxes whose data may be under way: as many as hide the latency at two cycles each."""
@@ -80,7 +80,7 @@ class BoxReader(wiring.Component):
         m = Module()
         m.submodules.taken = taken = Queue(BOX, 2, registered=True)
         m.submodules.rows = rows = Rows(self._config, self._memories)
-        m.submodules.boxes = boxes = Queue(BOX, BOXES)
+        m.submodules.boxes = boxes = CutQueue(BOX, BOXES)
         m.submodules.requests = requests = Queue(REQUEST, 2, registered=True)
         m.submodules.placer = placer = Placer(self._config, self._memories)
 

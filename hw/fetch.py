@@ -78,17 +78,19 @@ class Fetch(wiring.Component):
         """Requests every beat that holds an instruction of the stream."""
         bus, program, request = self._bus_bytes, self.start.p, self.bus.request
         beat_bits = exact_log2(bus)
-        beats = Signal(INDEX_BITS + exact_log2(INSTRUCTION_BYTES) - beat_bits + 1)
         most = 1 << REQUEST_BEATS_BITS
+        beats = Signal(INDEX_BITS + exact_log2(INSTRUCTION_BYTES) - beat_bits + 1)
+        rest, whole = beats[:REQUEST_BEATS_BITS], beats[REQUEST_BEATS_BITS:]
         m.d.comb += [
             request.valid.eq(beats != 0),
-            request.p.beats.eq(Mux(beats < most, beats, most)),
+            request.p.beats.eq(Mux(whole.any(), most, rest)),
         ]
         with m.If(request.valid & request.ready):
-            m.d.sync += [
-                beats.eq(beats - request.p.beats),
-                request.p.address.eq(request.p.address + (most << beat_bits)),
-            ]
+            m.d.sync += request.p.address.eq(request.p.address + (most << beat_bits))
+            with m.If(whole.any()):
+                m.d.sync += whole.eq(whole - 1)
+            with m.Else():
+                m.d.sync += rest.eq(0)
         with m.If(self.start.ready & self.start.valid):
             end = program.address[:beat_bits] + program.count * INSTRUCTION_BYTES
             m.d.sync += [
