@@ -102,9 +102,10 @@ def main() -> int:
         hardware = replace(hardware_of(options.hw), stores_inputs=False)
     rows = []
     if not options.json:
-        heads = {"MACs": 12, "cycles": 12, "MAC/cycle": 11, "bound": 8, "offload": 9, "KiB": 8,
-                 "least": 8, "unfused": 8, "bits": 8, "compile": 9, "run": 8}  # fmt: skip
-        print(f"{'network':24}" + "".join(f"{name:>{width}}" for name, width in heads.items()))
+        print(
+            f"{'network':24}{'MACs':>12}{'cycles':>12}{'MAC/cycle':>11}{'bound':>8}{'offload':>9}"
+            f"{'KiB':>8}{'least':>8}{'unfused':>8}{'bits':>8}{'compile':>9}{'run':>8}"
+        )
     for name in options.names or NETWORKS:
         row = measure(name, hardware, options.on, options.samples)
         rows.append(row)

