@@ -45,8 +45,8 @@ WINDOW_LIMIT = 1 << 16
 """Sizes, strides, dilations and pads are below it."""
 
 ELEMENT_BITS: Mapping[str, tuple[int, ...]] = {
-    "i": (8, 16, 32, 64),
-    "u": (1, 8, 16, 32, 64),
+    "i": (2, 4, 8, 16, 32, 64),
+    "u": (1, 2, 4, 8, 16, 32, 64),
     "f": (16, 32, 64),
 }
 QUANTIZED = (I8, U8, I16)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from ...isa.nest import BOOL, F16, F32, F64, I32, I64, Binary, Cast, Const, DType, Expr, expr
+from .narrow import NARROW
 from .site import FLOATS, NUMBERS, SIGNED, UNSIGNED, Code, Kernel, Site, Types, define, same
 from .terms import choose, computed, divide, equal, function, invert, less, number, pointwise
 
@@ -245,6 +246,12 @@ def convert(value: Expr, source: DType, target: DType) -> tuple[Expr, DType]:
         return Binary("ne", value, number(0, source)), BOOL
     if source == BOOL:
         value, source = Cast(I32, value), I32
+    if target in NARROW:
+        spare = I32.bits - target.bits
+        kept = Cast(I32, value)
+        if target.kind == "u":
+            return kept & Const(target.max), I32
+        return (kept << Const(spare)) >> Const(spare), I32
     if source.kind == "f" and target.kind != "f" and target.bits < 32:
         return Cast(target, Cast(I32, value)), target
     work = computed(target)
@@ -256,6 +263,7 @@ def type_of_code(code: int) -> DType | None:
     return {
         1: F32, 2: DType("u", 8), 3: DType("i", 8), 4: DType("u", 16), 5: DType("i", 16), 6: I32,
         7: I64, 9: BOOL, 10: F16, 11: F64, 12: DType("u", 32), 13: DType("u", 64),
+        21: DType("u", 4), 22: DType("i", 4), 25: DType("u", 2), 26: DType("i", 2),
     }.get(code)  # fmt: skip
 
 

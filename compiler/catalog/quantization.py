@@ -10,6 +10,7 @@ import math
 
 from ...isa.nest import F16, F32, F64, I8, I16, I32, U8, U16, Binary, Cast, Const, DType, Expr
 from ..graph import Tensor
+from .narrow import NARROW
 from .pointwise import type_of_code
 from .site import FLOATS, Code, Site, Types, define
 from .terms import (
@@ -26,7 +27,7 @@ from .terms import (
     store,
 )
 
-QUANTIZED = (I8, U8, I16, U16)
+QUANTIZED = (I8, U8, I16, U16, *NARROW)
 
 
 def zero_point_at(site: Site, position: int, index: Expr) -> Expr | None:
@@ -56,7 +57,8 @@ def _block(site: Site) -> int:
     """Elements along the axis that share a scale; 1 where each has its own; 0 for one scale."""
     x, scale = site.x, site.input(1)
     site.expect(scale, FLOATS)
-    if site.has(2) and site.input(2).shape != scale.shape:
+    alone = scale.shape in ((), (1,)) and site.has(2) and site.input(2).shape in ((), (1,))
+    if site.has(2) and site.input(2).shape != scale.shape and not alone:
         site.fail(f"scales of shape {list(scale.shape)}, zeros of {list(site.input(2).shape)}")
     if not scale.shape or scale.shape == (1,):
         return 0

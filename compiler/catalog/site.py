@@ -12,13 +12,14 @@ import numpy as np
 from ...isa.errors import DataError, ModelError, UnsupportedError
 from ...isa.nest import BOOL, F16, F32, F64, I8, I16, I32, I64, U8, U16, U32, DType, Nest
 from ..graph import Attribute, Graph, Node, Tensor, element_dtype
+from .narrow import NARROW
 
 U64 = DType("u", 64)
 FLOATS = (F16, F32, F64)
 SIGNED = (I8, I16, I32, I64)
 UNSIGNED = (U8, U16, U32, U64)
 NUMBERS = (*FLOATS, *SIGNED, *UNSIGNED)
-ANY = (*NUMBERS, BOOL)
+ANY = (*NUMBERS, *NARROW, BOOL)
 
 RANK_LIMIT = 8
 ELEMENT_LIMIT = 1 << 31

@@ -43,8 +43,8 @@ def computed(dtype: DType) -> DType:
 
 
 def held(dtype: DType) -> DType:
-    """The type of a tensor's buffer."""
-    return U8 if dtype == BOOL else dtype
+    """The type of a tensor's buffer, a byte at least."""
+    return DType(dtype.kind, max(dtype.bits, U8.bits))
 
 
 def buffer(tensor: Tensor, shape: Shape | None = None) -> Buffer:

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from ...isa.errors import ModelError, UnsupportedError
-from ...isa.nest import BOOL, DType
+from ...isa.nest import DType
 from ..catalog import CATALOG
+from ..catalog.pointwise import type_of_code
 from ..graph import Call, Graph, Node, Tensor
 from ..tflite.names import Names
 from ..verify import verify
@@ -124,11 +125,19 @@ class Builder:
         except UnsupportedError as error:
             self.lose(str(error).removeprefix(f"{self.where}: "))
             return None
-        return self.known(data, name)
+        return self.known(data, name, dtype=type_of_code(proto.data_type))
 
-    def known(self, data: np.ndarray, wish: str, origins: frozenset[str] = NONE) -> str:
-        """A tensor that is an array."""
-        dtype = BOOL if data.dtype == bool else DType.parse(f"{data.dtype.kind}{data.itemsize * 8}")
+    def known(
+        self,
+        data: np.ndarray,
+        wish: str,
+        origins: frozenset[str] = NONE,
+        dtype: DType | None = None,
+    ) -> str:
+        """A tensor that is an array, of the array's type or of one that fits into it."""
+        if dtype is None:
+            width = 1 if data.dtype == bool else 8 * data.itemsize
+            dtype = DType("u" if width == 1 else data.dtype.kind, width)  # type: ignore[arg-type]
         return self.add(Tensor(self.fresh(wish), dtype, data.shape, None, _plain(data)), origins)
 
     def lose(self, why: str) -> None:

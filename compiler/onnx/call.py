@@ -60,7 +60,10 @@ def call(
     values = folded(site, types)
     origins = NONE if site.kind in UNSEEN else NONE.union(*(builder.origins[n] for n in given if n))
     if values is not None:
-        return [builder.known(v, w, origins) for v, w in zip(values, wishes, strict=True)]
+        return [
+            builder.known(value, wish, origins, dtype)
+            for value, wish, (dtype, _) in zip(values, wishes, types, strict=True)
+        ]
     outputs = tuple(
         builder.add(Tensor(builder.fresh(wish), dtype, tuple(shape)), origins)
         for wish, (dtype, shape) in zip(wishes, types, strict=True)

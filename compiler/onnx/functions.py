@@ -12,7 +12,7 @@ from .source import onnx
 
 CODES: Mapping[DType, int] = {
     F32: 1, U8: 2, I8: 3, U16: 4, I16: 5, I32: 6, I64: 7, BOOL: 9, F16: 10, F64: 11, U32: 12,
-    DType("u", 64): 13,
+    DType("u", 64): 13, DType("u", 4): 21, DType("i", 4): 22, DType("u", 2): 25, DType("i", 2): 26,
 }  # fmt: skip
 
 

@@ -12,7 +12,8 @@ in another scale than the product of those of input and weights is rounded to th
 two activations keep ONNX's rounding: the host computes them as QLinearMatMul, scaled in double
 precision.
 
-Activations are signed bytes with one scale, weights signed bytes with zero point 0. Unsigned
+Activations are signed bytes with one scale, weights signed bytes, or integers of fewer bits, with
+zero point 0. Unsigned
 activations between operators are moved down by 128, which changes nothing else. What is
 quantized otherwise stays in floating point, as it stands in the file.
 
@@ -30,6 +31,7 @@ import numpy as np
 
 from ...isa.nest import I8, I32, U8
 from ..catalog import Site
+from ..catalog.narrow import NARROW
 from ..catalog.windows import window_of
 from ..graph import (
     Activation,
@@ -54,6 +56,8 @@ from ..verify import WINDOW_LIMIT
 TO_NHWC, TO_NCHW = (0, 2, 3, 1), (0, 3, 1, 2)
 MOVES = frozenset(("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity"))
 """Operators whose result is quantized as their input is."""
+WEIGHTS = (I8, *(dtype for dtype in NARROW if dtype.kind == "i"))
+"""Types of weights; narrow ones have a byte each, as all others."""
 PAIRS: Mapping[str, type[Add | Sub | Mul]] = {"Add": Add, "Sub": Sub, "Mul": Mul}
 
 
@@ -323,7 +327,7 @@ class _Rewriter:
 
     def usable(self, real: Real | None, axis: int) -> Real | None:
         """``real`` if it is such weights."""
-        if real is None or real.tensor.data is None or real.tensor.dtype != I8:
+        if real is None or real.tensor.data is None or real.tensor.dtype not in WEIGHTS:
             return None
         if any(real.quant.zero_point) or real.quant.axis not in (None, axis):
             return None

@@ -11,6 +11,7 @@ import numpy as np
 
 from ...isa.errors import MissingToolError, ModelError, UnsupportedError
 from ...isa.nest import DType
+from ..catalog.narrow import NARROW, unpacked
 from ..catalog.pointwise import type_of_code
 from ..graph import Attribute, element_dtype
 
@@ -90,6 +91,10 @@ def array_of(tensor: Any, folder: Path | None, where: str) -> np.ndarray:
     if any(extent < 0 for extent in shape) or math.prod(shape) * kind.itemsize > BYTES_LIMIT:
         raise ModelError(f"{where}: a constant of shape {list(shape)}")
     if tensor.data_location == onnx().TensorProto.EXTERNAL:
+        if dtype in NARROW:
+            raw = _external(tensor, folder, -(-math.prod(shape) * dtype.bits // 8), where)
+            data = np.frombuffer(raw, np.uint8)
+            return unpacked(data, dtype, math.prod(shape)).reshape(shape)
         raw = _external(tensor, folder, math.prod(shape) * kind.itemsize, where)
         return np.frombuffer(raw, kind.newbyteorder("<")).astype(kind).reshape(shape)
     try:

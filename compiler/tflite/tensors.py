@@ -11,6 +11,7 @@ import tflite
 
 from ...isa.errors import UnsupportedError
 from ...isa.nest import F32, F64, I8, I16, I32, I64, U8, U16, U32, DType
+from ..catalog.narrow import unpacked
 from ..graph import Quant, Tensor
 from ..verify import RANK_LIMIT
 from .source import Source
@@ -28,6 +29,8 @@ DTYPES: Mapping[int, DType] = {
     tflite.TensorType.FLOAT64: F64,
 }
 """The element types that a graph can hold."""
+PACKED: Mapping[int, int] = {tflite.TensorType.INT4: 4}
+"""Signed integers of fewer bits; constants of these are held as bytes."""
 TYPE_NAMES: Mapping[int, str] = {
     value: name for name, value in vars(tflite.TensorType).items() if isinstance(value, int)
 }
@@ -75,7 +78,7 @@ class Tensors:
     def _tensor(self, index: int) -> Tensor:
         source, table, name = self.source, self.tables[index], self.called(index)
         code = source.access(table.Type)
-        dtype = DTYPES.get(code)
+        dtype = I8 if code in PACKED else DTYPES.get(code)
         if dtype is None:
             raise UnsupportedError(
                 f"{source.name}: {name} has elements of type {TYPE_NAMES.get(code, code)}"
@@ -87,10 +90,15 @@ class Tensors:
         shape = source.integers(table, "Shape")
         if len(shape) > RANK_LIMIT or any(extent <= 0 for extent in shape):
             raise source.error(f"{name} has shape {list(shape[:RANK_LIMIT])} of rank {len(shape)}")
-        data = self._data(index, dtype, shape)
+        data = self._data(index, dtype, shape, PACKED.get(code))
+        if code in PACKED and data is None:
+            raise UnsupportedError(f"{source.name}: {name} is computed and of type INT4")
         return Tensor(self.file_names[index], dtype, shape, self._quant(index, shape), data)
 
-    def _data(self, index: int, dtype: DType, shape: tuple[int, ...]) -> np.ndarray | None:
+    def _data(
+        self, index: int, dtype: DType, shape: tuple[int, ...], bits: int | None
+    ) -> np.ndarray | None:
+        """The value of a constant, whose elements have so many bits in the file."""
         source, name = self.source, self.called(index)
         place = source.access(self.tables[index].Buffer)
         if place >= len(self.buffers):
@@ -103,12 +111,14 @@ class Tensors:
         if source.access(buffer.DataLength) == 0:
             return None
         data = source.access(buffer.DataAsNumpy)
-        expected = math.prod(shape) * dtype.bits // 8
+        expected = -(-math.prod(shape) * (bits or dtype.bits) // 8)
         if data.nbytes != expected:
             raise source.error(
                 f"{name} of type {dtype} and shape {list(shape)} needs "
                 f"{expected} bytes, its buffer has {data.nbytes}"
             )
+        if bits is not None:
+            return unpacked(data.view(np.uint8), DType("i", bits), math.prod(shape)).reshape(shape)
         return data.view(np.dtype(f"<{dtype.kind}{dtype.bits // 8}")).reshape(shape)
 
     def _quant(self, index: int, shape: tuple[int, ...]) -> Quant | None:

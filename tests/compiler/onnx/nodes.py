@@ -71,8 +71,14 @@ def _array(value: Any) -> np.ndarray:
     if hasattr(value, "data_type"):
         from onnx import numpy_helper
 
-        return numpy_helper.to_array(value)
-    return np.asarray(value)
+        value = numpy_helper.to_array(value)
+    value = np.asarray(value)
+    narrow = NARROW.get(value.dtype.name)
+    return value if narrow is None else value.astype(narrow)
+
+
+NARROW = {"int4": np.int8, "int2": np.int8, "uint4": np.uint8, "uint2": np.uint8}
+"""Types of less than a byte: with us an element is a byte."""
 
 
 def _difference(
