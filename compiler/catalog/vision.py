@@ -54,7 +54,12 @@ def _resize_infer(site: Site) -> Types:
     extents, _, _ = _sizes(site)
     if 0 in site.x.shape:
         site.unsupported("an image without elements")
-    return [(site.x.dtype, site.sized(extents))]
+    shape = site.sized(extents)
+    least = TAP_COST if site.integer("antialias", 0) else 1  # a tap for each old element
+    for old, new in zip(site.x.shape, shape, strict=True):
+        if old != new and old * max(new, least) > MATRIX_LIMIT:
+            site.unsupported(f"from {old} to {new} elements along an axis")
+    return [(site.x.dtype, shape)]
 
 
 def _places(
@@ -94,6 +99,10 @@ def _cubic(distance: Array, a: float) -> Array:
 
 
 MODES = ("nearest", "linear", "cubic")
+MATRIX_LIMIT = 1 << 25
+"""Elements of the matrix of an axis."""
+TAP_COST = 1 << 10
+"""What a tap takes at least, in elements."""
 
 
 def _matrix(

@@ -16,9 +16,10 @@ from ..graph import Call, Graph, Node, Tensor
 from ..tflite.names import Names
 from ..verify import verify
 from .call import NONE, call
+from .fold import Budget
 from .functions import Body, body_of
 from .loops import branch, loop, scan
-from .older import WORDS, Old, renewed
+from .older import WORDS, Old, is_older, renewed
 from .simplify import simplified
 from .source import array_of, attribute_of, onnx, opsets
 
@@ -72,6 +73,7 @@ class Builder:
         """Nodes that :data:`KEPT` left in the graph, by their outputs."""
         self.lost: dict[str, None] = {}
         self.count = 0
+        self.budget = Budget()
         self.functions = {(f.domain, f.name): f for f in model.proto.functions}
 
     def graph(
@@ -216,10 +218,11 @@ class Builder:
         if kind in CONTROL:
             return CONTROL[kind](self, node, inputs, protos, scope)
         tensors = [self.tensors.get(n) for n in inputs]
-        first = tensors[0] if tensors else None
-        nodes = renewed(Old(node, version, protos, first, self.label(node)))
-        if nodes is not None:
-            return self.instead(nodes, node, scope)
+        if is_older(kind, version):
+            if not tensors or tensors[0] is None:
+                raise ModelError(f"{self.label(node)}: its input is absent")
+            old = Old(node, version, protos, tensors[0], self.label(node))
+            return self.instead(renewed(old), node, scope)
         if kind in CATALOG:
             return call(self, node, inputs, protos, scope)
         body = body_of(schema, version, node, protos, tensors)
@@ -290,7 +293,7 @@ class Builder:
                 given[proto.name] = scope.attributes[proto.ref_attr_name]
         padded = [*inputs, *[""] * (len(body.inputs) - len(inputs))]
         names: dict[str, str | None] = dict(zip(body.inputs, padded, strict=False))
-        prefix = f"{scope.prefix}{node.name or node.output[0]}/"
+        prefix = f"{scope.prefix}{node.name or next(iter(node.output), node.op_type)}/"
         inner = Scope(names, {**scope.opsets, **body.opsets}, given, prefix, scope.depth + 1)
         self.run(body.nodes, inner)
         for name, wanted in zip(body.outputs, node.output, strict=False):

@@ -57,7 +57,7 @@ def call(
     site = Site(name, node.op_type, plain, tensors, len(asked))
     site, types = inferred(builder, site, given)
     wishes = [f"{scope.prefix}{output}" if output else f"{name}/unused" for output in asked]
-    values = folded(site, types)
+    values = folded(builder, site, types)
     origins = NONE if site.kind in UNSEEN else NONE.union(*(builder.origins[n] for n in given if n))
     if values is not None:
         return [
@@ -89,11 +89,13 @@ def inferred(builder: Builder, site: Site, names: Sequence[str]) -> tuple[Site, 
                     Graph(builder.where, builder.tensors, (), (), ()), builder.makers[name]
                 )
                 arrays = [t.data if t else None for t in maker.inputs]
-                (value, *_) = evaluate(maker, arrays)
-                inputs = list(site.inputs)
-                inputs[needed.position] = builder.tensors[builder.known(value, f"{name}/value")]
-                site = replace(site, inputs=tuple(inputs))
-                continue
+                values = evaluate(maker, arrays, builder.budget)
+                if values is not None:
+                    inputs = list(site.inputs)
+                    known = builder.known(values[0], f"{name}/value")
+                    inputs[needed.position] = builder.tensors[known]
+                    site = replace(site, inputs=tuple(inputs))
+                    continue
             origins = builder.origins[name]
             raise Unbound(
                 f"{builder.where}: node {site.name!r} ({site.kind}): the shape of its output "
@@ -109,7 +111,7 @@ def inferred(builder: Builder, site: Site, names: Sequence[str]) -> tuple[Site, 
         return site, types
 
 
-def folded(site: Site, types: Types) -> Sequence[np.ndarray] | None:
+def folded(builder: Builder, site: Site, types: Types) -> Sequence[np.ndarray] | None:
     """The outputs as arrays, where all inputs are known."""
     if site.kind in KEPT or sum(math.prod(shape) for _, shape in types) > FOLD_LIMIT:
         return None
@@ -123,4 +125,4 @@ def folded(site: Site, types: Types) -> Sequence[np.ndarray] | None:
     outputs = tuple(
         Tensor(f"{site.name} out{i}", dtype, tuple(shape)) for i, (dtype, shape) in enumerate(types)
     )
-    return evaluate(replace(site, outputs=outputs), arrays)
+    return evaluate(replace(site, outputs=outputs), arrays, builder.budget)

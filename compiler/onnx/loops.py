@@ -31,7 +31,9 @@ def branch(
     builder: Builder, node: Any, inputs: Sequence[str], protos: Mapping[str, Any], scope: Scope
 ) -> Sequence[str | None]:
     """The outputs of the branch that a constant condition chooses."""
-    condition = builder.tensors[inputs[0]]
+    condition = builder.tensors.get(inputs[0])
+    if condition is None:
+        raise ModelError(f"{builder.label(node)}: its condition is absent")
     if condition.data is None:
         raise Unbound(
             f"{builder.label(node)}: its condition depends on the values of "
@@ -103,6 +105,8 @@ def scan(
     axes_out, reverse = (listed(f"scan_output_{k}", outer) for k in ("axes", "directions"))
     steps = set()
     for name, axis in zip(inputs[states:], axes, strict=True):
+        if not name:
+            raise ModelError(f"{builder.label(node)}: an input to scan is absent")
         shape = builder.tensors[name].shape
         if not -len(shape) <= axis < len(shape):
             raise ModelError(f"{builder.label(node)}: axis {axis} of {list(shape)}")

@@ -32,7 +32,7 @@ class Old:
         Of the opset.
     attributes : mapping
         Those that it has, as AttributeProto.
-    x : Tensor or None
+    x : Tensor
         Its first input.
     where : str
         What messages call it.
@@ -41,7 +41,7 @@ class Old:
     node: Any
     version: int
     attributes: Mapping[str, Any]
-    x: Tensor | None
+    x: Tensor
     where: str
 
     def value(self, name: str, default: Any) -> Any:
@@ -78,12 +78,10 @@ INT64, FLOAT = 7, 1
 def _flattened(old: Old) -> Sequence[Any]:
     """Softmax and its like over an axis and all behind it, as if they were one."""
     make, node = onnx().helper.make_node, old.node
-    axis = old.value("axis", 1)
-    rank = 0 if old.x is None else len(old.x.shape)
-    if old.x is not None and -rank <= axis < rank:
-        behind = old.x.shape[axis % rank + 1 :]
-        if all(extent == 1 for extent in behind):
-            return [old.present(node.op_type, node.input, ("axis",), axis=axis)]
+    axis, extents = old.value("axis", 1), old.x.shape
+    rank = len(extents)
+    if -rank <= axis < rank and all(extent == 1 for extent in extents[axis % rank + 1 :]):
+        return [old.present(node.op_type, node.input, ("axis",), axis=axis)]
     shape, rows, made = map(old.inner, ("shape", "rows", "of_rows"))
     return [
         make("Shape", node.input, [shape]),
@@ -95,7 +93,6 @@ def _flattened(old: Old) -> Sequence[Any]:
 
 def _clip(old: Old) -> Sequence[Any]:
     """Bounds that are attributes."""
-    assert old.x is not None
     bounds = [("min", -3.4028234663852886e38), ("max", 3.4028234663852886e38)]
     given = [(name, old.value(name, default)) for name, default in bounds]
     # A bound that is absent does nothing; those of the schema are the largest floats.
@@ -187,7 +184,11 @@ RULES: Mapping[str, tuple[int, Rule]] = {
 """Operators that once were others: since which opset they are what they are, and what they were."""
 
 
-def renewed(old: Old) -> Sequence[Any] | None:
-    """The nodes that a node of an older opset stands for; None if it is as it is now."""
-    since, rule = RULES.get(old.node.op_type, (0, None))
-    return None if rule is None or old.version >= since else rule(old)
+def is_older(kind: str, version: int) -> bool:
+    """Whether an operator is another one in an opset than it is now."""
+    return kind in RULES and version < RULES[kind][0]
+
+
+def renewed(old: Old) -> Sequence[Any]:
+    """The nodes that such a node stands for."""
+    return RULES[old.node.op_type][1](old)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from ..catalog import Site
@@ -15,8 +16,13 @@ def simplified(graph: Graph) -> Graph:
     return pruned(known(pruned(integers(graph))))
 
 
+REAL_LIMIT = 1 << 30
+"""Elements of all constants that become real; more are dequantized at every call."""
+
+
 def known(graph: Graph) -> Graph:
     """With constants for what constants are dequantized to: no weights are, at every call."""
+    left = REAL_LIMIT
     tensors, nodes = dict(graph.tensors), list[Node]()
     for node in graph.nodes:
         site = Site.of(graph, node) if isinstance(node.op, Call) else None
@@ -26,10 +32,14 @@ def known(graph: Graph) -> Graph:
             or site.x.data is None
             or any(t.data is None for t in site.present())
             or graph.outputs.count(site.out.name)
+            or math.prod(site.out.shape) > left
         ):
             nodes.append(node)
             continue
-        (value,) = evaluate(site, [t.data if t else None for t in site.inputs])
+        left -= math.prod(site.out.shape)
+        values = evaluate(site, [t.data if t else None for t in site.inputs])
+        assert values is not None
+        (value,) = values
         tensors[site.out.name] = replace(site.out, data=value)
     return replace(graph, tensors=tensors, nodes=tuple(nodes))
 

@@ -8,8 +8,10 @@ from collections.abc import Callable, Iterator, Sequence
 from random import Random
 from typing import Any
 
+import numpy as np
+
 from tests.compiler.onnx import nodes
-from tests.compiler.onnx.models import conv_net, onnx, qdq_net
+from tests.compiler.onnx.models import conv_net, helper, model, onnx, qdq_net
 
 INTEGERS = (0, 1, -1, 2, 3, 7, 13, 127, 1 << 15, (1 << 31) - 1, 1 << 31, 1 << 40, (1 << 63) - 1,
             -(1 << 31), -(1 << 63))  # fmt: skip
@@ -28,10 +30,25 @@ MODULES = (
 
 def seeds(every: bool) -> list[bytes]:
     """Valid files: two networks and, with ``every``, one of each operator."""
-    protos = [conv_net("n"), conv_net(), qdq_net(), qdq_net("uint8")]
+    protos = [conv_net("n"), conv_net(), qdq_net(), qdq_net("uint8"), older_net()]
     if every:
         protos += [case.model for case in nodes.some(MODULES) if len(case.model.graph.node) < 40]
     return [proto.SerializeToString() for proto in protos]
+
+
+def older_net() -> Any:
+    """A network of an older opset, of operators that have changed since."""
+    node = helper.make_node
+    nodes = [
+        node("BatchNormalization", ["x", "s", "s", "s", "s"], ["n"]),
+        node("Clip", ["n"], ["c"], min=-1.0, max=2.0),
+        node("Slice", ["c"], ["l"], starts=[0, 1], ends=[9, -1], axes=[2, 3]),
+        node("Upsample", ["l"], ["u"], scales=[1.0, 1.0, 2.0, 2.0], mode="nearest"),
+        node("Dropout", ["u"], ["d", "mask"], ratio=0.5),
+        node("Softmax", ["d"], ["p"], axis=1),
+        node("TopK", ["p"], ["y", "i"], axis=3, k=2),
+    ]
+    return model(nodes, {"x": (1, 2, 3, 4)}, ["y"], {"s": np.ones(2, np.float32)}, 8)
 
 
 def mutated(data: bytes, random: Random) -> bytes:

@@ -14,7 +14,7 @@ onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper  # noqa: E402
 
 from tests.compiler.onnx.models import conv_net, model  # noqa: E402
-from weft.compiler.onnx import build, read  # noqa: E402
+from weft.compiler.onnx import build, fold, read  # noqa: E402
 
 
 def graph_of(data: bytes, folder=None):
@@ -164,3 +164,55 @@ def test_a_split_into_countless_parts_is_refused():
     node = helper.make_node("Split", ["x"], ["y", "z"], num_outputs=1 << 40)
     with pytest.raises(ModelError, match="num_outputs"):
         graph_of(model([node], {"x": (4,)}, ["y", "z"]).SerializeToString())
+
+
+def test_a_small_file_that_asks_for_much_is_read_in_little_time():
+    nodes = [helper.make_node("ConstantOfShape", ["n"], ["a0"])]
+    nodes += [helper.make_node("MatMul", ["a0", f"a{k}"], [f"a{k + 1}"]) for k in range(20)]
+    nodes.append(helper.make_node("Add", ["x", "a20"], ["y"]))
+    proto = model(nodes, {"x": (1500, 1500)}, ["y"], {"n": np.array([1500, 1500])})
+    started = time.process_time()
+    graph = graph_of(proto.SerializeToString())
+    assert time.process_time() - started < 2
+    assert [node.op.kind for node in graph.nodes].count("MatMul") == 20
+
+
+def test_constants_beyond_the_budget_are_computed_by_the_network(monkeypatch):
+    monkeypatch.setattr(fold, "ALL_STEPS", 5000)
+    nodes = [helper.make_node("ConstantOfShape", ["n"], [f"a{k}"]) for k in range(9)]
+    nodes.append(helper.make_node("Sum", ["x", *(f"a{k}" for k in range(9))], ["y"]))
+    proto = model(nodes, {"x": (1000,)}, ["y"], {"n": np.array([1000])})
+    assert 1 <= len(graph_of(proto.SerializeToString()).nodes) - 1 <= 8
+
+
+def test_a_resize_to_countless_elements_takes_no_matrix_of_them():
+    node = helper.make_node("Resize", ["x", "", "", "n"], ["y"], mode="linear")
+    proto = model([node], {"x": (1, 1 << 20)}, ["y"], {"n": np.array([1, 1 << 21])})
+    with pytest.raises(WeftError, match="elements along an axis"):
+        graph_of(proto.SerializeToString())
+
+
+@pytest.mark.parametrize(
+    ("nodes", "opset"),
+    [
+        ([helper.make_node("Clip", [""], ["y"], max=1.0)], 8),
+        ([helper.make_node("Softmax", [""], ["y"])], 9),
+        ([helper.make_node("Nothing", ["x"], [], domain="own")], 21),
+        (
+            [
+                helper.make_node(
+                    "If", [""], ["y"],
+                    then_branch=helper.make_graph([], "t", [], []),
+                    else_branch=helper.make_graph([], "e", [], []),
+                )
+            ],
+            21,
+        ),
+    ],
+)  # fmt: skip
+def test_what_is_absent_is_said_to_be(nodes, opset):
+    proto = model(nodes, {"x": (2, 2)}, ["y"], opset=opset)
+    function = helper.make_function("own", "Nothing", ["a"], [], [], [])
+    proto.functions.append(function)
+    with pytest.raises(ModelError, match=r"absent|nothing computes"):
+        graph_of(proto.SerializeToString())

@@ -13,7 +13,7 @@ import tflite
 
 from tests.compiler import graphs
 from tests.shared import SHARED, model_path, needs_shared
-from weft.compiler.graph import Conv2D, DepthwiseConv2D, Graph, Opaque, Softmax
+from weft.compiler.graph import Conv2D, DepthwiseConv2D, FullyConnected, Graph, Opaque, Softmax
 from weft.compiler.operators import nest_of, reason_against
 from weft.compiler.tflite import read
 from weft.compiler.tflite.write import write
@@ -218,3 +218,31 @@ def test_any_word_of_a_file_may_be_damaged():
 )
 def test_what_is_no_model_at_all_is_refused(data: bytes):
     assert not check(data)
+
+
+def test_weights_of_four_bits_are_held_as_bytes():
+    values = np.random.default_rng(1).integers(-8, 8, (5, 3), dtype=np.int8)
+    graph = graphs.single(
+        FullyConnected(),
+        [graphs.tensor("x", (2, 3)), graphs.tensor("w", (5, 3), data=values)],
+        graphs.tensor("y", (2, 5)),
+    )
+    data = bytearray(write(graph))
+    model = tflite.Model.GetRootAs(data, 0)
+    subgraph = model.Subgraphs(0)
+    (tensor,) = (
+        t for k in range(subgraph.TensorsLength()) if (t := subgraph.Tensors(k)).Name() == b"w"
+    )
+    data[tensor._tab.Pos + tensor._tab.Offset(6)] = tflite.TensorType.INT4
+    table = model.Buffers(tensor.Buffer())._tab
+    start = table.Vector(table.Offset(4))
+    packed = np.append(values.reshape(-1) & 15, 0).astype(np.uint8).reshape(-1, 2)
+    data[start : start + 8] = (packed[:, 0] | packed[:, 1] << 4).tobytes()
+    data[start - 4] = 8
+    found = read(bytes(data), "m")
+    (weights,) = (t for t in found.tensors.values() if t.data is not None)
+    assert str(weights.dtype) == "i8"
+    assert np.array_equal(weights.data, values)
+    data[start - 4] = 9
+    with pytest.raises(ModelError, match="needs 8 bytes, its buffer has 9"):
+        read(bytes(data), "m")
