@@ -28,7 +28,9 @@ def test_rows_become_beats_with_the_strobes_of_their_bytes(bus, block, stall):
         for number in range(20)
     ]
     for row in rows:
-        row["place"] = slots * random.randrange(config.inp_depth // slots - 40) + row["slot"]
+        row["place"] = (
+            slots * random.randrange(config.inp_depth // slots - 110 // slots) + row["slot"]
+        )
     groups, beats, writes = [], [], []
     for row in rows:
         memory: dict[int, int] = {}

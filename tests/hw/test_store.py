@@ -251,7 +251,7 @@ def test_rows_that_stay_and_rows_that_leave_are_done_in_turn():
     bench.check(boxes)
     first, second = bench.channels.responses
     done = bench.done.cycles
-    assert done[0] < first < done[1] == done[2] - 1 == done[3] - 2 == done[4] - 3
+    assert done[0] < first < done[1] == done[2] - 2 == done[3] - 3 == done[4] - 4
     assert done[5] > second
     assert max(bench.inp.cycles) < first
 

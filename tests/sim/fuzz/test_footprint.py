@@ -68,6 +68,14 @@ def test_a_box_touches_dram_as_far_as_its_stride_reaches():
     assert Touch("dram", 64, 64 + 4 * 12, False) in touches
 
 
+def test_a_store_that_stays_touches_scratchpads_alone():
+    footprints = Footprints(TINY, np.zeros(1 << 17, np.uint8))
+    box = {"sram_base": 2, "dram_base": 16, "y_size": 3, "x_size": 2, "x_stride": 5}
+    touches = footprints.of(Instruction("storex.inp", {**box, "qnt_base": 1, "qnt_step": 1}))
+    layout = {("acc", 2, 8, False), ("qnt", 1, 4, False), ("inp", 16, 28, True)}
+    assert {(t.memory, t.first, t.end, t.writes) for t in touches} == layout
+
+
 def test_every_operation_has_a_footprint():
     footprints = Footprints(TINY, np.zeros(1 << 17, np.uint8))
     for operation in OPERATIONS:

@@ -80,6 +80,9 @@ def test_engines_that_race_leave_only_the_ending_defined():
     assert defined(racing) is Defined.ENDING
     ordered = f"{load} | push_next\n{step} | pop_prev\nfinish"
     assert defined(program_of(TINY, assemble(ordered, TINY))) is Defined.MEMORY
+    for base, kind in ((0, Defined.ENDING), (4, Defined.MEMORY)):
+        beside = f"{load}\nstorex.inp dram_base={base} y_size=1 x_size=2\nfinish"
+        assert defined(program_of(TINY, assemble(beside, TINY))) is kind
 
 
 def test_a_step_whose_micro_ops_others_write_meanwhile_may_end_in_any_way():
