@@ -356,7 +356,7 @@ ROWS = (
         "-", 0, lambda b: stored_tile(b, 16, 16)),
     Row("vector", "the same with tiles of 1", "-", 0, lambda b: stored_tile(b, 1, 16)),
     Row("keep", "STOREX to inp, each element", "-", 1.05, kept_element),
-    Row("keep-beside", "the same beside LOAD INP of as many", "-", 2.05,
+    Row("keep-beside", "the same beside LOAD INP of as many, two beats each", "-", 3.05,
         lambda b: kept_element(b, "load.inp dram_base=4096")),
     Row("kept", "tile of 16 reduced in 2 steps each beside the last that stays, stands still",
         "-", 0, lambda b: stored_tile(b, 16, 2, "storex.inp dram_base=1024")),

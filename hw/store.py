@@ -10,7 +10,7 @@ from ..isa.config import AcceleratorConfig
 from ..isa.faults import FaultCode
 from .acc_reader import AccReader, acc_group
 from .arrival import bank_count
-from .axi import write_client_signature
+from .axi import REQUEST, write_client_signature
 from .fork import fork
 from .form import Form
 from .input_writes import inp_write_signature
@@ -90,6 +90,7 @@ class StoreEngine(wiring.Component):
         m.submodules.rows = rows = Queue(store_row(config), 2)
         m.submodules.to_read = to_read = Queue(store_row(config), ROWS_READ)
         m.submodules.to_pack = to_pack = Queue(packed_row(config), ROWS_PACKED)
+        m.submodules.requests = requests = Queue(REQUEST, 2)
         m.submodules.reader = reader = AccReader(config)
         m.submodules.requantizer = requantizer = Requantizer(
             config, self._form, bank_count(config, "acc")
@@ -107,7 +108,7 @@ class StoreEngine(wiring.Component):
         moves = ~(entry.empty | entry.beyond)
         leaves = moves & ~entry.kept if config.keeping else moves
         with m.If(leaves):
-            taken = fork(m, rows.o.valid, completion.i, bus.request, to_read.i, to_pack.i)
+            taken = fork(m, rows.o.valid, completion.i, requests.i, to_read.i, to_pack.i)
             m.d.comb += rows.o.ready.eq(taken)
         if config.keeping:
             with m.Elif(moves):
@@ -116,8 +117,8 @@ class StoreEngine(wiring.Component):
         with m.Else():
             m.d.comb += rows.o.ready.eq(fork(m, rows.o.valid, completion.i))
         m.d.comb += [
-            bus.request.p.address.eq(entry.row.address & -config.bus_bytes),
-            bus.request.p.beats.eq(entry.row.beats),
+            requests.i.p.address.eq(entry.row.address & -config.bus_bytes),
+            requests.i.p.beats.eq(entry.row.beats),
             to_read.i.payload.eq(entry),
             to_pack.i.p.count.eq(entry.count),
             to_pack.i.p.slot.eq(entry.slot),
@@ -128,6 +129,7 @@ class StoreEngine(wiring.Component):
             completion.i.p.index.eq(entry.index),
         ]
 
+        wiring.connect(m, requests.o, wiring.flipped(bus.request))
         wiring.connect(m, to_read.o, reader.i)
         wiring.connect(m, wiring.flipped(self.acc), reader.acc)
         if config.requantize:

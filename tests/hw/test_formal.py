@@ -18,7 +18,7 @@ from weft.hw.boxes import Rows
 from weft.hw.bursts import Bursts
 from weft.hw.input_writes import InputWrites
 from weft.hw.merge import LONG_BITS, Merge
-from weft.hw.queue import Queue
+from weft.hw.queue import FRONT, CutQueue, Queue
 from weft.hw.read_port import Turns
 from weft.hw.span import Span
 from weft.hw.tokens import TokenQueue
@@ -322,6 +322,52 @@ def turns(component: type[Turns], count: int) -> None:
     )
 
 
+def cut_queue(component: type[CutQueue], depth: int) -> None:
+    """Any one value is followed, as in a queue; it is among those in front or behind them."""
+    m, dut = Module(), component(4, depth)
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    enters, leaves = passes(dut.i), passes(dut.o)
+    held = Signal(range(2 * depth))
+    m.d.sync += held.eq(held + enters - leaves)
+    choose, followed = Signal(name="choose"), Signal(name="followed")
+    ahead, value = Signal(range(depth + 1), name="ahead"), Signal(4, name="value")
+    with m.If(followed & leaves):
+        m.d.sync += [ahead.eq(ahead - 1), followed.eq(ahead != 0)]
+    with m.Elif(enters & choose & ~followed):
+        m.d.sync += [ahead.eq(held - leaves), value.eq(dut.i.payload), followed.eq(1)]
+
+    levels, positions, entries = {}, Const(1), {}
+    for part, size in (("front", FRONT), ("behind", depth - FRONT)):
+        level, produce, *rest = opened.registers(part, "fifo")
+        consume = rest[0] if rest else Const(0)
+        levels[part] = level
+        before = Const(0) if part == "front" else levels["front"]
+        place, at = Signal(range(2 * depth), name=f"place_{part}"), consume + ahead - before
+        m.d.comb += place.eq(at - Mux(at >= size, size, 0))
+        entries[part] = opened.entry(part, "fifo", "storage", address=place)
+        positions &= (level <= size) & (consume < size) & (produce < size)
+        positions &= (consume + level == produce) | (consume + level == produce + size)
+    front, behind = levels["front"], levels["behind"]
+    found = Mux(ahead < front, entries["front"], entries["behind"])
+    prove(
+        m,
+        [dut, choose],
+        {
+            "it holds what has come and not gone": front + behind == held,
+            "it gives while it holds something": dut.o.valid == (held != 0),
+            "it waits only while all places behind are taken": dut.i.ready
+            | (behind == depth - FRONT),
+            "an offer stays": stays(m, dut.o),
+            "what has come in has not gone before its turn": ~followed | (ahead < held),
+            "what comes out is what came in": ~(followed & (ahead == 0)) | (dut.o.payload == value),
+            "positions": positions,
+            "the front is filled first": (behind == 0) | (front != 0),
+            "contents": ~followed | (found == value),
+        },
+    )
+
+
 def input_writes(component: type[InputWrites]) -> None:
     """Who has waited for a cycle, from the ports alone."""
     m, dut = Module(), component(CONFIG)
@@ -358,6 +404,7 @@ PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int, ...]]]] = {
         Queue,
         [(2,), (3,), (16,), (3, True), (16, True)],
     ),
+    "a queue with a front, too": (cut_queue, CutQueue, [(4,), (16,)]),
     "bursts cover their request and stay in their pages": (bursts, Bursts, [()]),
     "merged requests ask for the same beats": (merge, Merge, [()]),
     "rows follow from their box": (rows, Rows, [()]),
@@ -377,6 +424,8 @@ MISTAKES = [
     (queue, Queue, (3, True), "(entries.r_rdy | ~moves)", "~moves"),
     (queue, Queue, (3, True), "entries.r_rdy | self.i.valid", "entries.r_rdy"),
     (queue, Queue, (3,), ".eq(entries.r_data)", ".eq(entries.r_data | (self.level == 3))"),
+    (cut_queue, CutQueue, (4,), "~behind.o.valid & front.i.ready", "front.i.ready"),
+    (cut_queue, CutQueue, (4,), "self.i.valid & ~passes", "self.i.valid"),
     (bursts, Bursts, (), "BURST_BEATS - beat[: exact_log2(BURST_BEATS)]", "BURST_BEATS"),
     (bursts, Bursts, (), "] <= room", "] < room"),
     (bursts, Bursts, (), "(self.o.ready & self.o.p.last)", "self.o.ready"),
