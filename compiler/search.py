@@ -22,6 +22,9 @@ MOST_TRIPS = 1 << 13
 """What a loop of an instruction counts to, exclusive."""
 KEPT = 4
 """Of the candidates that were not chosen, those that a choice tells of, and that are rehearsed."""
+DELAYED = 4
+"""Of the cycles that the parameters of a layer with its input on chip take to load, one in so many
+delays what comes behind; where others load their inputs, too, that hides them."""
 FAST_SIZES = 5
 """Sizes of an axis that are tried in a hurry, halving."""
 MOST_SIZES = 64
@@ -281,9 +284,9 @@ def _estimates(
     stores = START_CYCLES * pieces * outputs + BRANCH_CYCLES * stored_rows * layer.outputs
     writing = tile_count * need.acc * out_cycles + stores
     first = inp_cycles + wgt_cycles + LOAD_LATENCY
-    if layer.on_chip:  # then all else must be there early
+    if layer.on_chip:  # it begins at once, and others' loads wait for its parameters
         records = layer.records * config.qnt_element_bytes // config.bus_bytes
-        first = wgt_cycles + records + KEEP_LATENCY
+        first = wgt_cycles + records // DELAYED + KEEP_LATENCY
     last = need.acc * out_cycles + STORE_LATENCY
     overlapped = ((of_input == 1) | (inp_slots >= in_flight)) & (
         (of_weights == 1) | (wgt_slots >= in_flight)
