@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from math import gcd, inf
 
 from ..isa.nest import Binary, Const, Expr, Index, expr
+from .affine import Linear, linear
 
 Bound = int | float
 """An integer, or an infinity."""
@@ -72,35 +73,29 @@ def at_most(a: Expr, b: Expr, box: Box) -> bool:
 # --- the normal form -----------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class _Sum:
-    """``const`` plus atoms times their coefficients, none of which is 0; in the order of text."""
-
-    const: int
-    terms: tuple[tuple[Expr, int], ...] = ()
-
-    def plus(self, other: _Sum, times: int = 1) -> _Sum:
-        total = dict(self.terms)
-        for atom, c in other.terms:
-            total[atom] = total.get(atom, 0) + times * c
-        kept = sorted(((a, c) for a, c in total.items() if c), key=lambda term: repr(term[0]))
-        return _Sum(self.const + times * other.const, tuple(kept))
-
-    def times(self, k: int) -> _Sum:
-        return _Sum(self.const * k, tuple((a, c * k) for a, c in self.terms if k))
+_Sum = Linear[Expr]
+"""A sum of atoms."""
 
 
 def _atom(op: str, a: Expr, b: Expr) -> _Sum:
-    return _Sum(0, ((Binary(op, a, b), 1),))  # type: ignore[arg-type]  # one of BinaryOp
+    return Linear(0, ((Binary(op, a, b), 1),))  # type: ignore[arg-type]  # one of BinaryOp
 
 
 def _form(e: Expr, box: Box) -> _Sum:
+    form = linear(e, lambda leaf: _leaf(leaf, box), _times)
+    assert form is not None
+    return form
+
+
+def _times(a: _Sum, b: _Sum) -> _Sum:
+    return _atom("mul", *sorted((_expr(a), _expr(b)), key=repr))
+
+
+def _leaf(e: Expr, box: Box) -> _Sum:
     match e:
-        case Const(value=int(value)):
-            return _Sum(value)
         case Index(name):
             low, high = box.get(name, (0, 1))
-            return _Sum(low) if low == high else _Sum(0, ((e, 1),))
+            return Linear(low) if low == high else Linear(0, ((e, 1),))
         case Binary(op, a, b):
             return _binary(op, _form(a, box), _form(b, box), box)
     raise TypeError(f"not an index expression: {e!r}")
@@ -108,20 +103,12 @@ def _form(e: Expr, box: Box) -> _Sum:
 
 def _binary(op: str, a: _Sum, b: _Sum, box: Box) -> _Sum:
     match op:
-        case "add":
-            return a.plus(b)
-        case "sub":
-            return a.plus(b, -1)
-        case "mul":
-            if not a.terms or not b.terms:
-                return b.times(a.const) if not a.terms else a.times(b.const)
-            return _atom("mul", *sorted((_expr(a), _expr(b)), key=repr))
         case "div":
             return _quotient(a, b, box)
         case "mod":
-            if b == _Sum(0):
-                return _Sum(0)
-            if not b.terms:
+            if b == Linear(0):
+                return Linear(0)
+            if not b.coefficients:
                 return a.plus(_quotient(a, b, box), -b.const)
             return _atom("mod", _expr(a), _expr(b))
         case "min" | "max":
@@ -145,7 +132,7 @@ def _compared(op: str, a: _Sum, b: _Sum, box: Box) -> _Sum:
         "ne": (apart, same),
     }[op]
     if any(known):
-        return _Sum(int(known[0]))
+        return Linear(int(known[0]))
     return _atom(op, _expr(a), _expr(b))
 
 
@@ -157,31 +144,31 @@ def _has(known: Facts, value: int) -> bool:
 
 def _quotient(a: _Sum, b: _Sum, box: Box) -> _Sum:
     """``a // b``."""
-    if b.terms:
+    if b.coefficients:
         return _atom("div", _expr(a), _expr(b))
     d = b.const
     if d == 0:
-        return _Sum(0)
+        return Linear(0)
     if d < 0:
-        return _quotient(a.times(-1), _Sum(-d), box)
+        return _quotient(a.times(-1), Linear(-d), box)
     # What is a multiple of d comes out; coefficients and constant of the rest lie in [0, d).
-    whole = _Sum(a.const // d, tuple((atom, c // d) for atom, c in a.terms if c // d))
-    rest = _Sum(a.const % d, tuple((atom, c % d) for atom, c in a.terms if c % d))
+    whole = Linear(a.const // d, tuple((atom, c // d) for atom, c in a.coefficients if c // d))
+    rest = Linear(a.const % d, tuple((atom, c % d) for atom, c in a.coefficients if c % d))
     known = _facts(rest, box)
     if known.low > -inf and known.high < inf and known.low // d == known.high // d:
-        return _Sum(whole.const + int(known.low // d), whole.terms)
-    for g in sorted({gcd(d, c) for _, c in rest.terms} - {1}, reverse=True):
+        return Linear(whole.const + int(known.low // d), whole.coefficients)
+    for g in sorted({gcd(d, c) for _, c in rest.coefficients} - {1}, reverse=True):
         # (g * x + r) // (g * n) is (x + r // g) // n.
-        multiple = tuple((atom, c // g) for atom, c in rest.terms if c % g == 0)
-        left = _Sum(rest.const, tuple((atom, c) for atom, c in rest.terms if c % g))
+        multiple = tuple((atom, c // g) for atom, c in rest.coefficients if c % g == 0)
+        left = Linear(rest.const, tuple((atom, c) for atom, c in rest.coefficients if c % g))
         known = _facts(left, box)
         if known.low > -inf and known.high < inf and known.low // g == known.high // g:
-            return whole.plus(_quotient(_Sum(int(known.low // g), multiple), _Sum(d // g), box))
+            return whole.plus(_quotient(Linear(int(known.low // g), multiple), Linear(d // g), box))
     match rest:
-        case _Sum(const, ((Binary("div", inner, Const(value=int(n))), 1),)) if n > 0:
+        case Linear(const, ((Binary("div", inner, Const(value=int(n))), 1),)) if n > 0:
             # (x // n + c) // d
-            moved = _form(inner, box).plus(_Sum(const * n))
-            return whole.plus(_quotient(moved, _Sum(n * d), box))
+            moved = _form(inner, box).plus(Linear(const * n))
+            return whole.plus(_quotient(moved, Linear(n * d), box))
     return whole.plus(_atom("div", _expr(rest), Const(d)))
 
 
@@ -194,7 +181,7 @@ def _expr(form: _Sum) -> Expr:
         shown.append((Binary("mod", _expr(inner), expr(d)), k))
         left = left.plus(inner, -k).plus(_atom("div", _expr(inner), Const(d)), k * d)
     result: Expr | None = None
-    for atom, c in (*left.terms, *shown):
+    for atom, c in (*left.coefficients, *shown):
         scaled = atom if abs(c) == 1 else atom * abs(c)
         if result is None:
             result = scaled if c > 0 else expr(0) - scaled
@@ -212,12 +199,16 @@ def _remainder_in(form: _Sum) -> tuple[_Sum, int, int] | None:
 
     Whole terms of ``x`` must be there, and it must be simpler without them.
     """
-    terms = dict(form.terms)
-    for atom, c in form.terms:
+    terms = dict(form.coefficients)
+    for atom, c in form.coefficients:
         match atom:
             case Binary("div", inner, Const(value=int(d))) if c % d == 0:
                 k, x = -c // d, _raw(inner)
-                if x is not None and x.terms and all(terms.get(a) == k * n for a, n in x.terms):
+                if (
+                    x is not None
+                    and x.coefficients
+                    and all(terms.get(a) == k * n for a, n in x.coefficients)
+                ):
                     return x, d, k
     return None
 
@@ -226,7 +217,7 @@ def _raw(e: Expr) -> _Sum | None:
     """The form of an expression that :func:`_expr` made, without simplifying anything."""
     match e:
         case Const(value=int(value)):
-            return _Sum(value)
+            return Linear(value)
         case Binary("add" | "sub" as op, a, b):
             left, right = _raw(a), _raw(b)
             if left is None or right is None:
@@ -238,7 +229,7 @@ def _raw(e: Expr) -> _Sum | None:
         case Binary("mod", a, Const(value=int(d))):
             left = _raw(a)
             return None if left is None else left.plus(_atom("div", a, Const(d)), -d)
-    return _Sum(0, ((e, 1),))
+    return Linear(0, ((e, 1),))
 
 
 # --- what is known of a form ---------------------------------------------------------------------
@@ -247,7 +238,7 @@ def _raw(e: Expr) -> _Sum | None:
 def _facts(form: _Sum, box: Box) -> Facts:
     low, high = _bounds(form, box, DEPTH)
     modulus, remainder = 0, form.const
-    for atom, c in form.terms:
+    for atom, c in form.coefficients:
         known = _of_atom(atom, box)
         modulus = gcd(modulus, c * known.modulus)
         remainder += c * known.remainder
@@ -270,13 +261,13 @@ def _bounds(form: _Sum, box: Box, depth: int) -> tuple[Bound, Bound]:
     """The range of a sum, the narrowest of several that hold."""
     low: Bound = form.const
     high: Bound = form.const
-    for atom, c in form.terms:
+    for atom, c in form.coefficients:
         known = _of_atom(atom, box)
         ends = (c * known.low, c * known.high)
         low, high = low + min(ends), high + max(ends)
     if not depth:
         return low, high
-    for atom, c in form.terms:
+    for atom, c in form.coefficients:
         match atom:
             case Binary("div", inner, Const(value=int(d))):
                 x = _raw(inner)
@@ -284,8 +275,10 @@ def _bounds(form: _Sum, box: Box, depth: int) -> tuple[Bound, Bound]:
                     continue
                 # c * (x // d) is c / d * (x - x % d): with k, k * x - k * (x % d).
                 for k in {-c // d, -(c // d)}:
-                    rest = form.plus(x, -k).plus(_Sum(0, ((atom, 1),)), k * d)
-                    if len(rest.terms) >= len(form.terms) and atom in dict(rest.terms):
+                    rest = form.plus(x, -k).plus(Linear(0, ((atom, 1),)), k * d)
+                    if len(rest.coefficients) >= len(form.coefficients) and atom in dict(
+                        rest.coefficients
+                    ):
                         continue
                     below, above = _bounds(rest, box, depth - 1)
                     low = max(low, below + min(0, k * (d - 1)))

@@ -275,7 +275,7 @@ class ContractionJob(Job):
         told = [_told(way, work) for way in self._found[: OTHERS + 1]]
         considered = sum(way.considered for way in self._found)
         self._tell(told, number, considered, rehearsals)
-        self.weight_bytes = self.layer.weights.element_bytes
+        self.weight_bytes = self.layer.weight_bytes
         self.records = zone_records(
             self._whole_records,
             self.layer.zones,

@@ -261,7 +261,7 @@ def _estimates(
     wgt_loads = _loads(of_weights, wgt_slots, chunks, ones, image_tiles, ~weights_outer)
 
     inp_cycles = np.zeros_like(need.inp) if layer.on_chip else _box_cycles(need, config)
-    wgt_cycles = START_CYCLES + need.wgt * max(1, layer.weights.element_bytes // config.bus_bytes)
+    wgt_cycles = START_CYCLES + need.wgt * max(1, layer.weight_bytes // config.bus_bytes)
     out_cycles = max(1.0, config.out_element_bytes / config.bus_bytes)
     in_flight = np.minimum(tile_count * chunks, 2)
     inp_variants = np.ones_like(inp_slots) if layer.on_chip else np.minimum(inp_slots, 2)

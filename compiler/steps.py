@@ -182,6 +182,7 @@ class Steps:
         """The micro-ops of a walk from where its operands begin."""
         (planes, same), extent = self._planes(chunk.blocks, chunk.depth), self.weights(chunk)
         first = taps.start - chunk.taps.start
+        extent = (*extent[:3], extent[3] // self.layer.weights.run)  # in steps
         idle = self._idle[
             chunk.blocks.start : chunk.blocks.stop,
             chunk.depth.start : chunk.depth.stop,
@@ -202,10 +203,10 @@ class Steps:
             )
             src = planes.T[:, None, None] * ground.plane
             src = src + ky * ground.row + kx * apart
-            weights, wgt = layer.weights, 0
-            along = kx * weights.run if weights.strides[3] else 0 * kx
-            for i, n in zip((o, d, ky, along), extent, strict=True):
+            wgt = 0
+            for i, n in zip((o, d, ky, kx), extent, strict=True):
                 wgt = wgt * n + (i if n > 1 else 0)
+            wgt = wgt * layer.weights.run
             columns = (np.broadcast_to(c, src.shape) for c in (o * positions, src, wgt))
             # The first of each output block, then all others of one, of the next, ... but not
             # those that would add nothing.

@@ -81,6 +81,11 @@ class Layer:
         )
 
     @property
+    def weight_bytes(self) -> int:
+        """Bytes of an element of weights in DRAM."""
+        return self.weights.element_bytes
+
+    @property
     def steps(self) -> int:
         """Steps of the array for the whole layer."""
         each = sum(
