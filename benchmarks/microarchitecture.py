@@ -171,6 +171,20 @@ def stored_element(bench: Bench) -> float:
     return bench.each(program, 2) / length
 
 
+def kept_element(bench: Bench, beside: str = "") -> float:
+    """An element of stores that stay on chip, as long as both scratchpads allow; or beside a load
+    as long."""
+    length = min(bench.config.acc_depth, bench.config.inp_depth)
+
+    def program(count: int) -> Iterator[str]:
+        for _ in range(count):
+            if beside:
+                yield f"{beside} y_size=1 x_size={length}"
+            yield f"storex.inp y_size=1 x_size={length}"
+
+    return bench.each(program, 2) / length
+
+
 def loads_beside_gemm(bench: Bench, *loads: str) -> float:
     """Cycles that the array stands still for each GEMM whose operands of ``loads`` come before it.
 
@@ -197,7 +211,9 @@ def loads_beside_gemm(bench: Bench, *loads: str) -> float:
     return bench.each(program, BEYOND // 2) - length
 
 
-def stored_tile(bench: Bench, vectors: int, reduction: int) -> float:
+def stored_tile(
+    bench: Bench, vectors: int, reduction: int, store: str = "storex.out dram_base=4096"
+) -> float:
     """Cycles that the array stands still for each tile that is requantized and stored.
 
     A tile is ``vectors`` accumulators, each the sum of ``reduction`` steps; while it is stored
@@ -212,8 +228,8 @@ def stored_tile(bench: Bench, vectors: int, reduction: int) -> float:
             yield f"matmul.set {nest} iter_in=1 | {'pop_next' * (i >= SIDES)}"
             yield f"gemm {nest} iter_in={reduction - 1} | push_next"
             token = "push_prev" * (i < rounds - SIDES)
-            tile = f"sram_base={at} dram_base=4096 y_size=1 x_size={vectors}"
-            yield f"storex.out {tile} | pop_prev {token}"
+            tile = f"sram_base={at} y_size=1 x_size={vectors}"
+            yield f"{store} {tile} | pop_prev {token}"
 
     return bench.each(program, BEYOND // 3) - vectors * reduction
 
@@ -339,6 +355,11 @@ ROWS = (
     Row("tile", "tile of 16 reduced in 16 steps each beside the store of the last, stands still",
         "-", 0, lambda b: stored_tile(b, 16, 16)),
     Row("vector", "the same with tiles of 1", "-", 0, lambda b: stored_tile(b, 1, 16)),
+    Row("keep", "STOREX to inp, each element", "-", 1.05, kept_element),
+    Row("keep-beside", "the same beside LOAD INP of as many", "-", 2.05,
+        lambda b: kept_element(b, "load.inp dram_base=4096")),
+    Row("kept", "tile of 16 reduced in 2 steps each beside the last that stays, stands still",
+        "-", 0, lambda b: stored_tile(b, 16, 2, "storex.inp dram_base=1024")),
     Row("token", "two steps, load and GEMM waiting for one another", "-", 20, there_and_back),
     Row("add", "residual add, int8, requantized: a vector of 16", "19.6", 7, residual_add),
     Row("depthwise", "depthwise 3x3: a vector of 16", "9", 3.2, depthwise),

@@ -42,12 +42,9 @@ class Boxes:
     def __init__(self, config: AcceleratorConfig):
         # Of each operation that moves: bytes of an element, and whether it stores.
         self._moves = {
-            name: (
-                MEMORIES[MemoryType(operation.fixed["memory_type"])].element_bytes(config),
-                operation.format.name in ("STORE", "STOREX"),
-            )
+            name: (memory.element_bytes(config), memory.type is MemoryType.OUT)
             for name, operation in InstructionSet(config).operations.items()
-            if "memory_type" in operation.fixed
+            if (memory := operation.moved) is not None
         }
 
     def of(self, operation: str, operands: Mapping[str, int]) -> tuple[Box | None, Box | None]:

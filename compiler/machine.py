@@ -155,6 +155,8 @@ class Machine:
         if memory.type is MemoryType.OUT:
             parameters = self.operations[name].format.name == "STOREX"
             return _row(Kind.STORE, *box, qnt, step, int(parameters))
+        if self.operations[name].moved is None:
+            return _row(Kind.KEEP, *box, qnt, step, self.base[memory.scratchpad])
         if memory.scratchpad == "uop":
             return _row(Kind.UOPS, *box)
         if memory.scratchpad == "wgt":

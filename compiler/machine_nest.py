@@ -44,6 +44,8 @@ class Kind(IntEnum):
     CLEAR = 5
     PRODUCTS = 6
     ALU = 7
+    KEEP = 8
+    """A store of activations into ``inp``."""
 
 
 BOX = ("sram", "dram", "y", "x", "stride", "top", "left", "rows", "columns", "size")
@@ -53,6 +55,7 @@ MORE = {
     Kind.ELEMENTS: ("target", "activation", "outside"),
     Kind.WEIGHTS: ("used_rows",),
     Kind.STORE: ("qnt_base", "qnt_step", "parameters"),
+    Kind.KEEP: ("qnt_base", "qnt_step", "target"),
     Kind.PRODUCTS: ("lanes", "taps", "adds"),
     Kind.ALU: ("seed", "way", "uses_imm", "second", "of_what"),
 }
@@ -91,6 +94,7 @@ def nest() -> Nest:
         Kind.CLEAR: _stepped(Kind.CLEAR, Store("marks", (N("dst"),), expr(0))),
         Kind.PRODUCTS: _stepped(Kind.PRODUCTS, _products()),
         Kind.ALU: _stepped(Kind.ALU, _alu()),
+        Kind.KEEP: _boxed(Kind.KEEP, _keep()),
     }
     either = Block(tuple(If(binary("eq", N("kind"), kind), body) for kind, body in ways.items()))
     body = For("n", expr(0), N("count"), Let("kind", _column(0), either))
@@ -184,15 +188,28 @@ def _uops() -> Stmt:
 def _store() -> Stmt:
     number = N("i") * N("columns") + N("j")
     index = N("at") // N("element")
-    record = Load("marks", (N("qnt") + N("qnt_base") + N("i") * N("qnt_step"),))
-    record = Select(N("parameters"), record, Const(0, U64))
-    value = Load("marks", (N("acc") + N("sram") + number,))
+    record = Select(N("parameters"), _record(), Const(0, U64))
     done = Block((
         Store("addresses", (N("first") + number,), N("at")),
         Store("values", (N("first") + number,), N("made")),
         If(index < N("known"), Store("memory", (index,), N("made"))),
     ))  # fmt: skip
-    return mixed("made", (expr(STORED), value, record), done)
+    return mixed("made", (expr(STORED), _stored_value(), record), done)
+
+
+def _keep() -> Stmt:
+    """An element of a scratchpad becomes what a load would bring of it after a store."""
+    place = N("target") + N("at") // N("size")
+    done = Store("marks", (place,), N("made"))
+    return mixed("made", (expr(STORED), _stored_value(), _record()), done)
+
+
+def _record() -> Expr:
+    return Load("marks", (N("qnt") + N("qnt_base") + N("i") * N("qnt_step"),))
+
+
+def _stored_value() -> Expr:
+    return Load("marks", (N("acc") + N("sram") + N("i") * N("columns") + N("j"),))
 
 
 # --- steps

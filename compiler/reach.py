@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
 import numpy as np
 
@@ -12,13 +13,12 @@ from ..isa.config import AcceleratorConfig
 from ..isa.errors import ProgramError
 from ..isa.formats import UOP_BYTES, uop_layout
 from ..isa.instructions import Instruction, InstructionSet
-from ..isa.memories import MEMORIES, MemoryType
-from ..isa.nest import Binary, Const, Expr, Load, walk
+from ..isa.nest import Binary, Const, Expr, Index, Load, walk
 from .affine import affine
 from .artifact import Segment
-from .dram import Boxes, granule, scratchpads
+from .dram import Box, Boxes, granule, scratchpads
 from .touches import Touches
-from .unify import pattern_of
+from .unify import Pattern, pattern_of
 
 
 @dataclass
@@ -29,6 +29,32 @@ class _Steps:
     positions: list[int] = field(default_factory=list[int])
     operands: list[Mapping[str, int]] = field(default_factory=list[Mapping[str, int]])
     words: list[np.ndarray] = field(default_factory=list[np.ndarray])
+
+
+class _Move(NamedTuple):
+    """What an operation that moves boxes touches."""
+
+    run: str
+    """The scratchpad whose elements it moves one after another, from ``sram_base`` on."""
+    fills: bool
+    """Whether it writes those."""
+    kept: str | None
+    """The scratchpad whose elements it writes from ``dram_base`` on; None where that is DRAM."""
+    requantizes: bool
+
+
+def _move_of(pattern: Pattern) -> _Move:
+    loads = [n for n in walk(pattern.value) if isinstance(n, Load)]
+
+    def buffer(operand: str) -> str | None:
+        named = (n.buffer for n in (pattern.target, *loads) if Index(operand) in walk(n.indices[0]))
+        return next(named, None)
+
+    run, there = buffer("sram_base"), buffer("dram_base")
+    assert run is not None
+    assert there is not None
+    kept = None if there.startswith("dram.") else there
+    return _Move(run, pattern.target.buffer == run, kept, buffer("qnt_base") is not None)
 
 
 class Reach:
@@ -47,15 +73,11 @@ class Reach:
     def __init__(self, config: AcceleratorConfig, segments: Sequence[Segment], stored: int):
         self.config, self.segments = config, segments
         self.granule, self.boxes = granule(config), Boxes(config)
-        # Of each operation that moves: which scratchpad, whether into it, whether by parameters.
-        self._moved = {
-            name: (
-                MEMORIES[MemoryType(operation.fixed["memory_type"])].scratchpad,
-                operation.format.name in ("LOAD", "LOADX"),
-                operation.format.name == "STOREX",
-            )
+        self._moves = {
+            name: _move_of(pattern)
             for name, operation in InstructionSet(config).operations.items()
             if "memory_type" in operation.fixed
+            and (pattern := pattern_of(operation, config)) is not None
         }
         self.depths = scratchpads(config) | {"dram": -(-stored // self.granule)}
         self.events = 0
@@ -76,19 +98,21 @@ class Reach:
             :meth:`beyond`.
         """
         operands = instruction.operands
-        moved = self._moved.get(instruction.operation)
-        if moved is not None:
-            get, (scratchpad, loads, parameters) = operands.get, moved
+        move = self._moves.get(instruction.operation)
+        if move is not None:
+            get, scratchpad = operands.get, move.run
             rows = get("y_pad_0", 0) + get("y_size", 0) + get("y_pad_1", 0)
             columns = get("x_pad_0", 0) + get("x_size", 0) + get("x_pad_1", 0)
             count = rows * columns if get("x_size", 0) else 0
             first = get("sram_base", 0)
-            self._run(scratchpad, first, count, position, loads)
-            if parameters and columns:
+            self._run(scratchpad, first, count, position, move.fills)
+            if move.requantizes and columns:
                 read = 1 + (rows - 1) * get("qnt_step", 0) if rows else 0
                 self._run("qnt", get("qnt_base", 0), read, position, False)
             if scratchpad == "uop" and count:
                 self._load_uops(slice(first, first + count), operands["dram_base"], position)
+            if move.kept is not None and count:
+                self._keep(move.kept, operands, position)
             for box, write in zip(self.boxes.of(instruction.operation, operands), (False, True),
                                   strict=True):  # fmt: skip
                 if box is not None:
@@ -134,6 +158,16 @@ class Reach:
             raise _beyond(position, name, start + count - 1, self.depths[name])
         if write is not None:
             self._touches.run(self.events, name, start, count, write)
+
+    def _keep(self, name: str, operands: Mapping[str, int], position: int) -> None:
+        """A box of elements that a store leaves in a scratchpad."""
+        base, rows, columns, stride = (
+            operands.get(n, 0) for n in ("dram_base", "y_size", "x_size", "x_stride")
+        )
+        box = Box(base, rows, columns, stride)
+        if box.end > self.depths[name]:
+            raise _beyond(position, name, box.end - 1, self.depths[name])
+        self._touches.box(self.events, name, box, 1, True)
 
     def _load_uops(self, to: slice, dram_base: int, position: int) -> None:
         address = dram_base * UOP_BYTES

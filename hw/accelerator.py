@@ -12,6 +12,7 @@ from .control import Control
 from .counters import Counters
 from .fetch import Fetch
 from .form import Form
+from .input_writes import InputWrites
 from .inputs import Inputs
 from .load import LoadEngine
 from .read_port import ReadPort
@@ -101,7 +102,13 @@ class Accelerator(wiring.Component):
             write_parts(config, "wgt"),
             banks=bank_count(config, "wgt"),
         )
-        wiring.connect(m, load.inp, inp.write)
+        if config.keeping:
+            m.submodules.inp_writes = inp_writes = InputWrites(config)
+            wiring.connect(m, load.inp, inp_writes.load)
+            wiring.connect(m, store.inp, inp_writes.store)
+            wiring.connect(m, inp_writes.o, inp.write)
+        else:
+            wiring.connect(m, load.inp, inp.write)
         wiring.connect(m, load.wgt, wgt.write)
         wiring.connect(m, compute.inp, inp.read)
         wiring.connect(m, compute.wgt, wgt.read[0])

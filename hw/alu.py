@@ -20,7 +20,7 @@ from ..isa import formats
 from ..isa.config import AcceleratorConfig
 from ..isa.formats import Format
 from ..isa.instructions import AluOpcode, InstructionSet, shift_right
-from ..isa.nest import Binary, Cast, Expr, Load, Node, Select, Sum, rewrite, walk
+from ..isa.nest import I32, I64, Binary, Cast, Expr, Load, Node, Select, Sum, rewrite, walk
 from ..isa.nest import Const as Literal
 from . import pipeline
 from .form import Form, delayed
@@ -51,12 +51,15 @@ def alu_values(config: AcceleratorConfig) -> dict[AluOpcode, Expr]:
 
 def multiplies(e: Expr) -> bool:
     """Whether a product of two values that are not constants is in it."""
-    return any(
+    return any(_is_product(node) for node in walk(e))
+
+
+def _is_product(node: Node) -> bool:
+    return (
         isinstance(node, Binary)
         and node.op == "mul"
         and not isinstance(node.a, Literal)
         and not isinstance(node.b, Literal)
-        for node in walk(e)
     )
 
 
@@ -94,7 +97,7 @@ def slow_latency(config: AcceleratorConfig) -> int:
         "alu_opcode": Signal(3),
         **qnt_records(C(0, 8 * config.qnt_element_bytes), 0),
     }
-    return max(1, pipeline.latency(named(operands), _by_opcode(slow_values(config))))
+    return max(1, pipeline.latency(named(operands), _slow_value(config)))
 
 
 class SlowLanes(wiring.Component):
@@ -145,7 +148,7 @@ class SlowLanes(wiring.Component):
             if config.requantize:
                 operands |= qnt_records(self.qnt, lane % config.block)
             leaves.append(named(operands))
-        e = _by_opcode(slow_values(config))
+        e = _slow_value(config)
         used = is_slow(config, self.operation)
         results = pipeline.lanes(m, self.form, leaves, e, config.acc_width, self.latency, used)
         m.d.comb += self.o.eq(results)
@@ -280,6 +283,31 @@ def _operands(
         "second": low_bits(second, config.acc_width).as_signed(),
         "alu_opcode": operation.alu_opcode,
     }
+
+
+def _slow_value(config: AcceleratorConfig) -> Expr:
+    """What the opcode says of the operations that multiply, the products all from one multiplier.
+
+    A step has one operation, and a lane's multiplier takes four blocks of a device that has few.
+    """
+    values = slow_values(config)
+    found = {o: dict.fromkeys(n for n in walk(e) if _is_product(n)) for o, e in values.items()}
+    if any(len(products) > 1 for products in found.values()):
+        return _by_opcode(values)
+    products = {opcode: next(iter(product)) for opcode, product in found.items()}
+    a, b = (
+        _by_opcode({opcode: Cast(I64, getattr(p, side)) for opcode, p in products.items()})
+        for side in ("a", "b")
+    )
+    shared = Binary("mul", a, b)
+
+    def with_shared(opcode: AluOpcode) -> Expr:
+        product = products[opcode]
+        wide = isinstance(product.a, Cast) and product.a.dtype == I64
+        result = shared if wide else Cast(I32, shared)
+        return rewrite(values[opcode], lambda node: result if node == product else None)
+
+    return _by_opcode({opcode: with_shared(opcode) for opcode in values})
 
 
 def _by_opcode(values: Mapping[AluOpcode, Expr]) -> Expr:

@@ -18,7 +18,7 @@ from .axi import read_client_signature
 from .box_reader import BoxReader
 from .boxes import box_of
 from .execute import Execute
-from .form import Form
+from .form import Form, delayed
 from .interfaces import (
     Activity,
     Fault,
@@ -174,8 +174,11 @@ class ComputeEngine(wiring.Component):
 
     def _merge(self, m, name: str, port, reader: BoxReader):
         """The engine's own loads write, and while there are none, or none go on, those of the load
-        engine."""
-        own, free = getattr(reader, name), reader.idle | reader.fault.valid
+        engine.
+
+        An instruction is there for cycles before it writes: that it came may be seen in the next.
+        """
+        own, free = getattr(reader, name), delayed(m, reader.idle | reader.fault.valid, 1)
         passes = ("valid", "address", "mask", "data")
         m.d.comb += [getattr(port, member).eq(getattr(own, member)) for member in passes]
         m.d.comb += own.ready.eq(port.ready)

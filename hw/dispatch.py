@@ -11,7 +11,7 @@ from ..isa.instructions import SELECTORS, InstructionSet
 from ..isa.memories import Engine
 from ..isa.ordering import DISPATCHED
 from .interfaces import HEAD_STRUCT, INDEX_BITS, ISSUE, Issue, format_struct
-from .queue import Queue
+from .queue import CutQueue, Queue
 
 ENGINE_BITS = 2
 """Of an engine's number, its place in :data:`weft.isa.faults.ENGINE_NAMES`."""
@@ -134,7 +134,7 @@ class Dispatch(wiring.Component):
             m.d.comb += self.code.eq(upcoming.code)
         for engine in Engine:
             name = engine.value
-            m.submodules[f"{name}_queue"] = queue = Queue(ISSUE, DISPATCHED, registered=True)
+            m.submodules[f"{name}_queue"] = queue = CutQueue(ISSUE, DISPATCHED)
             wiring.connect(m, queue.o, wiring.flipped(getattr(self, name)))
             m.d.comb += queue.i.payload.eq(upcoming.issue)
             mine = decoded.o.valid & legal & (upcoming.engine == ENGINE_NAMES.index(name))

@@ -126,10 +126,12 @@ class Execute(wiring.Component):
                 first.last.eq(step.last),
                 first.fault.eq(step.fault),
                 first.late.eq(step.step & ~step.fault & ~slow_step & (does.alu | does.accumulate)),
-                first.operation.eq(does),
-                first.dst.eq(step.dst),
-                first.src.eq(step.src),
             ]
+        m.d.comb += [  # of what is not issued, nobody looks at these
+            first.operation.eq(does),
+            first.dst.eq(step.dst),
+            first.src.eq(step.src),
+        ]
 
         multiplies, early = Signal(), Signal()
         elsewhere = Signal()  # what ``dst`` has no time for

@@ -24,15 +24,21 @@ from .harness import HARNESS, harness
 from .verilog import TOP, generate
 
 DEVICES = {
-    "ecp5-85k": ("--85k", "CABGA756", "6"),
-    "ecp5-45k": ("--45k", "CABGA381", "6"),
-    "ecp5-25k": ("--25k", "CABGA256", "6"),
-    "ecp5-5g-85k": ("--um5g-85k", "CABGA756", "8"),
-    "ecp5-5g-45k": ("--um5g-45k", "CABGA381", "8"),
-    "ecp5-5g-25k": ("--um5g-25k", "CABGA381", "8"),
+    "ecp5-85k": ("--85k", "CABGA756", ("6", "7", "8")),
+    "ecp5-45k": ("--45k", "CABGA381", ("6", "7", "8")),
+    "ecp5-25k": ("--25k", "CABGA256", ("6", "7", "8")),
+    "ecp5-5g-85k": ("--um5g-85k", "CABGA756", ("8",)),
+    "ecp5-5g-45k": ("--um5g-45k", "CABGA381", ("8",)),
+    "ecp5-5g-25k": ("--um5g-25k", "CABGA381", ("8",)),
 }
-"""Devices, and what nextpnr calls them, their package and speed grade: ECP5 in the slowest of its
-three, ECP5-5G in the only one that there is."""
+"""Devices, and what nextpnr calls them and their package; their speed grades, the slowest first."""
+CAPACITY = {
+    "25k": {"lut": 24_288, "dsp": 28, "block_ram": 56},
+    "45k": {"lut": 43_848, "dsp": 72, "block_ram": 108},
+    "85k": {"lut": 83_640, "dsp": 156, "block_ram": 208},
+}
+"""What devices have, by the end of their names (Lattice, ECP5 and ECP5-5G family data sheet,
+FPGA-DS-02012, table 1.1)."""
 CELLS = {"lut": "LUT4", "carry": "CCU2C", "ff": "TRELLIS_FF", "dsp": "MULT18X18D",
          "block_ram": "DP16KD", "lut_ram": "TRELLIS_DPR16X4"}  # fmt: skip
 """What is counted, and its cell."""
@@ -80,12 +86,14 @@ class Stretch:
 class Placed:
     """What place and route have found.
 
-    ``scratchpads`` names for each of the accelerator's scratchpads the primitive that holds it;
+    ``speed`` is the device's grade. ``scratchpads`` names for each of the accelerator's
+    scratchpads the primitive that holds it;
     ``products`` are those of the matrix unit in a cycle, each of which wants a multiplier block;
     ``utilization`` gives used and available by the device's names, ``minutes`` each tool's time.
     """
 
     device: str
+    speed: str
     cells: Mapping[str, int]
     scratchpads: Mapping[str, str]
     products: int
@@ -105,21 +113,27 @@ def place(
     device: str,
     directory: Path,
     megahertz: float = 80,
+    speed: str | None = None,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Placed:
     """Synthesizes, places and routes; leaves Verilog, netlist, logs and reports in a directory.
 
+    ``speed`` is one of the device's grades, the slowest if it is left out.
+
     Raises
     ------
     ConfigError
-        If the accelerator does not fit, or there is no such device.
+        If the accelerator does not fit, or there is no such device or grade.
     MissingToolError
         If yosys or nextpnr is missing.
     """
     if device not in DEVICES:
         raise ConfigError(f"there is no device {device!r}; there are {', '.join(DEVICES)}")
+    size, package, grades = DEVICES[device]
+    speed = speed or grades[0]
+    if speed not in grades:
+        raise ConfigError(f"{device} has no speed grade {speed}; there are {', '.join(grades)}")
     yosys, nextpnr = (_command(name) for name in _TOOLS)
-    size, package, speed = DEVICES[device]
     directory.mkdir(parents=True, exist_ok=True)
     text = generate(config)
     (directory / "weft.v").write_text(text)
@@ -129,6 +143,8 @@ def place(
     started = time.monotonic()
     _run([*yosys, "-q", "-l", "yosys.log", "-p", script], directory, "yosys", progress)
     synthesized = time.monotonic()
+    used = cells(json.loads((directory / "cells.json").read_text()))
+    _check_room(used, device)
     _run(
         [*nextpnr, size, "--package", package, "--speed", speed, "--freq", str(megahertz),
          "--json", "netlist.json", "--textcfg", "placed.config", "--report", "timing.json",
@@ -141,7 +157,8 @@ def place(
     [clock] = timing["fmax"].values()
     return Placed(
         device,
-        cells(json.loads((directory / "cells.json").read_text())),
+        speed,
+        used,
         scratchpads((directory / "yosys.log").read_text()),
         config.batch * config.block**2,
         {name: (n["used"], n["available"]) for name, n in timing["utilization"].items()},
@@ -159,6 +176,14 @@ def cells(statistics: Mapping[str, Any]) -> dict[str, int]:
     """:data:`CELLS` in what ``stat -json`` says."""
     counts = statistics["design"]["num_cells_by_type"]
     return {name: counts.get(cell, 0) for name, cell in CELLS.items()}
+
+
+def _check_room(used: Mapping[str, int], device: str) -> None:
+    """Placing what does not fit takes long to fail."""
+    has = CAPACITY[device.rpartition("-")[2]]
+    over = [f"{used[n]:,} of {has[n]:,} {n}" for n in has if used[n] > has[n]]
+    if over:
+        raise ConfigError(f"the accelerator does not fit on {device}: it takes {', '.join(over)}")
 
 
 def scratchpads(log: str) -> dict[str, str]:

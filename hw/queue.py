@@ -6,6 +6,9 @@ from amaranth import *
 from amaranth.lib import fifo, stream, wiring
 from amaranth.lib.wiring import In, Out
 
+FRONT = 2
+"""Entries that cut a stream's wires."""
+
 
 class Queue(wiring.Component):
     """Holds up to ``depth`` values of a stream; one in and one out a cycle.
@@ -75,3 +78,45 @@ class Queue(wiring.Component):
                 self.o.valid.eq(entries.r_rdy | self.i.valid),
                 Value.cast(self.o.payload).eq(Mux(entries.r_rdy, entries.r_data, self.i.payload)),
             ]
+
+
+class CutQueue(wiring.Component):
+    """A deep queue whose ``o`` is as fast as that of a queue of two.
+
+    Two entries in front are apart from the others, and ``o.ready`` leads to them alone. While
+    nothing is behind them, values go there at once: a value is at ``o`` in the cycle after it was
+    taken. One in and one out a cycle; ``i`` waits only while all entries behind are full.
+
+    Parameters
+    ----------
+    shape : shape
+        Of a value.
+    depth : int
+        Entries in all, at least three.
+
+    Members
+    -------
+    i, o : stream of ``shape``
+        The values, in order.
+    """
+
+    def __init__(self, shape, depth: int):
+        self._depth = depth
+        super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+
+    def elaborate(self, platform):
+        m = Module()
+        shape = self.i.payload.shape()
+        m.submodules.behind = behind = Queue(shape, self._depth - FRONT)
+        m.submodules.front = front = Queue(shape, FRONT)
+        passes = ~behind.o.valid & front.i.ready
+        m.d.comb += [
+            behind.i.payload.eq(self.i.payload),
+            behind.i.valid.eq(self.i.valid & ~passes),
+            self.i.ready.eq(passes | behind.i.ready),
+            front.i.payload.eq(Mux(behind.o.valid, behind.o.payload, self.i.payload)),
+            front.i.valid.eq(behind.o.valid | self.i.valid),
+            behind.o.ready.eq(front.i.ready),
+        ]
+        wiring.connect(m, front.o, wiring.flipped(self.o))
+        return m

@@ -21,7 +21,7 @@ from .axi import (
 from .bursts import BURST, Bursts
 from .interfaces import ADDRESS_BITS
 from .merge import Merge
-from .queue import Queue
+from .queue import CutQueue, Queue
 
 OUTSTANDING = 16
 """Bursts under way at once, those of all clients together."""
@@ -103,7 +103,7 @@ class ReadPort(wiring.Component):
 
         for number, client in enumerate(clients):
             m.submodules[f"bursts_{number}"] = bursts = Bursts(self._config)
-            m.submodules[f"queue_{number}"] = queue = Queue(
+            m.submodules[f"queue_{number}"] = queue = CutQueue(
                 client.beat.payload.shape(), BUFFER_BEATS
             )
             m.submodules[f"bursts_{number}_cut"] = cut = Queue(BURST, 2)
@@ -118,7 +118,7 @@ class ReadPort(wiring.Component):
 
             promised = Signal(range(BUFFER_BEATS + 1))
             granted = take & turns.grant[number]
-            leaves = client.beat.valid & client.beat.ready
+            left = Signal()  # a beat, in the cycle before
             m.d.comb += [
                 asks[number].eq(cut.o.valid & (promised <= BUFFER_BEATS - BURST_BEATS)),
                 cut.o.ready.eq(granted),
@@ -126,7 +126,8 @@ class ReadPort(wiring.Component):
                 queue.i.p.data.eq(axi.rdata),
                 queue.i.p.error.eq(axi.rresp[1]),
             ]
-            m.d.sync += promised.eq(promised + Mux(granted, cut.o.p.beats, 0) - leaves)
+            m.d.sync += promised.eq(promised + Mux(granted, cut.o.p.beats, 0) - left)
+            m.d.sync += left.eq(client.beat.valid & client.beat.ready)
             with m.If(turns.grant[number]):
                 m.d.comb += [
                     addresses.i.p.address.eq(cut.o.p.address),

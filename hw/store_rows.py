@@ -20,9 +20,11 @@ def store_row(config: AcceleratorConfig) -> data.StructLayout:
 
     ``row`` is where it goes, ``slot`` how many elements would stand before it in its first beat;
     ``acc`` and ``count`` say which elements, ``qnt`` which parameters apply if ``requantize``.
-    ``empty`` stands for an instruction without rows, ``beyond`` for a row that reaches beyond a
-    scratchpad: neither moves anything. ``index`` is the instruction's.
+    With ``keeping``, one that is ``kept`` goes to the INP scratchpad, to ``place``, and ``slot``
+    is of its first write. ``empty`` stands for an instruction without rows, ``beyond`` for a row
+    that reaches beyond a scratchpad: neither moves anything. ``index`` is the instruction's.
     """
+    kept = {"kept": 1, "place": config.inp_index_bits} if config.keeping else {}
     return data.StructLayout(
         {
             "row": ROW,
@@ -31,6 +33,7 @@ def store_row(config: AcceleratorConfig) -> data.StructLayout:
             "count": BOX["x_size"].width,
             "qnt": config.qnt_index_bits,
             "requantize": 1,
+            **kept,
             "empty": 1,
             "beyond": 1,
             "index": INDEX_BITS,
@@ -61,7 +64,8 @@ class StoreRows(wiring.Component):
         m = Module()
         config, entry = self._config, self.o.p
         box = box_of(m, config, self.i.payload, (STORE, STOREX))
-        m.submodules.rows = rows = Rows(config, [MEMORIES[MemoryType.OUT]])
+        there = [MEMORIES[MemoryType.OUT], *([MEMORIES[MemoryType.INP]] if config.keeping else [])]
+        m.submodules.rows = rows = Rows(config, there)
 
         acc = Signal(len(box.sram_base) + 1)
         end = acc + entry.count
@@ -102,5 +106,25 @@ class StoreRows(wiring.Component):
                     step.eq(fields.qnt_step),
                     entry.requantize.eq(fields.opcode == STOREX.opcode),
                 ]
+        if config.keeping:
+            beyond |= entry.kept & self._place(m, box)
         m.d.comb += entry.beyond.eq(beyond & ~entry.empty)
         return m
+
+    def _place(self, m: Module, box) -> Value:
+        """Where rows stand in the INP scratchpad; returns whether one reaches beyond it."""
+        config, entry = self._config, self.o.p
+        # What is not beyond is less than a stride away from the next row.
+        place = Signal(max(config.inp_index_bits, len(box.x_stride)) + 1)
+        stride, far = Signal.like(box.x_stride), Signal()
+        m.d.comb += entry.place.eq(place)
+        with m.If(self.o.ready):
+            m.d.sync += place.eq(place + stride)
+        with m.If(self.i.ready):
+            m.d.sync += [
+                place.eq(box.dram_base),
+                far.eq(box.dram_base[len(place) :].any()),
+                stride.eq(box.x_stride),
+                entry.kept.eq(box.memory_type == MemoryType.INP),
+            ]
+        return far | (place + entry.count > config.inp_depth)

@@ -64,6 +64,8 @@ class AcceleratorConfig:
 
     sliding_steps: bool = True
     """Extension ``sliding``: MATMUL's modes whose inputs begin at any lane of an element."""
+    stores_inputs: bool = True
+    """Extension ``keeping``: STOREX into the input scratchpad; for those with ``requantize``."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -235,6 +237,11 @@ class AcceleratorConfig:
     def sliding(self) -> bool:
         """Whether there are steps whose inputs begin at any lane; their encoding is MATMUL's."""
         return self.sliding_steps and self.overwrite
+
+    @property
+    def keeping(self) -> bool:
+        """Whether results may stay on chip as inputs; their encoding is STOREX's."""
+        return self.stores_inputs and self.requantize
 
     @property
     def neighbours(self) -> int:

@@ -124,21 +124,19 @@ load.inp dram_base=0x1000 y_size=8 x_size=1 x_stride=2
     ),
     Example(
         "Results as the next layer's input",
-        "There is no way from acc to inp within the accelerator: results go to DRAM and come "
-        "back. Two tokens, relayed by the compute engine, let the load wait until the last beat "
-        "is acknowledged.",
+        "`storex.inp` puts what `storex.out` would store into inp, where the next layer reads it: "
+        "nothing goes to DRAM and back. `dram_base` and `x_stride` count its elements. A token "
+        "tells the compute engine that they are there.",
         """\
-load.uop dram_base=0x400 y_size=1 x_size=1
+load.uop dram_base=0x400 y_size=1 x_size=2
 load.qnt dram_base=0x400 y_size=1 x_size=1
 load.inp dram_base=0x1000 y_size=1 x_size=8
 load.wgt dram_base=0x200 y_size=1 x_size=1 | push_next
 matmul.set uop_end=1 iter_out=1 iter_in=8 dst_factor_in=1 src_factor_in=1 | pop_prev push_next
-storex.out dram_base=0x5000 y_size=1 x_size=8 | pop_prev push_prev
-gemm | pop_next push_prev
-load.inp dram_base=0x5000 y_size=1 x_size=8 | pop_next push_next
-matmul.set uop_end=1 iter_out=1 iter_in=8 dst_factor_in=1 src_factor_in=1 | pop_prev
+storex.inp dram_base=8 y_size=1 x_size=8 | pop_prev push_prev
+matmul.set uop_bgn=1 uop_end=2 iter_out=1 iter_in=8 dst_factor_in=1 src_factor_in=1 | pop_next
 """,
-        ((0, 0, 0),),
+        ((0, 0, 0), (0, 8, 0)),
     ),
     Example(
         "Adding, multiplying, pooling",

@@ -243,16 +243,16 @@ LOADX = Format("LOADX", 6, (
     Field("reserved",  4, "0"),
 ), "a LOAD by the load engine, whatever the scratchpad, that pads with a chosen value", "pad_value")
 STOREX = Format("STOREX", 7, (
-    Field("memory_type", 3, "4: DRAM"),
+    Field("memory_type", 3, "where to: 4 DRAM, 2 inp"),
     Field("sram_base",  14, "first accumulator"),
-    Field("dram_base",  32, "first element in DRAM; byte address / element bytes"),
+    Field("dram_base",  32, "first element there; in DRAM byte address / element bytes"),
     Field("reserved",    8, "0"),
     Field("y_size",     14, "rows"),
     Field("x_size",     14, "elements in a row; 0 makes a pure carrier of tokens"),
-    Field("x_stride",   16, "elements from one row to the next in DRAM"),
+    Field("x_stride",   16, "elements from one row to the next there"),
     Field("qnt_base", _qnt, "parameters of the first row"),
     Field("qnt_step",    1, "added to the parameters' index after each row"),
-), "requantizes accumulators on their way to DRAM", "requantize")
+), "requantizes accumulators on their way to DRAM or inp", "requantize")
 
 FORMATS = (LOAD, STORE, GEMM, FINISH, ALU, MATMUL, LOADX, STOREX)
 # fmt: on

@@ -241,9 +241,10 @@ def rows(
     config: AcceleratorConfig, operation: Operation, operands: Mapping[str, int]
 ) -> list[tuple[int, int]]:
     """The rows of DRAM that an instruction moves: address and bytes of each."""
-    if not operands.get("x_size") or operation.name == "store.nop":
+    memory = operation.moved
+    if memory is None or not operands.get("x_size"):
         return []
-    size = MEMORIES[operation.fixed["memory_type"]].element_bytes(config)  # type: ignore[index]
+    size = memory.element_bytes(config)
     first, stride = operands["dram_base"] * size, operands["x_stride"] * size
     row = operands["x_size"] * size
     return [(first + y * stride, row) for y in range(operands["y_size"])]

@@ -83,6 +83,15 @@ class Operation:
     summary: str
     extension: str | None = None
 
+    @cached_property
+    def moved(self) -> Memory | None:
+        """The memory between which and DRAM it moves boxes; None if it does not."""
+        from .config import AcceleratorConfig
+
+        buffers = self.meaning(AcceleratorConfig()).buffers
+        in_dram = any(buffer.name.startswith("dram.") for buffer in buffers)
+        return MEMORIES[MemoryType(self.fixed["memory_type"])] if in_dram else None
+
 
 # --- the walks -----------------------------------------------------------------------------------
 
@@ -135,11 +144,13 @@ def _load(memory: Memory, format: Format) -> Meaning:
     return meaning
 
 
-def _store(format: Format) -> Meaning:
+def _store(format: Format, memory: Memory) -> Meaning:
+    """Accumulators to DRAM, or to another scratchpad, as ``memory`` says."""
     out = MEMORIES[MemoryType.OUT]
+    stays = memory is not out
 
     def meaning(config: AcceleratorConfig) -> Nest:
-        acc, dram = out.sram(config), out.dram(config)
+        acc, there = out.sram(config), memory.sram(config) if stays else out.dram(config)
         requantizes = format is formats.STOREX
         y, x = Index("y"), Index("x")
         source = Index("sram_base") + y * Index("x_size") + x
@@ -149,11 +160,13 @@ def _store(format: Format) -> Meaning:
             value: Expr = Load("acc", (source, *lanes))
             if requantizes:
                 value = _requantized(value, Index("qnt_base") + y * Index("qnt_step"), lanes[-1])
-            return Store(dram.name, (target, *lanes), value)
+            if stays:  # a scratchpad's lanes are wider in a simulator
+                value = Cast(out.dram_dtype(config), value)
+            return Store(there.name, (target, *lanes), value)
 
         row = For("x", expr(0), Index("x_size"), _lanes(acc.shape[1:], lane), parallel=True)
-        buffers = (acc, dram, *(qnt_views(config) if requantizes else ()))
-        return _box(format, config, f"{format.name.lower()}.out", buffers, row)
+        buffers = (acc, there, *(qnt_views(config) if requantizes else ()))
+        return _box(format, config, f"{format.name.lower()}.{memory.name}", buffers, row)
 
     return meaning
 
@@ -397,7 +410,8 @@ def _nothing(name: str, format: Format) -> Meaning:
 OPERATIONS: tuple[Operation, ...] = (
     *_load_operations(formats.LOAD),
     Operation("store.out", formats.STORE, {"memory_type": MemoryType.OUT}, Engine.STORE,
-              _store(formats.STORE), "the low bits of accumulators to DRAM"),
+              _store(formats.STORE, MEMORIES[MemoryType.OUT]),
+              "the low bits of accumulators to DRAM"),
     Operation("store.nop", formats.STORE, {"memory_type": MemoryType.UOP}, Engine.STORE,
               _nothing("store.nop", formats.STORE), "carries tokens; x_size must be 0"),
     Operation("gemm", formats.GEMM, {"reset": 0}, Engine.COMPUTE,
@@ -439,7 +453,11 @@ OPERATIONS: tuple[Operation, ...] = (
               "src_factor_in lanes on", "sliding"),
     *_load_operations(formats.LOADX),
     Operation("storex.out", formats.STOREX, {"memory_type": MemoryType.OUT}, Engine.STORE,
-              _store(formats.STOREX), "accumulators, requantized, to DRAM", "requantize"),
+              _store(formats.STOREX, MEMORIES[MemoryType.OUT]),
+              "accumulators, requantized, to DRAM", "requantize"),
+    Operation("storex.inp", formats.STOREX, {"memory_type": MemoryType.INP}, Engine.STORE,
+              _store(formats.STOREX, MEMORIES[MemoryType.INP]),
+              "accumulators, requantized, to inp, where dram_base and x_stride count", "keeping"),
 )
 """Every operation, VTA's first."""
 # fmt: on

@@ -65,7 +65,10 @@ COUNTERS = (
              ("load", "an element is loaded into uop, acc or qnt"),
              ("drain", "the pipeline empties, fills or changes between instructions"),
              _TOKEN, _MEMORY, _IDLE),
-    *_engine("store", "accumulators are read or a beat is sent", _TOKEN, _MEMORY, _IDLE),
+    *_engine(
+        "store", "accumulators are read, a beat is sent, or the oldest row goes to inp", _TOKEN,
+        _MEMORY, _IDLE,
+    ),
     Counter("gemm_steps", "compute", False, "steps", "steps of GEMM and MATMUL that multiply"),
     Counter("alu_steps", "compute", False, "steps", "steps of ALU"),
     Counter("read_bytes", "dram", False, "bytes", "read beats, whole bus widths"),

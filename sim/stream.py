@@ -21,7 +21,6 @@ from ..isa.golden import (
     unread_stop,
 )
 from ..isa.instructions import SELECTORS, InstructionSet, Operation
-from ..isa.memories import MEMORIES
 from ..isa.ordering import Ordering, Step, Stop
 
 if TYPE_CHECKING:
@@ -205,9 +204,9 @@ def _counted(config: AcceleratorConfig, group: Group) -> tuple[str, int]:
         if multiplies(operation.name, config):
             return "gemm_steps", steps
         return ("alu_steps" if operation.format.name == "ALU" else "", steps)
-    if "x_size" not in fields or operation.name == "store.nop":
+    memory = operation.moved
+    if memory is None:
         return "", 0
-    memory = next(m for t, m in MEMORIES.items() if t == operation.fixed["memory_type"])
     size = memory.element_bytes(config)
     rows, row = fields["y_size"], fields["x_size"] * size
     if "STORE" in operation.format.name:

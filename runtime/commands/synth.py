@@ -18,6 +18,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
     parser.add_argument("--device", choices=sorted(DEVICES), default="ecp5-85k")
     parser.add_argument(
+        "--speed", help="the device's speed grade, 6, 7 or 8 (default: its slowest)"
+    )
+    parser.add_argument(
         "--mhz", type=float, default=80, help="the clock to aim at (default 80); not a condition"
     )
     parser.add_argument(
@@ -34,7 +37,12 @@ def main(options: argparse.Namespace) -> int:
     directory = Path(options.output)
     try:
         placed = place(
-            config, options.device, directory, options.mhz, lambda line: _say(f"weft: {line} ...")
+            config,
+            options.device,
+            directory,
+            options.mhz,
+            options.speed,
+            lambda line: _say(f"weft: {line} ..."),
         )
     except OSError as error:
         raise ConfigError(f"{error.filename}: {error.strerror}") from None
@@ -67,7 +75,8 @@ def _lines(placed: Placed) -> list[str]:
         f"fullest      {', '.join(f'{name} {percent} %' for percent, name in full[:4])}",
         f"scratchpads  {memories}",
         f"multipliers  {blocks} blocks for {placed.products} products a cycle and rescaling{short}",
-        f"clock        {placed.megahertz} MHz on {placed.device}"
+        f"clock        {placed.megahertz} MHz on {placed.device}, speed grade"
+        f" {placed.speed}"
         f" (asked for {placed.asked_megahertz:g})",
         f"took         {minutes}",
         "critical path",

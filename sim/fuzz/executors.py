@@ -14,7 +14,7 @@ from ...isa.memories import MemoryType
 from ..device import Device
 from ..functional import FunctionalDevice
 from ..rtl import RtlDevice
-from .footprint import Footprints, moved
+from .footprint import Footprints
 from .outcome import Outcome, on_device, on_golden
 from .program import BLANK, DRAM_BYTES, Program, program_of
 
@@ -120,7 +120,7 @@ def wiping_program(config: AcceleratorConfig) -> Program:
     footprints, wiped = Footprints(config, program_of(config, []).image), set[str]()
     words: list[int] = []
     for operation in footprints.instructions.operations.values():
-        memory = moved(operation)
+        memory = operation.moved
         if memory is None or memory.type is MemoryType.OUT or memory.scratchpad in wiped:
             continue
         wiped.add(memory.scratchpad)

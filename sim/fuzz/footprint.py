@@ -12,7 +12,7 @@ import numpy as np
 from ...isa.config import AcceleratorConfig
 from ...isa.instructions import Instruction, InstructionSet, Operation
 from ...isa.interpret import AccessError, interpret
-from ...isa.memories import MEMORIES, Memory, MemoryType
+from ...isa.memories import MemoryType
 from ...isa.nest import (
     Binary,
     Block,
@@ -60,20 +60,6 @@ class Touch:
 
 
 PADS = ("y_pad_0", "y_pad_1", "x_pad_0", "x_pad_1")
-
-
-def moved(operation: Operation) -> Memory | None:
-    """The memory between which and DRAM an operation moves boxes; None if it does not."""
-    if operation.name not in _moved:
-        buffers = operation.meaning(AcceleratorConfig()).buffers
-        moves = any(buffer.name.startswith("dram.") for buffer in buffers)
-        memory = MEMORIES[MemoryType(operation.fixed["memory_type"])] if moves else None
-        _moved[operation.name] = memory
-    return _moved[operation.name]
-
-
-_moved: dict[str, Memory | None] = {}
-"""By the operation's name."""
 
 
 @cache
@@ -125,7 +111,7 @@ class Footprints:
         nest = _meaning_of(operation.name, self.config)
         operands = {p: (v, v) for p in nest.params for v in (instruction.operands.get(p, 0),)}
         found: dict[tuple[str, int, bool], Range] = {}
-        walker = _Walker(nest, self.uops, moved(operation) is None)
+        walker = _Walker(nest, self.uops, operation.moved is None)
         for buffer, index, (least, most), writes in walker.stmt(nest.body, operands):
             key = buffer.partition(".")[0], id(index), writes
             before = found.get(key, (least, most))
@@ -161,7 +147,7 @@ class Footprints:
         return self.image.size if memory == "dram" else int(getattr(self.config, f"{memory}_depth"))
 
     def _dram(self, operation: Operation, operands: Mapping[str, int]) -> Touch | None:
-        memory = moved(operation)
+        memory = operation.moved
         if memory is None:
             return None
         count = reach(operands)

@@ -17,7 +17,7 @@ from ...isa.instructions import Instruction, InstructionSet, Operation, params_o
 from ...isa.memories import Engine
 from ...isa.ordering import DISPATCHED
 from .choices import Choices
-from .footprint import instruction_set, moved, reach
+from .footprint import instruction_set, reach
 from .program import POISONED, POISONED_END, Program, program_of
 
 Words = list[int]
@@ -64,7 +64,7 @@ def poisoned_program(program: Program, choices: Choices) -> Program:
         (at, memory.element_bytes(program.config), reach(instructions.decode(word).operands))
         for at, word in enumerate(words)
         if (operation := instructions.operation_of(word)) is not None
-        and (memory := moved(operation)) is not None
+        and (memory := operation.moved) is not None
     ]
     places = [place for place in places if place[2]]
     first = choices.integer(POISONED + 64, POISONED_END - 64)
@@ -167,8 +167,14 @@ WRONGS: Mapping[str, Callable[[Words, InstructionSet, Choices], None]] = {
     "flag": _flag,
     "follow": _follow,
     "forbidden": _forbidden,
-    "index": _operand(lambda o, p: p in ("sram_base", "qnt_base", "uop_end") or "_factor_" in p),
-    "far": _operand(lambda o, p: p == "dram_base" and moved(o) is not None),
+    "index": _operand(
+        lambda o, p: (
+            p in ("sram_base", "qnt_base", "uop_end")
+            or "_factor_" in p
+            or (p == "dram_base" and o.moved is None)
+        )
+    ),
+    "far": _operand(lambda o, p: p == "dram_base" and o.moved is not None),
     "reserved": _reserved,
     "swap": _swap,
 }

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from ...isa.config import AcceleratorConfig
 from ...isa.formats import UOP_BYTES
 from ...isa.instructions import Instruction, Operation, params_of
-from ...isa.memories import Engine, MemoryType
+from ...isa.memories import MEMORIES, Engine, MemoryType
 from ...isa.ordering import DISPATCHED
 from .choices import Choices
-from .footprint import PADS, Footprints, instruction_set, moved, reach
+from .footprint import PADS, Footprints, instruction_set, reach
 from .program import (
     DATA,
     STORED,
@@ -151,7 +151,7 @@ class _Maker:
         """Put something into the beginning of every scratchpad."""
         filled: set[str] = set()
         for operation in self.instructions.operations.values():
-            memory = moved(operation)
+            memory = operation.moved
             if memory is None or memory.type is MemoryType.OUT or memory.scratchpad in filled:
                 continue
             filled.add(memory.scratchpad)
@@ -189,7 +189,7 @@ class _Maker:
         if operation.name == "store.nop":
             rest = [p for p in params if p not in (*PADS, "x_size")]
             return Instruction(operation.name, {p: self.any(operation, p) for p in rest})
-        if moved(operation) is not None:
+        if operation.moved is not None or "sram_base" in params:
             return self.box(operation, params)
         return self.nest(operation, params) if "iter_out" in params else None
 
@@ -207,9 +207,9 @@ class _Maker:
         return self.instructions.layouts[operation.format.opcode].by_name[param]
 
     def box(self, operation: Operation, params: Sequence[str]) -> Instruction | None:
-        """A move between DRAM and a scratchpad."""
-        memory, choices = moved(operation), self.choices
-        assert memory is not None
+        """A move between DRAM and a scratchpad, or from the accumulators to another."""
+        choices, kept = self.choices, operation.moved is None
+        memory = operation.moved or MEMORIES[MemoryType.OUT]
         depth, size = memory.depth(self.config), memory.element_bytes(self.config)
         box = {"y_size": choices.one_of(ROWS), "x_size": choices.one_of(COLUMNS)}
         box["x_stride"] = choices.integer(0, 12)
@@ -220,13 +220,16 @@ class _Maker:
             box["x_size"] = choices.one_of(LONG_ROWS)
         while box_size(box) > depth:
             box = {key: value // 2 for key, value in box.items()}
-        if stores:  # rows of one store do not overlap
+        if stores and not kept:  # rows of one store do not overlap
             box["x_stride"] = max(box["x_stride"], box["x_size"])
         start, end = region(memory.type)
-        first = -(-start // size)
-        while first + reach(box) > end // size:
+        first, end = -(-start // size), end // size
+        if kept:
+            there = MEMORIES[MemoryType(operation.fixed["memory_type"])]
+            first, end = 0, there.depth(self.config)
+        while first + reach(box) > end:
             box["y_size"] //= 2
-        box["dram_base"] = choices.low(first, first + 8, end // size - reach(box))
+        box["dram_base"] = choices.low(first, first + 8, end - reach(box))
         last = min(depth - box_size(box), self.slot(operation, "sram_base").greatest)
         box["sram_base"] = choices.low(0, 12, last)
         rest = [p for p in params if p not in (*box, *PADS)]

@@ -19,7 +19,7 @@ from weft.isa.golden import GoldenModel, rows
 from weft.isa.interpret import interpret
 from weft.isa.memories import MemoryType
 from weft.sim.fuzz.choices import RandomChoices
-from weft.sim.fuzz.footprint import Footprints, moved
+from weft.sim.fuzz.footprint import Footprints
 from weft.sim.fuzz.legal import legal_program
 from weft.sim.fuzz.program import DATA, image_for, region
 
@@ -171,13 +171,13 @@ class _Maker:
 
     def _can_be_refused(self, instruction: Instruction) -> bool:
         operation = self._instructions.operations[instruction.operation]
-        memory = moved(operation)
+        memory = operation.moved
         moves = memory is not None and bool(rows(CONFIG, operation, instruction.operands))
         return moves and self._fits(instruction)
 
     def _refused(self, instruction: Instruction) -> Instruction:
         """From, or to, beyond the end of memory."""
-        memory = moved(self._instructions.operations[instruction.operation])
+        memory = self._instructions.operations[instruction.operation].moved
         assert memory is not None
         beyond = {"dram_base": DRAM_BYTES // memory.element_bytes(CONFIG)}
         return Instruction(instruction.operation, {**instruction.operands, **beyond})

@@ -15,6 +15,8 @@ from weft.hw.interfaces import Activity
 
 READS = {"load": (), "compute": ("inp", "wgt"), "store": ("acc", "qnt")}
 """Scratchpads that an engine reads outside of itself."""
+WRITES = {"load": SCRATCHPADS, "compute": (), "store": ("inp",)}
+"""Those that it writes."""
 WRITE = ("valid", "ready", "address", "mask", "data")
 BITS = {name: 8 * getattr(CONFIG, f"{name}_element_bytes") for name in ("inp", "wgt", "acc", "qnt")}
 BITS["uop"] = 32
@@ -38,8 +40,7 @@ class EngineBench(Surroundings):
         self.memory.write(0, course.image.tobytes())
         self.done, self.held = 0, {name: list(row) for name, row in course.start.items()}
         self.tasks = [start_soon(self._watch())]
-        if self.engine == "load":
-            self.tasks += [start_soon(self._keep(name)) for name in SCRATCHPADS]
+        self.tasks += [start_soon(self._keep(name)) for name in WRITES[self.engine]]
         self.tasks += [start_soon(self._hold(name)) for name in READS[self.engine]]
         if self.engine == "compute":
             for name in FILLED:
@@ -174,10 +175,9 @@ class EngineBench(Surroundings):
             ]
             assert not wrong, f"{what} differs at {wrong}"
 
+        for name in WRITES[self.engine]:
+            same(name, self.held[name], stretch.arrays[name])
         match self.engine:
-            case "load":
-                for name in SCRATCHPADS:
-                    same(name, self.held[name], stretch.arrays[name])
             case "compute":
                 for name, least in BESIDE.items():
                     expected = stretch.arrays[name][:least] + self.held[name][least:]

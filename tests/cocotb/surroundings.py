@@ -26,7 +26,15 @@ INPUTS = {
         *(f"store_{name}_{pin}" for name in ("acc", "qnt") for pin in ("enable", "address")),
         *(f"load_{name}_{pin}" for name in FILLED for pin in ("valid", "address", "mask", "data")),
     ),
-    "store": ("i_valid", "i_payload", "acc_data", "acc_ready", "qnt_data", "qnt_ready"),
+    "store": (
+        "i_valid",
+        "i_payload",
+        "acc_data",
+        "acc_ready",
+        "qnt_data",
+        "qnt_ready",
+        "inp_ready",
+    ),
 }
 """Pins that are 0 until somebody drives them."""
 

@@ -43,6 +43,13 @@ def store(count: int = 1, at: int = 900, **flags: bool) -> Instruction:
     return Instruction("store.out", {"dram_base": at, "y_size": 1, "x_size": count}, **flags)
 
 
+def keep(
+    rows: int = 1, columns: int = 1, at: int = 0, stride: int = 0, **flags: bool
+) -> Instruction:
+    box = {"dram_base": at, "y_size": rows, "x_size": columns, "x_stride": stride}
+    return Instruction("storex.inp", box, **flags)
+
+
 FINISH = Instruction("finish")
 
 
@@ -163,6 +170,24 @@ def test_elements_beyond_a_scratchpad():
     assert "touches inp[1024]; there are 1024" in complaint(load("inp", 1020, 5), FINISH)
     program = [load_uops(), gemm(trips=300, factor=2), FINISH]
     assert "touches acc[598]; there are 512" in complaint(*program)
+
+
+def test_results_that_stay_are_written_by_the_store_engine():
+    beside = [load("inp", 2), load("inp", 12, 1), keep(3, 2, at=0, stride=5)]
+    check([*beside, FINISH], TINY, [])
+    early = complaint(load("inp", 11), keep(3, 2, at=0, stride=5), FINISH)
+    assert "instruction 1 (storex.inp) touches inp[11], which instruction 0 (load.inp)" in early
+    program = [
+        load_uops(), gemm(push_next=True), keep(pop_prev=True, push_prev=True),
+        gemm(pop_next=True), FINISH,
+    ]  # fmt: skip
+    check(program, TINY, [UOPS])
+    for position, flags in ((2, {"push_prev": False}), (3, {"pop_next": False})):
+        program[position] = replace(program[position], **flags)
+    assert "instruction 2 (storex.inp) touches acc[0]" in complaint(*program)
+    assert "touches inp[1024]; there are 1024" in complaint(keep(2, 1, 24, 1000), FINISH)
+    check([keep(2, 0, 24, 1000), keep(0, 2, 1 << 20), FINISH], TINY, [])
+    assert "touches acc[512]; there are 512" in complaint(keep(27, 19), FINISH)
 
 
 def test_micro_ops_from_nowhere():

@@ -59,3 +59,19 @@ def test_a_step_sees_what_those_before_it_wrote(operation):
     assert after(((1, 0), (2, 1))) == after(((1, 0),), ((2, 1),))
     assert after(((1, 0), (2, 1))) != after(((2, 1), (1, 0)))
     assert after(((1, 0), (1, 0))) == after(((1, 0),), ((1, 0),))
+
+
+def test_what_stays_on_chip_has_the_mark_of_what_goes_out_and_comes_back():
+    def inputs(*moves: tuple[str, dict[str, int]]) -> list[int]:
+        machine = Machine(TINY, [], 1 << 14)
+        filled = (("load.acc", {"dram_base": 64, "y_size": 1, "x_size": 8}),
+                  ("load.qnt", {"dram_base": 100, "y_size": 1, "x_size": 3}))  # fmt: skip
+        machine.run([Instruction(name, operands) for name, operands in (*filled, *moves)])
+        return machine.pads["inp"].tolist()
+
+    box = {"sram_base": 1, "y_size": 2, "x_size": 3, "x_stride": 5, "qnt_base": 1, "qnt_step": 1}
+    kept = inputs(("storex.inp", {**box, "dram_base": 40}))
+    rows = [{"sram_base": 40 + d, "dram_base": 900 + d, "y_size": 1, "x_size": 3} for d in (0, 5)]
+    back = inputs(("storex.out", {**box, "dram_base": 900}), *(("load.inp", row) for row in rows))
+    assert kept == back
+    assert len(set(kept)) == 7

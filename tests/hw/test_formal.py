@@ -16,8 +16,9 @@ from tests.formal import NO_SOLVER, Opened, Refuted, keeps, passes, planted, pro
 from weft.hw.axi import BURST_BEATS, REQUEST
 from weft.hw.boxes import Rows
 from weft.hw.bursts import Bursts
+from weft.hw.input_writes import InputWrites
 from weft.hw.merge import LONG_BITS, Merge
-from weft.hw.queue import Queue
+from weft.hw.queue import FRONT, CutQueue, Queue
 from weft.hw.read_port import Turns
 from weft.hw.span import Span
 from weft.hw.tokens import TokenQueue
@@ -321,6 +322,81 @@ def turns(component: type[Turns], count: int) -> None:
     )
 
 
+def cut_queue(component: type[CutQueue], depth: int) -> None:
+    """Any one value is followed, as in a queue; it is among those in front or behind them."""
+    m, dut = Module(), component(4, depth)
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    enters, leaves = passes(dut.i), passes(dut.o)
+    held = Signal(range(2 * depth))
+    m.d.sync += held.eq(held + enters - leaves)
+    choose, followed = Signal(name="choose"), Signal(name="followed")
+    ahead, value = Signal(range(depth + 1), name="ahead"), Signal(4, name="value")
+    with m.If(followed & leaves):
+        m.d.sync += [ahead.eq(ahead - 1), followed.eq(ahead != 0)]
+    with m.Elif(enters & choose & ~followed):
+        m.d.sync += [ahead.eq(held - leaves), value.eq(dut.i.payload), followed.eq(1)]
+
+    levels, positions, entries = {}, Const(1), {}
+    for part, size in (("front", FRONT), ("behind", depth - FRONT)):
+        level, produce, *rest = opened.registers(part, "fifo")
+        consume = rest[0] if rest else Const(0)
+        levels[part] = level
+        before = Const(0) if part == "front" else levels["front"]
+        place, at = Signal(range(2 * depth), name=f"place_{part}"), consume + ahead - before
+        m.d.comb += place.eq(at - Mux(at >= size, size, 0))
+        entries[part] = opened.entry(part, "fifo", "storage", address=place)
+        positions &= (level <= size) & (consume < size) & (produce < size)
+        positions &= (consume + level == produce) | (consume + level == produce + size)
+    front, behind = levels["front"], levels["behind"]
+    found = Mux(ahead < front, entries["front"], entries["behind"])
+    prove(
+        m,
+        [dut, choose],
+        {
+            "it holds what has come and not gone": front + behind == held,
+            "it gives while it holds something": dut.o.valid == (held != 0),
+            "it waits only while all places behind are taken": dut.i.ready
+            | (behind == depth - FRONT),
+            "an offer stays": stays(m, dut.o),
+            "what has come in has not gone before its turn": ~followed | (ahead < held),
+            "what comes out is what came in": ~(followed & (ahead == 0)) | (dut.o.payload == value),
+            "positions": positions,
+            "the front is filled first": (behind == 0) | (front != 0),
+            "contents": ~followed | (found == value),
+        },
+    )
+
+
+def input_writes(component: type[InputWrites]) -> None:
+    """Who has waited for a cycle, from the ports alone."""
+    m, dut = Module(), component(CONFIG)
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    sides, waited = {"load": dut.load, "store": dut.store}, {}
+    for name, port in sides.items():
+        waited[name] = Signal(name=f"{name}_waited")
+        m.d.sync += waited[name].eq(port.valid & ~port.ready)
+    content = {name: Cat(p.address, p.mask, p.data) for name, p in {**sides, "o": dut.o}.items()}
+    load, store = passes(dut.load), passes(dut.store)
+    (register,) = opened.registers()
+    prove(
+        m,
+        [dut],
+        {
+            "one writes at a time": ~(load & store),
+            "something is written when one writes": dut.o.valid == (load | store),
+            "it is what the one writes": (~load | (content["o"] == content["load"]))
+            & (~store | (content["o"] == content["store"])),
+            "who writes alone need not wait": (dut.load.ready | dut.store.valid)
+            & (dut.store.ready | dut.load.valid),
+            "who has waited writes": Cat(~waited[n] | passes(p) for n, p in sides.items()).all(),
+            "registers": register == waited["load"],
+        },
+        given=[keeps(m, p.valid, p.ready, content[n]) for n, p in sides.items()],
+    )
+
+
 PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int, ...]]]] = {
     "tokens are neither lost nor invented": (token_queue, TokenQueue, [(1,), (3,), (255,)]),
     "a queue keeps values and their order": (
@@ -328,11 +404,13 @@ PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int, ...]]]] = {
         Queue,
         [(2,), (3,), (16,), (3, True), (16, True)],
     ),
+    "a queue with a front, too": (cut_queue, CutQueue, [(4,), (16,)]),
     "bursts cover their request and stay in their pages": (bursts, Bursts, [()]),
     "merged requests ask for the same beats": (merge, Merge, [()]),
     "rows follow from their box": (rows, Rows, [()]),
     "a span divides an axis": (span, Span, [(1,), (4,)]),
     "turns are fair": (turns, Turns, [(1,), (3,), (4,)]),
+    "two write in turn": (input_writes, InputWrites, [()]),
 }
 """A proof, what it is of, and the sizes for which it is made."""
 
@@ -346,6 +424,8 @@ MISTAKES = [
     (queue, Queue, (3, True), "(entries.r_rdy | ~moves)", "~moves"),
     (queue, Queue, (3, True), "entries.r_rdy | self.i.valid", "entries.r_rdy"),
     (queue, Queue, (3,), ".eq(entries.r_data)", ".eq(entries.r_data | (self.level == 3))"),
+    (cut_queue, CutQueue, (4,), "~behind.o.valid & front.i.ready", "front.i.ready"),
+    (cut_queue, CutQueue, (4,), "self.i.valid & ~passes", "self.i.valid"),
     (bursts, Bursts, (), "BURST_BEATS - beat[: exact_log2(BURST_BEATS)]", "BURST_BEATS"),
     (bursts, Bursts, (), "] <= room", "] < room"),
     (bursts, Bursts, (), "(self.o.ready & self.o.p.last)", "self.o.ready"),
@@ -362,6 +442,9 @@ MISTAKES = [
     (turns, Turns, (3,), "(served + 1 + i)", "(served + i)"),
     (turns, Turns, (3,), "self.asks[number] & ~before", "self.asks[number]"),
     (turns, Turns, (3,), "m.If(self.take & self.grant[number])", "m.If(self.grant[number])"),
+    (input_writes, InputWrites, (), "load.valid & first", "0"),
+    (input_writes, InputWrites, (), "store.ready.eq(~waited)", "store.ready.eq(1)"),
+    (input_writes, InputWrites, (), "Mux(first, store.mask", "Mux(store.valid, store.mask"),
 ]
 """A proof, its unit, its size, and text of the unit's source with what to write for it."""
 

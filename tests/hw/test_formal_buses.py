@@ -23,6 +23,7 @@ from weft.hw.acc_reader import AccReader
 from weft.hw.axi import BURST_BEATS, BURST_INCR, Response
 from weft.hw.bursts import BURST
 from weft.hw.fetch import Fetch
+from weft.hw.queue import FRONT
 from weft.hw.read_port import BUFFER_BEATS, OUTSTANDING, ReadPort
 from weft.hw.registers import RegisterBlock
 from weft.hw.write_port import OUTSTANDING as WRITES_OUTSTANDING
@@ -45,7 +46,8 @@ def read_port(component: type[ReadPort], clients: int) -> None:
     axi = dut.axi
     asked, comes = axi.arvalid & axi.arready, axi.rvalid & axi.rready
     # Between ``outstanding`` and the pins are bursts whose address waits in a queue of two.
-    outstanding, *promises = opened.registers()
+    outstanding, *counts = opened.registers()
+    promises = list(zip(counts[::2], counts[1::2], strict=True))
     waiting, *_ = opened.registers("addresses", "fifo")
     kept, entries = _entries(opened, "addresses")
     asking = [(there, entry[:32], entry[32:40], entry[40:]) for there, entry in entries]
@@ -70,9 +72,10 @@ def read_port(component: type[ReadPort], clients: int) -> None:
             | (start % PAGE_BYTES + (length + 1) * bus <= PAGE_BYTES),
             f"an id is a client's, {place}": ~there | (client < clients),
         }
-    for number, promised in enumerate(promises):
-        level, _, _ = opened.registers(f"queue_{number}", "fifo")
-        valid, _, left = opened.registers(f"bursts_{number}")
+    for number, (promised, left) in enumerate(promises):
+        behind, _, _ = opened.registers(f"queue_{number}", "behind", "fifo")
+        front, _, _ = opened.registers(f"queue_{number}", "front", "fifo")
+        valid, _, to_cut = opened.registers(f"bursts_{number}")
         owed, request = Signal(range(4 * BUFFER_BEATS)), dut.client[number].request
         beats = Mux(asked & (axi.arid == number), axi.arlen + 1, 0)
         m.d.sync += owed.eq(owed + beats - (comes & (axi.rid == number)))
@@ -82,10 +85,12 @@ def read_port(component: type[ReadPort], clients: int) -> None:
             Mux(there & (client == number), length + 1, 0) for there, _, length, client in asking
         )
         properties |= {
-            f"every beat has a place, {number}": owed + level <= BUFFER_BEATS,
-            f"promises, {number}": (promised == owed + level + to_be_asked)
+            f"every beat has a place, {number}": owed + behind + front <= BUFFER_BEATS,
+            f"promises, {number}": (promised == owed + behind + front + left + to_be_asked)
             & (promised <= BUFFER_BEATS),
-            f"a request has beats, {number}": ~valid | (left != 0),
+            f"what waits fills the front first, {number}": (front <= FRONT)
+            & ((behind == 0) | (front != 0)),
+            f"a request has beats, {number}": ~valid | (to_cut != 0),
         }
         kept, requests = _entries(opened, f"merged_{number}")
         properties[f"places of requests, {number}"] = kept

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from amaranth.hdl import Module, Mux, Signal, Value
+from amaranth.hdl import C, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
 
 from tests.formal import NO_SOLVER, Opened, Refuted, keeps, passes, planted, prove, solver
@@ -164,27 +164,33 @@ def store_rows(component: type[StoreRows]) -> None:
     word, entry, size = dut.i.p.word, dut.o.p, TINY.out_element_bytes
     store, storex = (format_struct(TINY, f.opcode)(word) for f in (STORE, STOREX))
     extended = storex.opcode == STOREX.opcode
-    names = ("sram_base", "y_size", "x_size", "memory_type")
+    names = ("sram_base", "dram_base", "y_size", "x_size", "x_stride", "memory_type")
     box = {name: Mux(extended, storex[name], store[name]) for name in names}
     left, empty, stopped = Signal(16), Signal(), Signal()
     acc, count, index = Signal(24), Signal(16), Signal(32)
     qnt, step, requantize = Signal(24), Signal(), Signal()
+    place, stride, kept = Signal(40), Signal(16), Signal()
     there = (empty | (left != 0)) & ~stopped
-    beyond = ~empty & ((acc + count > TINY.acc_depth) | (requantize & (qnt >= TINY.qnt_depth)))
+    beyond = ~empty & (
+        (acc + count > TINY.acc_depth)
+        | (requantize & (qnt >= TINY.qnt_depth))
+        | (kept & (place + count > TINY.inp_depth))
+    )
     with m.If(passes(dut.o)):
         m.d.sync += [empty.eq(0), left.eq(Mux(empty, 0, left - 1)), stopped.eq(beyond)]
-        m.d.sync += [acc.eq(acc + count), qnt.eq(qnt + step)]
+        m.d.sync += [acc.eq(acc + count), qnt.eq(qnt + step), place.eq(place + stride)]
     with m.If(passes(dut.i)):
         nothing = (box["x_size"] == 0) | (box["y_size"] == 0)
         m.d.sync += [
             empty.eq(nothing), left.eq(Mux(nothing, 0, box["y_size"])), index.eq(dut.i.p.index),
             acc.eq(box["sram_base"]), count.eq(box["x_size"]),
             qnt.eq(storex.qnt_base), step.eq(storex.qnt_step),
-            requantize.eq(extended),
+            requantize.eq(extended), kept.eq(box["memory_type"] == MemoryType.INP),
+            place.eq(box["dram_base"]), stride.eq(box["x_stride"]),
         ]  # fmt: skip
     rows = there & ~empty
-    *_, dut_left = opened.registers("rows")
-    dut_acc, dut_stopped, dut_qnt, dut_step = opened.registers()[-4:]
+    *_, dut_bytes, _, dut_left = opened.registers("rows")
+    *_, dut_acc, dut_stopped, dut_qnt, dut_step, dut_place, dut_stride, far = opened.registers()
     prove(
         m,
         [dut],
@@ -198,6 +204,10 @@ def store_rows(component: type[StoreRows]) -> None:
             "its parameters are a step from the ones before": ~rows | ~requantize
             | (entry.qnt == qnt[: len(entry.qnt)]),
             "it is requantized by STOREX": ~rows | (entry.requantize == requantize),
+            "it is kept if it goes to inp": ~rows | (entry.kept == kept),
+            "it is kept a stride from the one before": ~rows | ~kept | beyond
+            | ((entry.place == place[: len(entry.place)])
+               & (entry.slot == place[: len(entry.slot)])),
             "the last row is marked": ~rows | (entry.row.last == (left == 1)),
             "a row is beyond when an element or its parameters are": ~there
             | (entry.beyond == beyond),
@@ -206,20 +216,27 @@ def store_rows(component: type[StoreRows]) -> None:
             "no instruction is taken before the one before has ended": ~passes(dut.i)
             | ~there | (dut.o.ready & (left == ~empty)),
             "an entry stays": keeps(
-                m, dut.o.valid, dut.o.ready, entry.acc,
-                entry.count, entry.qnt, entry.empty, entry.beyond, entry.index,
+                m, dut.o.valid, dut.o.ready, entry.acc, entry.count, entry.qnt, entry.kept,
+                entry.place, entry.empty, entry.beyond, entry.index,
             ),
             "registers": (dut_stopped == stopped)
             & (stopped | ((entry.empty == empty) & (entry.index == index) | ~there))
             & (~rows | ((dut_acc == acc) & (dut_step == step) & (entry.requantize == requantize)))
             & (~rows | (dut_left == left)),
+            "registers of what is kept": ~rows | (
+                (dut_stride == stride) & (dut_bytes == stride * size) & (entry.kept == kept)
+                & ((entry.row.address // size)[: len(entry.slot)] == place[: len(entry.slot)])
+                & (~kept | ((dut_place == place[: len(dut_place)])
+                            & (far == place[len(dut_place) :].any())))
+            ),
             "nothing is left of an empty one": ~empty | (left == 0),
             "as long as no row is beyond": ~rows
             | ((acc < 1 << 16) & (~requantize | ((dut_qnt == qnt) & (qnt <= TINY.qnt_depth)))),
         },
         given=[
             (store.opcode == STORE.opcode) | extended,
-            box["memory_type"] == MemoryType.OUT,
+            (box["memory_type"] == MemoryType.OUT)
+            | (extended & (box["memory_type"] == MemoryType.INP)),
         ],
     )  # fmt: skip
 
@@ -236,12 +253,22 @@ def packer(component: type[Packer], bus_bytes: int) -> None:
     first = Mux(sent == 0, row.slot, 0)
     left = (row.count - sent)[: len(row.count)]
     count = Mux(left < slots - first, left, slots - first)
-    moves = passes(dut.o)
+    moves = passes(dut.o) | passes(dut.kept)
+    lines = Signal.like(row.place)
     with m.If(moves):
         m.d.sync += sent.eq(Mux(left == count, 0, sent + count))
-    dut_left, dut_inside = opened.registers()
+        m.d.sync += lines.eq(Mux(left == count, 0, lines + 1))
+    dut_left, dut_inside, following = opened.registers()
+    there, bits = dut.rows.valid & dut.i.valid, len(row.slot)
+    line = (row.place[bits:] + lines)[: len(following)]
     properties: dict[str, Value] = {
-        "a beat comes of a row and its elements": dut.o.valid == (dut.rows.valid & dut.i.valid),
+        "a beat comes of a row and its elements": dut.o.valid == (there & ~row.kept),
+        "a write comes of a row that is kept": dut.kept.valid == (there & row.kept),
+        "writes follow one another": ~dut.kept.valid
+        | (dut.kept.p.address == Cat(C(0, bits), line)),
+        "the last write is marked": ~dut.kept.valid | (dut.kept.p.last == (left == count)),
+        "the next line": ~(dut.rows.valid & dut_inside) | (following == line),
+        "no line before the first": dut.rows.valid & (sent != 0) | (lines == 0),
         "elements go with their beat": passes(dut.i) == moves,
         "a row goes with its last beat": passes(dut.rows) == (moves & (left == count)),
         "registers": ~dut.rows.valid
@@ -251,13 +278,17 @@ def packer(component: type[Packer], bus_bytes: int) -> None:
     for place in range(slots):
         here = (place >= first) & (place < first + count)
         element = (row.turn + place) % slots
-        bits = dut.o.p.data.word_select(place, 8 * size)
+        element_bits = dut.o.p.data.word_select(place, 8 * size)
+        wanted = dut.i.payload.word_select(element[: len(row.turn)], 8 * size)
+        kept_bits = dut.kept.p.data.word_select(place, 8 * size)
         strobe = dut.o.p.strobe.word_select(place, size)
         properties |= {
             f"place {place} is written if the row has an element there": ~dut.o.valid
             | (strobe == Mux(here, (1 << size) - 1, 0)),
-            f"place {place} has the element of its accumulator": ~dut.o.valid
-            | (bits == dut.i.payload.word_select(element[: len(row.turn)], 8 * size)),
+            f"place {place} is kept if it would be written": ~there
+            | (dut.kept.p.mask[place] == here),
+            f"place {place} has the element of its accumulator": ~there
+            | ((element_bits == wanted) & (kept_bits == wanted)),
         }
     stays = keeps(m, dut.rows.valid, dut.rows.ready, dut.rows.payload)
     prove(m, [dut], properties, given=[stays, ~dut.rows.valid | (row.count != 0)])
@@ -294,10 +325,14 @@ MISTAKES = [
     (store_rows, StoreRows, (), "qnt >= config.qnt_depth", "qnt > config.qnt_depth"),
     (store_rows, StoreRows, (), "acc.eq(end)", "acc.eq(acc + 1)"),
     (store_rows, StoreRows, (), "(self.o.ready | ~entry.empty) & ~stopped", "~stopped"),
+    (store_rows, StoreRows, (), "> config.inp_depth", ">= config.inp_depth"),
+    (store_rows, StoreRows, (), "place.eq(place + stride)", "place.eq(place + entry.count)"),
+    (store_rows, StoreRows, (), "far.eq(box.dram_base[len(place) :].any())", "far.eq(0)"),
     (packer, Packer, (8,), "inside.eq(~last)", "inside.eq(1)"),
+    (packer, Packer, (16,), "following.eq(line + 1)", "following.eq(line)"),
     (packer, Packer, (16,), "row.turn + number", "row.turn - number"),
     (packer, Packer, (8,), "here &= slot <= number", "here &= row.slot <= number"),
-    (packer, Packer, (8,), "self.o.ready & self.rows.valid", "self.o.ready"),
+    (packer, Packer, (8,), "ready & self.rows.valid),", "ready),"),
 ]  # fmt: skip
 """A proof, its unit, its size, and text of the unit's source with what to write for it."""
 

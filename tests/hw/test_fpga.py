@@ -108,6 +108,18 @@ def test_what_a_tool_complains_about_is_said_with_its_log(tmp_path, monkeypatch)
         place(TINY, "ecp5-85k", tmp_path / "out")
     with pytest.raises(ConfigError, match="no device 'x'; there are ecp5-85k"):
         place(TINY, "x", tmp_path)
+    with pytest.raises(ConfigError, match="ecp5-5g-85k has no speed grade 6; there are 8"):
+        place(TINY, "ecp5-5g-85k", tmp_path, speed="6")
+
+
+def test_what_does_not_fit_is_not_placed(tmp_path, monkeypatch):
+    yosys = tmp_path / "yosys"
+    counts = '{"design": {"num_cells_by_type": {"LUT4": 7, "MULT18X18D": 157}}}'
+    yosys.write_text(f"#!/bin/sh\necho '{counts}' > cells.json\n")
+    yosys.chmod(0o755)
+    monkeypatch.setattr(fpga.shutil, "which", lambda name: str(yosys))
+    with pytest.raises(ConfigError, match="fit on ecp5-85k: it takes 157 of 156 dsp"):
+        place(TINY, "ecp5-85k", tmp_path / "out")
 
 
 @pytest.mark.deep

@@ -9,7 +9,7 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 
 from tests.hw.axi_bench import Dram, WriteChannels
-from tests.hw.box_bench import CONFIGS, TINY, element_address, lanes_to_bytes
+from tests.hw.box_bench import CONFIGS, TINY, Scratch, element_address, lanes_to_bytes
 from tests.hw.stream_bench import Monitor, Pulses, Source, simulate
 from weft.hw.interfaces import Activity
 from weft.hw.store import StoreEngine
@@ -47,7 +47,7 @@ class Contents:
 class Bench:
     """A store engine with random accumulators and parameters, on a port of its own."""
 
-    def __init__(self, config: AcceleratorConfig, dram: Dram, seed: int = 0):
+    def __init__(self, config: AcceleratorConfig, dram: Dram, seed: int = 0, held: float = 0.0):
         self.config, self.dram = config, dram
         self.engine, self.port = StoreEngine(config, "simulation"), WritePort(config)
         self.top = Module()
@@ -64,6 +64,11 @@ class Bench:
             self.actors.append(Contents(self.engine.qnt, self.qnt))
         self.done, self.faults = Pulses(self.engine.done), Pulses(self.engine.fault.valid)
         self.expected = dram.bytes.copy()
+        if config.keeping:
+            depth, size = config.inp_depth, config.inp_element_bytes
+            self.inp = Scratch(self.engine.inp, depth, size, seed, held)
+            self.inputs = self.inp.bytes.copy()
+            self.actors.append(self.inp)
         self.activities: list[Activity] = []
         streams = {"request": self.engine.bus.request, "data": self.engine.bus.data}
         self.actors += [Monitor(stream, name) for name, stream in streams.items()]
@@ -105,6 +110,9 @@ class Bench:
                 if "qnt_base" in box:
                     acc = self._requantized(acc, box["qnt_base"] + y * box["qnt_step"])
                 raw = lanes_to_bytes(acc, self.config.out_width)
+                if box.get("kept"):
+                    self.inputs[box["dram_base"] + y * box["x_stride"] + x] = raw
+                    continue
                 at = element_address(self.config, OUT, box, y, x) % self.dram.size
                 self.expected[at : at + len(raw)] = raw
 
@@ -138,12 +146,16 @@ class Bench:
         for box in boxes:
             self.store(box)
         np.testing.assert_array_equal(self.dram.bytes, self.expected)
-        elements = sum(box["y_size"] * box["x_size"] for box in boxes)
+        if self.config.keeping:
+            np.testing.assert_array_equal(self.inp.bytes, self.inputs)
+        elements = sum(box["y_size"] * box["x_size"] for box in boxes if not box.get("kept"))
         assert self.channels.written == elements * self.config.out_element_bytes
 
 
 def issue(config: AcceleratorConfig, box, index: int):
     name = "storex.out" if "qnt_base" in box else "store.out"
+    if "kept" in box:
+        name, box = "storex.inp", {k: v for k, v in box.items() if k != "kept"}
     if box.get("nop"):
         name, box = "store.nop", {}
     word = InstructionSet(config).encode(Instruction(name, box, push_prev=True))
@@ -164,7 +176,16 @@ def random_box(random: Random, config: AcceleratorConfig):
     if config.requantize and random.random() < 0.5:
         box["qnt_step"] = random.randrange(2)
         box["qnt_base"] = random.randrange(config.qnt_depth - 2)
+        if config.keeping and random.random() < 0.5:
+            box["kept"] = 1
+            far = max(0, (box["y_size"] - 1) * box["x_stride"] + box["x_size"])
+            last = config.inp_depth - far
+            box["dram_base"] = random.choice((last, random.randint(0, last)))
     return box
+
+
+def kept_box(**values: int):
+    return box_of(qnt_base=1, qnt_step=0, kept=1, **values)
 
 
 @pytest.mark.parametrize("name", [*CONFIGS, "plain"])
@@ -173,7 +194,7 @@ def test_random_stores_write_what_the_instructions_say(name, latency, stall):
     config = replace(TINY, requantize=False) if name == "plain" else CONFIGS[name]
     random = Random(f"{name} {latency}")
     boxes = [random_box(random, config) for _ in range(30)]
-    bench = Bench(config, Dram(write_latency=latency, stall=stall))
+    bench = Bench(config, Dram(write_latency=latency, stall=stall), held=stall)
     bench.run(boxes, stall=stall)
     bench.check(boxes)
 
@@ -196,6 +217,51 @@ def test_long_stores_take_a_cycle_a_beat(name, columns, requantizes):
     assert len(beats) == -(-2 * columns * config.out_element_bytes // config.bus_bytes)
     assert len(beats) >= 0.95 * cycles
     assert bench.done.cycles[0] - bench.source.taken[0] <= len(beats) / 0.95 + 40
+
+
+@pytest.mark.parametrize("name", ["wide elements", "batch", "tiny", "narrow elements", "int4"])
+def test_what_stays_takes_a_cycle_for_the_elements_of_a_beat(name):
+    config = CONFIGS[name]
+    columns = min(100, config.inp_depth // 2 - 1, config.acc_depth // 2)
+    box = kept_box(y_size=2, x_size=columns, x_stride=columns, dram_base=1)
+    bench = Bench(config, Dram())
+    bench.run([box])
+    bench.check([box])
+    assert not bench.channels.beats
+    slots = max(1, config.bus_bytes // config.inp_element_bytes)
+    firsts = 1, 1 + columns
+    groups = sum(-(-(first + columns) // slots) - first // slots for first in firsts)
+    cycles = bench.inp.cycles
+    assert len(cycles) == groups
+    assert cycles[-1] - cycles[0] == groups - 1
+    assert bench.done.cycles[0] - cycles[-1] == 1
+    assert bench.done.cycles[0] - bench.source.taken[0] <= groups + 20
+
+
+def test_rows_that_stay_and_rows_that_leave_are_done_in_turn():
+    rows = [kept_box(y_size=1, x_size=3), box_of(y_size=1, x_size=3)]
+    boxes = [
+        *rows,
+        kept_box(y_size=2, x_size=3, x_stride=9, dram_base=7),
+        kept_box(x_size=4),
+        *rows,
+    ]
+    bench = Bench(TINY, Dram(write_latency=40))
+    bench.run(boxes)
+    bench.check(boxes)
+    first, second = bench.channels.responses
+    done = bench.done.cycles
+    assert done[0] < first < done[1] == done[2] - 1 == done[3] - 2 == done[4] - 3
+    assert done[5] > second
+    assert max(bench.inp.cycles) < first
+
+
+def test_an_engine_whose_oldest_row_stays_is_busy():
+    bench = Bench(TINY, Dram())
+    bench.run([kept_box(y_size=1, x_size=8)])
+    start, stop = bench.source.taken[0] + 4, bench.done.cycles[0]
+    assert set(bench.activities[start : stop + 1]) == {Activity.BUSY}
+    assert bench.activities[stop + 1] is Activity.IDLE
 
 
 def test_one_element_stores_overlap():
@@ -250,6 +316,14 @@ def fault_of(bench: Bench, boxes) -> tuple[int, int]:
         box_of(y_size=1, x_size=1, sram_base=(1 << 16) - 1),
         box_of(y_size=1, x_size=(1 << 16) - 1, sram_base=(1 << 16) - 1),
         box_of(y_size=2, x_size=1, qnt_base=TINY.qnt_depth - 1, qnt_step=1),
+        kept_box(y_size=2, x_size=2, sram_base=TINY.acc_depth - 3),
+        kept_box(y_size=1, x_size=2, dram_base=TINY.inp_depth - 1),
+        kept_box(y_size=1, x_size=1, dram_base=TINY.inp_depth),
+        kept_box(y_size=2, x_size=1, x_stride=TINY.inp_depth),
+        kept_box(y_size=2, x_size=1, dram_base=TINY.inp_depth - 1, x_stride=(1 << 16) - 1),
+        kept_box(y_size=1, x_size=1, dram_base=(1 << 32) - 1),
+        kept_box(y_size=1, x_size=1, dram_base=1 << 17),
+        kept_box(y_size=1, x_size=1, dram_base=1 << 31),
     ],
 )
 def test_an_index_out_of_range_is_a_fault_and_is_not_read(bad):

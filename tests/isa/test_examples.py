@@ -109,6 +109,7 @@ def strided(model: GoldenModel) -> None:
 
 def layers(model: GoldenModel) -> None:
     hidden = requantized(product(INP[:8], 0))
+    assert np.array_equal(model.arrays["inp"][8:16, 0], hidden)
     assert np.array_equal(model.arrays["acc"][:8, 0], product(hidden, 0))
 
 

@@ -12,7 +12,7 @@ from weft.isa.ordering import DISPATCHED
 
 TINY = PRESETS["tiny"]
 PLAIN = replace(TINY, requantize=False, pad_value=False, overwrite=False)
-ALIGNED = replace(TINY, depthwise_taps=0, sliding_steps=False)
+ALIGNED = replace(TINY, depthwise_taps=0, sliding_steps=False, stores_inputs=False)
 SHORT = replace(TINY, token_depth=2)
 
 
@@ -84,6 +84,8 @@ STATIC = [
     *(Case(f"loadx-{t}", word(TINY, 6, memory_type=t), (RESERVED, "fetch", 0)) for t in (4, 7)),
     Case("loadx-reserved", word(TINY, 6, memory_type=2, reserved=8), (RESERVED, "fetch", 0)),
     *(Case(f"storex-{t}", word(TINY, 7, memory_type=t), (RESERVED, "fetch", 0)) for t in (0, 3, 7)),
+    Case("storex-inp", word(ALIGNED, 7, memory_type=2), (RESERVED, "fetch", 0), config=ALIGNED),
+    Case("store-inp", word(TINY, 1, memory_type=2), (RESERVED, "fetch", 0)),
     Case("storex-reserved", word(TINY, 7, memory_type=4, reserved=1), (RESERVED, "fetch", 0)),
     *(
         Case(f"store-{pad}", f"store.out {pad}=1\nfinish", (PAD, "store", 0))
@@ -153,6 +155,22 @@ RANGES = [
         f"storex.out dram_base=0x3000 y_size=2 x_size=1 qnt_base={TINY.qnt_depth - 1} qnt_step=1",
         (RANGE, "store", 0),
     ),
+    *(
+        Case(f"storex-inp-{name}", f"storex.inp {box}", (RANGE, "store", 0))
+        for name, box in (
+            ("acc", at_end(TINY.acc_depth)),
+            ("row", f"dram_base={TINY.inp_depth - 1} y_size=1 x_size=2"),
+            ("second", f"dram_base=1 y_size=2 x_size=1 x_stride={TINY.inp_depth - 1}"),
+            ("far", "dram_base=0xffffffff y_size=1 x_size=1"),
+            ("wraps", "dram_base=0x80000000 y_size=1 x_size=1"),
+        )
+    ),
+    Case(
+        "storex-inp-last", f"storex.inp dram_base={TINY.inp_depth - 2} y_size=2 x_size=1 "
+        "x_stride=1\nfinish", None,
+    ),
+    Case("storex-inp-nothing", "storex.inp dram_base=0xffffffff y_size=1\nfinish", None),
+    Case("storex-inp-no-rows", "storex.inp dram_base=0xffffffff x_size=1\nfinish", None),
     Case(
         "storex-qnt-kept",
         f"storex.out dram_base=0x3000 y_size=2 x_size=1 qnt_base={TINY.qnt_depth - 1}\nfinish",

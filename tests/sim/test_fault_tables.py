@@ -11,7 +11,7 @@ import pytest
 from weft.isa import PRESETS, AcceleratorConfig, FaultCode, Instruction, InstructionSet
 from weft.isa.faults import ZERO_RULES, ZeroRule
 from weft.isa.instructions import SELECTORS, Operation, params_of
-from weft.sim.fuzz.footprint import Footprints, moved
+from weft.sim.fuzz.footprint import Footprints
 from weft.sim.fuzz.outcome import golden, on_device
 from weft.sim.fuzz.program import DATA, DRAM_BYTES, STORED, TABLES, program_of
 
@@ -102,8 +102,16 @@ def test_the_last_element_of_a_memory_is_legal_and_the_one_after_it_is_not(
 
 def at_the_edge(config, operation, instructions) -> Iterator[Instruction]:
     """Instructions whose indices end at the last elements, or just behind them."""
-    params, memory = params_of(operation.format, config), moved(operation)
+    params, memory = params_of(operation.format, config), operation.moved
     slots = instructions.layouts[operation.format.opcode].by_name
+    stored = STORED // config.out_element_bytes
+    if "qnt_base" in params and memory is None:
+        stored = 0
+        for rows, columns, stride in ((1, 3, 0), (2, 2, 5), (2, 1, config.inp_depth // 2)):
+            box = {"y_size": rows, "x_size": columns, "x_stride": stride}
+            last = (rows - 1) * stride + columns - 1
+            for end in (config.inp_depth - 1, config.inp_depth, 1 << 16, 1 << 17, (1 << 32) - 1):
+                yield Instruction(operation.name, {**box, "dram_base": end - last})
     if memory is not None:
         size, start = memory.element_bytes(config), STORED
         if memory.scratchpad in ("uop", "qnt"):
@@ -115,7 +123,7 @@ def at_the_edge(config, operation, instructions) -> Iterator[Instruction]:
                 yield Instruction(operation.name, {**box, **pads, "sram_base": base})
     if "qnt_base" in params:
         for after, step in product((-2, -1), (0, 1)):
-            rest = {"dram_base": STORED // size, "y_size": 2, "x_size": 1, "x_stride": 1}
+            rest = {"dram_base": stored, "y_size": 2, "x_size": 1, "x_stride": 1}
             rest |= {"qnt_base": config.qnt_depth + after, "qnt_step": step}
             yield Instruction(operation.name, rest)
     if "iter_out" in params:

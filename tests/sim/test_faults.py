@@ -18,7 +18,6 @@ from weft.isa.memories import Engine
 from weft.sim import connect
 from weft.sim.fuzz.choices import RandomChoices
 from weft.sim.fuzz.executors import wiping_program
-from weft.sim.fuzz.footprint import moved
 from weft.sim.fuzz.legal import legal_program
 from weft.sim.fuzz.outcome import assert_same, golden, on_device
 from weft.sim.rtl import RtlDevice
@@ -51,7 +50,7 @@ def test_the_cases_have_every_fault_of_every_engine_and_every_wait():
             if rule.applies(o)
         ),
         *((FaultCode.SRAM_RANGE, engine) for engine in engines),
-        *((access_fault(o, "dram."), o.engine.value) for o in operations if moved(o) is not None),
+        *((access_fault(o, "dram."), o.engine.value) for o in operations if o.moved is not None),
         *((FaultCode.DEADLOCK, engine) for engine, _, _ in WAITS),
     }
     assert {code for code, _ in wanted} == set(FaultCode) - {FaultCode.NONE}
@@ -99,7 +98,7 @@ def test_an_error_of_any_beat_stops_its_instruction(name: str, part: float, devi
     device = devices(TINY, DRAM_BYTES)
     instructions = InstructionSet(TINY)
     operation = instructions.operations[name]
-    memory = moved(operation)
+    memory = operation.moved
     assert memory is not None
     size = memory.element_bytes(TINY)
     box = f"dram_base={BROKEN // size} y_size=2 x_size=12 x_stride=12"
