@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,8 +11,7 @@ import numpy as np
 
 from ..isa.errors import DataError
 from ..isa.native import LinkedCode, NativeCode, Processor, Row, kept_object
-from ..isa.nest import Load, Nest, Stmt, Store, rewrite
-from ..isa.nest import Node as Term
+from ..isa.nest import Block, Load, Nest, Store, walk
 from ..isa.pool import Phases
 from .flatten import flattened
 from .graph import Graph, Node, element_dtype
@@ -20,7 +19,7 @@ from .items import phases
 from .memory import aligned, bytes_of, whole_lines
 from .operators import Operator, lowered, reason_against
 from .pack import Packed
-from .plan import planned
+from .plan import HostStep, anonymous, planned
 from .prepared import Called, Place, Prepared, Step, key_of
 
 __all__ = ["HostCode", "compile_nodes", "reason_against"]
@@ -28,6 +27,9 @@ __all__ = ["HostCode", "compile_nodes", "reason_against"]
 
 Run = Callable[[], None]
 """One node, on memory that is already there."""
+Function = tuple[int, int, list[tuple[int, int]]]
+"""Of a statement: its number, how many items it has, and which of the statement's buffers it takes,
+with their first extents."""
 
 
 class HostCode:
@@ -237,7 +239,7 @@ def prepared(
     plan = planned(graph, nodes, inputs, outputs)
     made = Prepared(views=plan.views)
     numbers: dict[Nest, int] = {}
-    known: dict[Nest, list[tuple[int, int, list[tuple[int, int]]]]] = {}
+    known: dict[Nest, list[Function]] = {}
 
     def constant(name: str) -> np.ndarray | None:
         return graph.tensors[name].data if name in graph.tensors else None
@@ -246,15 +248,11 @@ def prepared(
         if step.nest is None:
             made.steps.append(Step(step.nodes, (), step.arguments, step.writes))
             continue
-        one = step.ready(constant)
-        places = _places(one, made)
-        names = [buffer.name for buffer in one.nest.buffers]
-        form = anonymous(one.nest)
-        if form not in known:
-            known[form] = _functions(form, numbers)
+        one, names = step.ready(constant)
+        places = _places(one, {f"b{k}": name for k, name in enumerate(names)}, step, made)
         calls = [
-            Called(number, items, tuple((places[names[k]], extent) for k, extent in buffers))
-            for number, items, buffers in known[form]
+            Called(number, items, tuple((places[name], extent) for name, extent in buffers))
+            for number, items, buffers in _functions(one.nest, numbers, known)
         ]
         made.steps.append(Step(step.nodes, tuple(calls)))
     made.functions = len(numbers)
@@ -264,58 +262,48 @@ def prepared(
 
 
 def _functions(
-    nest: Nest, numbers: dict[Nest, int]
-) -> list[tuple[int, int, list[tuple[int, int]]]]:
-    """The phases of an anonymous nest: number of the function, items, and which of its buffers it
-    takes, each with the first extent. Functions that are new are added."""
-    found: list[tuple[int, int, list[tuple[int, int]]]] = []
-    at = {buffer.name: k for k, buffer in enumerate(nest.buffers)}
-    for phase in phases(flattened(nest)):
-        number = numbers.setdefault(anonymous(phase.nest), len(numbers))
-        buffers = [(at[b.name], b.shape[0] if b.shape else 1) for b in phase.nest.buffers]
-        found.append((number, phase.items, buffers))
-    return found
+    nest: Nest, numbers: dict[Nest, int], known: dict[Nest, list[Function]]
+) -> Iterator[tuple[int, int, list[tuple[str, int]]]]:
+    """The phases of a nest: number of the function, items, and the buffers that it takes, each with
+    its first extent. Functions that are new are added; what became of a statement is known."""
+    for stmt in nest.body.stmts if isinstance(nest.body, Block) else (nest.body,):
+        used = {n.buffer for n in walk(stmt) if isinstance(n, Load | Store)}
+        own = tuple(b for b in nest.buffers if b.name in used)
+        form = anonymous(replace(nest, buffers=own, body=stmt))
+        if form not in known:
+            known[form] = []
+            at = {buffer.name: k for k, buffer in enumerate(form.buffers)}
+            for phase in phases(flattened(form)):
+                number = numbers.setdefault(anonymous(phase.nest), len(numbers))
+                taken = [(at[b.name], b.shape[0] if b.shape else 1) for b in phase.nest.buffers]
+                known[form].append((number, phase.items, taken))
+        for number, items, taken in known[form]:
+            yield number, items, [(own[k].name, extent) for k, extent in taken]
 
 
-def _places(step: Packed, made: Prepared) -> dict[str, Place]:
+def _places(
+    one: Packed, names: Mapping[str, str], step: HostStep, made: Prepared
+) -> dict[str, Place]:
     """Where a step's buffers lie; what it has for itself alone, where others' did."""
     places: dict[str, Place] = {}
     used = 0
-    for buffer in sorted(step.nest.buffers, key=lambda b: b.name in step.views):
-        name = buffer.name
-        source = step.views.get(name, name)
-        if name in step.constants:
-            array = step.constants[name]
-            assert array.size == math.prod(buffer.shape), name
-            places[name] = "array", len(made.arrays)
+    for buffer in sorted(one.nest.buffers, key=lambda b: b.name in one.views):
+        name = one.views.get(buffer.name, buffer.name)
+        own = names.get(name, name)
+        array = one.constants.get(name, step.constants.get(own))
+        if array is not None:
+            assert array.size == math.prod(buffer.shape), own
+            places[buffer.name] = "array", len(made.arrays)
             made.arrays.append(np.require(array, requirements=("C", "ALIGNED")))
-        elif source in places:
-            places[name] = places[source]
-        elif name in step.scratch:
-            places[name] = "scratch", used
+        elif name in places:
+            places[buffer.name] = places[name]
+        elif name in one.scratch or own in step.scratch:
+            places[buffer.name] = "scratch", used
             used += whole_lines(bytes_of(buffer))
         else:
-            places[name] = "tensor", source
+            places[buffer.name] = "tensor", own
     made.scratch = max(made.scratch, used)
     return places
-
-
-def anonymous(nest: Nest) -> Nest:
-    """``nest`` without names of its own: a name may hold anything, and twins become equal."""
-    names = {buffer.name: f"b{i}" for i, buffer in enumerate(nest.buffers)}
-
-    def rule(term: Term) -> Term | None:
-        match term:
-            case Load(buffer, indices):
-                return Load(names[buffer], indices)
-            case Store(buffer, indices, value):
-                return Store(names[buffer], indices, value)
-        return None
-
-    body = rewrite(nest.body, rule)
-    assert isinstance(body, Stmt)
-    buffers = tuple(replace(buffer, name=names[buffer.name]) for buffer in nest.buffers)
-    return Nest("", nest.params, buffers, body)
 
 
 def compile_nodes(

@@ -8,7 +8,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..isa.nest import Nest
+from ..isa.nest import Load, Nest, Stmt, Store, rewrite
+from ..isa.nest import Node as Term
 from .fuse import fused
 from .graph import Call, Graph, Node
 from .hoist import hoist
@@ -37,17 +38,36 @@ class HostStep:
     kernel: Kernel | None = None
     arguments: tuple[str, ...] = ()
 
-    def ready(self, constant: Callable[[str], np.ndarray | None]) -> Packed:
-        """The nest with its contractions made ready, with arrays that were made for it."""
+    def ready(self, constant: Callable[[str], np.ndarray | None]) -> tuple[Packed, list[str]]:
+        """The nest with its contractions made ready, and the names of the buffers that it calls
+        ``b0``, ``b1`` ...: steps of the same structure have the same nest."""
         assert self.nest is not None
+        names = [buffer.name for buffer in self.nest.buffers]
 
         def known(name: str) -> np.ndarray | None:
-            return self.constants[name] if name in self.constants else constant(name)
+            own = names[int(name[1:])]
+            return self.constants[own] if own in self.constants else constant(own)
 
-        made = packed(self.nest, known) or Packed(hoist(self.nest))
-        made.constants.update(self.constants)
-        made.scratch = (*made.scratch, *self.scratch)
-        return made
+        form = anonymous(self.nest)
+        return packed(form, known) or Packed(hoist(form)), names
+
+
+def anonymous(nest: Nest) -> Nest:
+    """``nest`` without names of its own: a name may hold anything, and twins become equal."""
+    names = {buffer.name: f"b{i}" for i, buffer in enumerate(nest.buffers)}
+
+    def rule(term: Term) -> Term | None:
+        match term:
+            case Load(buffer, indices):
+                return Load(names[buffer], indices)
+            case Store(buffer, indices, value):
+                return Store(names[buffer], indices, value)
+        return None
+
+    body = rewrite(nest.body, rule)
+    assert isinstance(body, Stmt)
+    buffers = tuple(replace(buffer, name=names[buffer.name]) for buffer in nest.buffers)
+    return Nest("", nest.params, buffers, body)
 
 
 VIEWS = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"))

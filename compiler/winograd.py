@@ -21,8 +21,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from functools import cache
+from dataclasses import dataclass, field, replace
+from functools import cache, lru_cache
 
 import numpy as np
 
@@ -128,19 +128,45 @@ def winograd(f: Factors, prefix: str) -> Winograd | None:
         most = int(np.abs(taps).sum((0, 1, 2), np.int64).max()) * greatest
         if 4 * greatest > I16.max or 4 * most > I32.max:
             return None
-    array = np.stack([_filtered(row) for row in _filtered(taps)])
+    array = _filtered(np.ascontiguousarray(taps))
     if element == F32:
         array *= np.float32(0.25)
     elif np.abs(array).max() > I16.max:
         return None
-    array = array.reshape(SIDE**2, *array.shape[2:]).astype(numpy_dtype(element))
-    return _Steps(f, window, prefix, element).all(array)
+    array = array.reshape(SIDE**2, *array.shape[2:]).astype(numpy_dtype(element), copy=False)
+    bare = replace(window, f=replace(f, constant=lambda _: None))  # what is kept keeps no arrays
+    made = _steps(_Structure(f.loops, f.stores, tuple(f.buffers.values()), prefix, element, bare))
+    return None if made is None else Winograd(*made, array)
+
+
+@dataclass(frozen=True)
+class _Structure:
+    """All of a convolution but its filters' values: equal ones have the same steps."""
+
+    loops: tuple[Axis, ...]
+    stores: tuple[Store, ...]
+    buffers: tuple[Buffer, ...]
+    prefix: str
+    element: DType
+    window: _Window = field(compare=False)
+
+
+@lru_cache(maxsize=64)
+def _steps(one: _Structure) -> tuple[list[Stmt], list[Buffer], list[str], str] | None:
+    """Statements, buffers, scratch and the name of the filters, as in :class:`Winograd`."""
+    return _Steps(one.window.f, one.window, one.prefix, one.element).all()
 
 
 def _filtered(g: np.ndarray) -> np.ndarray:
-    """``2 G g``, along the first axis."""
-    ends = g[0] + g[2]
-    return np.stack((g[0] * 2, ends + g[1], ends - g[1], g[2] * 2))
+    """``2 G g`` along the first axis, and then along the second."""
+    rows, made = (np.empty((SIDE, n, *g.shape[2:]), g.dtype) for n in (TAPS, SIDE))
+    for a, b in ((g, rows), (rows.swapaxes(0, 1), made.swapaxes(0, 1))):
+        np.multiply(a[0], 2, out=b[0])
+        np.add(a[0], a[2], out=b[1])
+        np.subtract(b[1], a[1], out=b[2])
+        b[1] += a[1]
+        np.multiply(a[2], 2, out=b[3])
+    return made
 
 
 @dataclass(frozen=True, eq=False)
@@ -249,7 +275,7 @@ class _Steps:
         self.pitch = self.depth + (self.depth * unit % CROWD == 0) * LINE // unit
         """Elements from a tile's sums to those of the next one."""
 
-    def all(self, array: np.ndarray) -> Winograd | None:
+    def all(self) -> tuple[list[Stmt], list[Buffer], list[str], str] | None:
         """All of them."""
         copied = self.copied()
         if copied is None:
@@ -269,7 +295,7 @@ class _Steps:
         )  # fmt: skip
         statements = [copied, self.summed(sums), products, *self.outputs(totals)]
         scratch = [b.name for b in self.buffers if b.name != filters]
-        return Winograd(statements, self.buffers, scratch, filters, array)
+        return statements, self.buffers, scratch, filters
 
     def buffer(self, name: str, dtype: DType, shape: tuple[int, ...]) -> str:
         """A new buffer's name."""

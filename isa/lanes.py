@@ -142,10 +142,12 @@ def _stmt_fits(stmt: Stmt, steps: Mapping[str, int | None]) -> bool:
 def _expr_fits(e: Expr, steps: Mapping[str, int | None]) -> bool:
     if not mentions(e, steps):
         return True
-    sums = (node for node in _nodes(e) if isinstance(node, Sum))
-    return _selects_fit(e, steps, set(_certain(e))) and not any(
-        name in steps for s in sums for name, _ in s.axes
-    )
+    nodes = list(_nodes(e))
+    if any(name in steps for s in nodes if isinstance(s, Sum) for name, _ in s.axes):
+        return False
+    if not any(isinstance(node, Select) for node in nodes):
+        return True
+    return _selects_fit(e, steps, set(_certain(e)))
 
 
 def _nodes(e: Expr) -> Iterator[Expr]:

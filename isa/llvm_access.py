@@ -31,6 +31,8 @@ class Accesses(Functions, ABC):
         self.guarded: frozenset[tuple[str, Expr]] = frozenset()
         self.stores = 0
         self.known: dict[Expr, tuple[Lanes | None, Value]] = {}
+        self.shared: dict[int, tuple[Expr, Lanes | None, Value]] | None = None
+        """Values of expressions by their identity, while nothing is stored."""
 
     @abstractmethod
     def expr(self, e: Expr) -> Value:
@@ -43,8 +45,9 @@ class Accesses(Functions, ABC):
     def first_lane(self, e: Expr) -> Value:
         """A scalar: an expression for the first lane."""
         lanes, self.lanes = self.lanes, None
+        shared, self.shared = self.shared, None
         value = self.expr(e)
-        self.lanes = lanes
+        self.lanes, self.shared = lanes, shared
         return value
 
     @contextmanager
@@ -53,6 +56,7 @@ class Accesses(Functions, ABC):
         outer = self.names.get(name)
         with self.region():
             self.names[name] = value
+            self.shared = None if self.shared is None else {}
             self.guarded = frozenset(g for g in self.guarded if not mentions(g[1], (name,)))
             self.known = {e: v for e, v in self.known.items() if not mentions(e, (name,))}
             yield
@@ -63,9 +67,11 @@ class Accesses(Functions, ABC):
     def region(self) -> Iterator[None]:
         """What is found out within is forgotten afterwards: control may not have come by."""
         guarded, known, stores = self.guarded, dict(self.known), self.stores
+        shared = None if self.shared is None else dict(self.shared)
         yield
         self.guarded = guarded
         self.known = known if self.stores == stores else {}
+        self.shared = shared
 
     def remembered(self, e: Expr, compute: Callable[[], Value]) -> Value:
         """The value of an expression, computed only once where nothing has changed it."""

@@ -114,6 +114,15 @@ class _Function(Tiles):
     # --- expressions
 
     def expr(self, e: Expr) -> Value:
+        if self.shared is None or not isinstance(e, Load | Cast | Binary):
+            return self.value(e)
+        found = self.shared.get(id(e))
+        if found is None or found[0] is not e or found[1] is not self.lanes:
+            found = self.shared[id(e)] = e, self.lanes, self.value(e)
+        return found[2]
+
+    def value(self, e: Expr) -> Value:
+        """The value of an expression that is evaluated for the first time."""
         match e:
             case Const(value, dtype):
                 return self.constant(value, dtype)
@@ -182,7 +191,10 @@ class _Function(Tiles):
         match stmt:
             case Block(stmts) if (together := self.independent(stmts)) is not None:
                 # Values before stores: what several of them load is loaded once.
-                for store, value in [(s, self.stored(s)) for s in together]:
+                self.shared = {}
+                values = [self.stored(s) for s in together]
+                self.shared = None
+                for store, value in zip(together, values, strict=True):
                     self.put(store, value)
             case Block(stmts):
                 for s in stmts:
