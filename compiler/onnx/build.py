@@ -206,18 +206,20 @@ class Builder:
         local = self.functions.get((node.domain, kind))
         if local is not None:
             return self.inline(Body.local(local), node, inputs, scope)
-        if domain:
-            raise UnsupportedError(f"{self.label(node)}: no operator of the domain {domain!r}")
-        version = scope.opsets.get("")
+        version = scope.opsets.get(domain)
         if version is None:
+            if domain:
+                raise UnsupportedError(f"{self.label(node)}: no operator of the domain {domain!r}")
             raise ModelError(f"{self.label(node)}: the model names no opset")
-        schema = self.schema(node, version)
+        schema = self.schema(node, version, domain)
         protos = self.attributes(node, schema, scope)
         if kind == "Constant":
             return [self.literal(node, protos)]
         if kind in CONTROL:
             return CONTROL[kind](self, node, inputs, protos, scope)
         tensors = [self.tensors.get(n) for n in inputs]
+        if domain:
+            return self.composed(schema, version, node, protos, inputs, scope)
         if is_older(kind, version):
             if not tensors or tensors[0] is None:
                 raise ModelError(f"{self.label(node)}: its input is absent")
@@ -225,19 +227,17 @@ class Builder:
             return self.instead(renewed(old), node, scope)
         if kind in CATALOG:
             return call(self, node, inputs, protos, scope)
-        body = body_of(schema, version, node, protos, tensors)
-        if body is None:
-            raise UnsupportedError(f"{self.label(node)}: Weft has no such operator")
-        return self.inline(body, node, inputs, scope)
+        return self.composed(schema, version, node, protos, inputs, scope)
 
-    def schema(self, node: Any, version: int) -> Any:
+    def schema(self, node: Any, version: int, domain: str) -> Any:
         """What the opset says of a node's operator; its ends are as that wants them."""
         defs = onnx().defs
         try:
-            schema = defs.get_schema(node.op_type, version, "")
+            schema = defs.get_schema(node.op_type, version, domain)
         except defs.SchemaError:
+            of = f" of the domain {domain!r}" if domain else ""
             raise UnsupportedError(
-                f"{self.label(node)}: opset {version} has no such operator"
+                f"{self.label(node)}: opset {version}{of} has no such operator"
             ) from None
         if not schema.min_input <= len(node.input) <= schema.max_input:
             raise ModelError(f"{self.label(node)}: it has {len(node.input)} inputs")
@@ -278,6 +278,18 @@ class Builder:
         return self.known(np.array(value, dtype), wish)
 
     # --- nodes for nodes
+
+    def composed(
+        self, schema: Any, version: int, node: Any, protos: Mapping[str, Any],
+        inputs: Sequence[str], scope: Scope,
+    ) -> Sequence[str | None]:  # fmt: skip
+        """The outputs of an operator that ONNX's schemas compose of others."""
+        tensors = [self.tensors.get(n) for n in inputs]
+        body = body_of(schema, version, node, protos, tensors)
+        if body is None:
+            of = f" of the domain {node.domain!r}" if node.domain else ""
+            raise UnsupportedError(f"{self.label(node)}: Weft has no such operator{of}")
+        return self.inline(body, node, inputs, scope)
 
     def inline(
         self, body: Body, node: Any, inputs: Sequence[str], scope: Scope
