@@ -238,6 +238,8 @@ def threads() -> None:
 def compile_times() -> None:
     """ResNet-18 compiled for the CPU, cold and from the cache, each in a process that has not
     compiled before."""
+    import llvmlite.binding  # noqa: F401  to load it is not to compile
+
     graph = graph_of(models.NETWORKS["ResNet-18"]())
 
     def timed(what: str, goal: float) -> None:
