@@ -21,6 +21,7 @@ from . import (
     quantization,
     recurrent,
     reductions,
+    regions,
     spectra,
     vision,
     wide,
@@ -30,5 +31,5 @@ from .site import CATALOG, Code, Definition, Kernel, Site, ValueNeeded
 __all__ = [
     "CATALOG", "Code", "Definition", "Kernel", "Site", "ValueNeeded", "affine", "indexing", "lstm",
     "movement", "normalization", "pairs", "pointwise", "pools", "products", "quantization",
-    "recurrent", "reductions", "spectra", "vision", "wide",
+    "recurrent", "reductions", "regions", "spectra", "vision", "wide",
 ]  # fmt: skip

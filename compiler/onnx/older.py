@@ -14,7 +14,7 @@ from ...isa.errors import UnsupportedError
 from ..graph import Tensor
 from .source import onnx
 
-WORDS = 15
+WORDS = 16
 """The opset in which rules speak."""
 ALWAYS = 1 << 30
 """Since no opset: the present one has no such operator."""
@@ -168,6 +168,15 @@ def _scatter(old: Old) -> Sequence[Any]:
     return [old.present("ScatterElements", old.node.input, ())]
 
 
+def _regions(old: Old) -> Sequence[Any]:
+    """Of coordinates that were not shifted."""
+    made = old.present("RoiAlign", old.node.input, ())
+    made.attribute.append(
+        onnx().helper.make_attribute("coordinate_transformation_mode", "output_half_pixel")
+    )
+    return [made]
+
+
 RULES: Mapping[str, tuple[int, Rule]] = {
     "Softmax": (13, _flattened),
     "LogSoftmax": (13, _flattened),
@@ -180,6 +189,7 @@ RULES: Mapping[str, tuple[int, Rule]] = {
     "Resize": (11, _resize),
     "Upsample": (ALWAYS, _resize),
     "Scatter": (ALWAYS, _scatter),
+    "RoiAlign": (16, _regions),
 }
 """Operators that once were others: since which opset they are what they are, and what they were."""
 

@@ -18,7 +18,7 @@ SAMPLE = (
     "add", "argmax", "averagepool", "clip", "concat", "conv", "cumsum", "div", "einsum", "gather",
     "gelu", "gemm", "hardmax", "layernormalization", "logsoftmax", "matmul", "maxpool", "pad",
     "qlinearconv", "qlinearmatmul", "quantizelinear", "reduce_log_sum_exp", "reducemean",
-    "reshape", "scatternd", "slice", "softmax", "split", "topk", "where",
+    "reshape", "roialign", "scatternd", "slice", "softmax", "split", "topk", "where",
 )
 """Files of the package with tests of every kind of lowering."""
 # fmt: on
