@@ -23,7 +23,9 @@ newest that the installed package knows are read; an operator that meant somethi
 one means that.
 
 A file is checked as a whole before anything runs. What cannot be run is refused by name, all
-operators and nodes in one message.
+operators and nodes in one message. `python -m tests.compiler.structure` changes any field of
+10,000 files, ONNX and TFLite, and prints how many are refused with a line and how many are valid;
+what takes too long or too much memory, or falls, is an error.
 
 ## Open shapes
 
