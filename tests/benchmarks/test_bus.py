@@ -12,7 +12,7 @@ from weft.sim import connect
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("bus_bytes", "block"),
-    [(16, 8), *(pytest.param(n, 4, marks=pytest.mark.deep) for n in (8, 32))],
+    [pytest.param(n, b, marks=pytest.mark.deep) for n, b in ((8, 4), (16, 8), (32, 4))],
 )
 def test_long_moves_use_nearly_every_beat(bus_bytes, block):
     figures = measure(bus_bytes, block)

@@ -57,3 +57,9 @@ def devices(request: pytest.FixtureRequest) -> Iterator[Devices]:
     made = Devices(request.param)
     yield made
     made.close()
+
+
+def for_deep_tests(devices: Devices, request: pytest.FixtureRequest) -> None:
+    """Skip what would compile a model that no other test needs, unless ``--deep`` is given."""
+    if devices.slow and not request.config.getoption("--deep"):
+        pytest.skip("compiles a model of its own: --deep")

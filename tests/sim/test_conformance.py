@@ -7,14 +7,19 @@ import pytest
 
 from tests.shared import needs_shared
 from tests.sim.conformance import COUNT, IMAGE_ADDRESS, program
+from tests.sim.conftest import for_deep_tests
 
 DRAM_BYTES = 1 << 17
+FEW = 5
+"""Programs of one configuration for which its model is compiled in deep tests only."""
 
 
 @needs_shared
 @pytest.mark.parametrize("index", range(COUNT))
-def test_a_vta_program_leaves_the_memory_that_vta_leaves(index: int, devices):
+def test_a_vta_program_leaves_the_memory_that_vta_leaves(index: int, devices, request):
     p = program(index)
+    if sum(program(i).config == p.config for i in range(COUNT)) < FEW:
+        for_deep_tests(devices, request)
     device = devices(p.config, DRAM_BYTES)
     device.reset()
     device.write(0, np.zeros(DRAM_BYTES, np.uint8))

@@ -10,6 +10,7 @@ from hypothesis import given, note, settings
 from hypothesis import strategies as st
 
 from tests.programs import DRAM_BYTES, programs, token_programs
+from tests.sim.conftest import for_deep_tests
 from weft.isa import PRESETS, AcceleratorConfig, Instruction, InstructionSet
 from weft.sim import connect
 from weft.sim.fuzz.choices import RandomChoices
@@ -30,6 +31,8 @@ CONFIGS = {
 }
 LONG_BUILDS = ("big", "wide", "many in a beat")
 """Their models take a minute to compile."""
+RARE = ("narrow", "plain")
+"""No other test compiles their models: on the RTL they are for ``--deep``."""
 
 
 def shape(block: int, batch: int, width: int, bus_bytes: int) -> AcceleratorConfig:
@@ -88,8 +91,10 @@ def test_every_shape_passes_the_same_suite(name: str):
     "name",
     [pytest.param(n, marks=pytest.mark.deep) if n in LONG_BUILDS else n for n in CONFIGS],
 )
-def test_a_random_program_does_the_same_everywhere(name: str, devices):
+def test_a_random_program_does_the_same_everywhere(name: str, devices, request):
     config = CONFIGS[name]
+    if name in RARE:
+        for_deep_tests(devices, request)
     device = devices(config, DRAM_BYTES)
 
     @settings(max_examples=15, deadline=None)
