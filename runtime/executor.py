@@ -101,7 +101,10 @@ class Executor:
         graph = self.model.graph
 
         def value(name: str) -> np.ndarray:
-            return values[name] if name in values else self._from_dram(name)
+            if name in values:
+                return values[name]
+            constant = graph.tensors[name].data
+            return self._from_dram(name) if constant is None else constant.copy()
 
         self._carried = {name: value(source) for name, source in graph.carried.items()}
         return {name: value(name) for name in graph.outputs}, profiles

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -124,6 +125,17 @@ def test_several_inputs_and_outputs_are_taken_and_given_in_order():
         run(a)
     with pytest.raises(DataError, match="different numbers of samples"):
         run(a, np.concatenate([b, b]))
+
+
+@pytest.mark.parametrize("on", ["cpu", "functional"])
+def test_a_constant_may_be_an_output(on: str):
+    [constant] = [
+        name for name, t in SMALL.tensors.items() if t.data is not None and t.data.ndim > 1
+    ]
+    outputs = (*SMALL.outputs, constant)
+    with jit(network(replace(SMALL, name="outputs", outputs=outputs)), "tiny", on) as run:
+        _, found = run(random_inputs(SMALL, 1)[SMALL.inputs[0]])
+    assert np.array_equal(found, SMALL.tensors[constant].data)
 
 
 @pytest.mark.parametrize(
