@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 NODE_LIMIT = 100_000
 """Of a graph, with everything that functions are composed of and every step of loops."""
+MOST_AXES = 64
+"""Of an array of numpy's."""
 DEPTH_LIMIT = 32
 """Of functions in functions."""
 
@@ -115,7 +117,12 @@ class Builder:
         return self.names.unique("".join("_" if c.isspace() else c for c in wish) or "tensor")
 
     def add(self, tensor: Tensor, origins: frozenset[str]) -> str:
-        """Take a tensor into the graph; its name."""
+        """Take a tensor into the graph; its name. One of more axes than numpy has is refused."""
+        axes = len(tensor.shape)
+        if axes > MOST_AXES:
+            raise ModelError(
+                f"{self.where}: {tensor.name!r} has {axes} axes; {MOST_AXES} can be held"
+            )
         self.tensors[tensor.name] = tensor
         self.origins[tensor.name] = origins
         return tensor.name

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import weft
-from weft.isa import DataError, MissingToolError, UnsupportedError
+from weft.isa import DataError, MissingToolError, ModelError, UnsupportedError
 
 onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper  # noqa: E402
@@ -117,6 +117,13 @@ def test_a_quantized_network_is_integers_on_the_accelerator(tmp_path, kind):
         assert np.array_equal(run(x), got)
     assert where.count("accelerator") == 5
     assert np.abs(got - expected).max() <= 0.0201  # one step of the last scale
+
+
+def test_more_axes_than_an_array_has_are_refused(tmp_path):
+    node = helper.make_node("Shape", ["x"], ["y"])
+    proto = model([node], {"x": (1,) * 65}, ["y"])
+    with pytest.raises(ModelError, match="'x' has 65 axes; 64 can be held"):
+        loaded(proto, tmp_path)
 
 
 def test_an_input_that_is_an_output_too_is_copied(tmp_path):
