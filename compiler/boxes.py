@@ -12,7 +12,7 @@ from ..isa.instructions import InstructionSet
 from ..isa.memories import MemoryType
 from .emit import Action, Span
 from .image import Image
-from .schedule import Range, Rings, part
+from .schedule import Padding, Range, Stage, part
 from .stays import Stay, written
 from .tiling import Extents, box_rows, row_length
 from .work import Ending
@@ -238,14 +238,19 @@ class Mover:
         writes = written(target, rows, columns, stride) if there.stay is not None else ()
         return Action(there.operation, operands, tuple(reads), writes)
 
-    def border(self, stay: Stay, rings: Rings) -> list[Action]:
-        """What a tensor that stays on chip has around it, as far as it is not there."""
-        return [
-            action
-            for gap in stay.gaps()
-            if not rings.holds(gap, stay.pad)
-            for action in self.filled(gap, stay.pad)
-        ]
+    def surround(self, stages: Sequence[Stage], stay: Stay | None, padding: Padding) -> None:
+        """Load what a layer's output has around it if it stays on chip, as far as it is not there.
+
+        ``stages`` are all of the layer; its second one is early enough, and delays nothing.
+        """
+        padding.overwritten(stages)
+        if stay is not None:
+            stages[min(1, len(stages) - 1)].loads += [
+                action
+                for gap in stay.gaps()
+                if padding.put(gap, stay.pad)
+                for action in self.filled(gap, stay.pad)
+            ]
 
     def _filler(self, pad: int) -> str:
         """The load into ``inp`` that can put ``pad`` around what it brings."""

@@ -83,9 +83,7 @@ class ContractionSchedule:
         for stage, chunk in zip(self.stages, order, strict=True):
             stage.turn = turns.index((chunk.batch, chunk.rows))
         stay = bases.stays.get(work.kernel.output)
-        rings.written(self.stages)
-        if stay is not None:
-            self.stages[min(1, len(self.stages) - 1)].loads += self.mover.border(stay, rings)
+        self.mover.surround(self.stages, stay, rings.padding)
         if self.resident:
             span = Span("qnt", self._first_record, self._first_record + records)
             self.stages[0].loads[:0] = self.mover.load(

@@ -229,9 +229,7 @@ class ElementwiseSchedule:
             load = self.mover.load(self.mover.records, span, bases.records, (1, count), 0)
             self.stages[0].loads[:0] = load
         stay = bases.stays.get(p.work.kernel.output)
-        rings.written(self.stages)
-        if stay is not None:
-            self.stages[min(1, len(self.stages) - 1)].loads += self.mover.border(stay, rings)
+        self.mover.surround(self.stages, stay, rings.padding)
 
     def _stage(self, planes: Range, rows: Range, columns: Range) -> Stage:
         p, work = self.plan, self.plan.work

@@ -30,9 +30,8 @@ class _Load(NamedTuple):
     """A load with the ``stage`` that needs it.
 
     Before those of stage ``free`` no steps need any more what it overwrites, and no load writes it
-    any more. The stores of stage
-    ``stored`` are the last ones that write what it reads, or read what it overwrites; -1 if there
-    are none.
+    any more. The stores of stage ``stored`` are the last ones that write what it reads, or read
+    what it overwrites; -1 if there are none.
     """
 
     action: Action

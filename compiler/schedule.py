@@ -44,10 +44,6 @@ class Stage:
     """The tile of the image, by number, where layers take turns."""
 
 
-NOTHING = 1 << 15
-"""No padding."""
-
-
 class Rings:
     """Room in the scratchpads, given to one layer after another, round and round.
 
@@ -61,22 +57,7 @@ class Rings:
         """Elements of ``inp`` that may be given; tensors that stay on chip have the others."""
         self.quiet = config.inp_depth
         """Those of them that nothing was in for the layer before: loads need not wait for it."""
-        self._filled = np.full(config.inp_depth, NOTHING)
-
-    def written(self, stages: Sequence[Stage]) -> None:
-        """Stages have been made: what padding they overwrite is there no longer."""
-        for stage in stages:
-            for action in (*stage.loads, *stage.stores):
-                for span in action.writes:
-                    if span.memory == "inp":
-                        self._filled[span.start : span.stop] = NOTHING
-
-    def holds(self, span: Span, pad: int) -> bool:
-        """Whether these elements of ``inp`` hold ``pad`` from an earlier layer; they do from now
-        on."""
-        held = bool((self._filled[span.start : span.stop] == pad).all())
-        self._filled[span.start : span.stop] = pad
-        return held
+        self.padding = Padding(config)
 
     def depth(self, memory: str) -> int:
         """Elements of a scratchpad that may be given."""
@@ -99,6 +80,30 @@ class Rings:
             at = 0
         self._at[memory] = at + size
         return at
+
+
+class Padding:
+    """Which elements of ``inp`` hold padding from an earlier layer, so that none need be loaded."""
+
+    NOTHING = 1 << 15
+    """No value of padding."""
+
+    def __init__(self, config: AcceleratorConfig):
+        self._held = np.full(config.inp_depth, self.NOTHING)
+
+    def overwritten(self, stages: Sequence[Stage]) -> None:
+        """Stages have been made: what padding they write over is there no longer."""
+        for stage in stages:
+            for action in (*stage.loads, *stage.stores):
+                for span in action.writes:
+                    if span.memory == "inp":
+                        self._held[span.start : span.stop] = self.NOTHING
+
+    def put(self, span: Span, pad: int) -> bool:
+        """These elements shall hold ``pad``; whether that takes a load."""
+        held = bool((self._held[span.start : span.stop] == pad).all())
+        self._held[span.start : span.stop] = pad
+        return not held
 
 
 class Slots:

@@ -70,21 +70,27 @@ def token_queue(component: type[TokenQueue], depth: int) -> None:
     )
 
 
-def queue(component: type[Queue], depth: int, registered: bool = False) -> None:
-    """Any one value is followed: what it was, and how many are before it."""
-    m, dut = Module(), component(4, depth, registered)
-    opened = Opened(dut)
-    m.submodules.dut = opened.fragment
+def _one_followed(m: Module, dut, depth: int) -> tuple[Signal, ...]:
+    """What a queue holds; and of one value, which the solver may ``choose``: whether it is
+    followed, how many are before it, and what it was."""
     enters, leaves = passes(dut.i), passes(dut.o)
     held = Signal(range(2 * depth))
     m.d.sync += held.eq(held + enters - leaves)
-
     choose, followed = Signal(name="choose"), Signal(name="followed")
     ahead, value = Signal(range(depth + 1), name="ahead"), Signal(4, name="value")
     with m.If(followed & leaves):
         m.d.sync += [ahead.eq(ahead - 1), followed.eq(ahead != 0)]
     with m.Elif(enters & choose & ~followed):
         m.d.sync += [ahead.eq(held - leaves), value.eq(dut.i.payload), followed.eq(1)]
+    return held, choose, followed, ahead, value
+
+
+def queue(component: type[Queue], depth: int, registered: bool = False) -> None:
+    """Any one value is followed: what it was, and how many are before it."""
+    m, dut = Module(), component(4, depth, registered)
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    held, choose, followed, ahead, value = _one_followed(m, dut, depth)
 
     *_, produce, consume = opened.registers("fifo")
     place, entries, size = Signal(range(2 * depth)), Signal.like(held), depth - registered
@@ -327,15 +333,7 @@ def cut_queue(component: type[CutQueue], depth: int) -> None:
     m, dut = Module(), component(4, depth)
     opened = Opened(dut)
     m.submodules.dut = opened.fragment
-    enters, leaves = passes(dut.i), passes(dut.o)
-    held = Signal(range(2 * depth))
-    m.d.sync += held.eq(held + enters - leaves)
-    choose, followed = Signal(name="choose"), Signal(name="followed")
-    ahead, value = Signal(range(depth + 1), name="ahead"), Signal(4, name="value")
-    with m.If(followed & leaves):
-        m.d.sync += [ahead.eq(ahead - 1), followed.eq(ahead != 0)]
-    with m.Elif(enters & choose & ~followed):
-        m.d.sync += [ahead.eq(held - leaves), value.eq(dut.i.payload), followed.eq(1)]
+    held, choose, followed, ahead, value = _one_followed(m, dut, depth)
 
     levels, positions, entries = {}, Const(1), {}
     for part, size in (("front", FRONT), ("behind", depth - FRONT)):
