@@ -1,13 +1,14 @@
 """What a step writes into an accumulator: the lanes of GEMM's addition and of the ALU.
 
 The functions come from the meanings of the instruction set's operations. Those that multiply
-take several cycles (:class:`SlowLanes`); the others and GEMM's addition take the cycle between
-reading and writing the accumulator (:class:`Lanes`), so that the next step sees their result.
+take several cycles (:class:`SlowLanes`), and those that shift where lanes take turns; the others and
+GEMM's addition take the cycle between reading and writing the accumulator (:class:`Lanes`), so that
+the next step sees their result.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import reduce
 from operator import or_
 
@@ -17,9 +18,9 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from ..isa import formats
-from ..isa.config import AcceleratorConfig
+from ..isa.config import QNT_LANE_BYTES, AcceleratorConfig
 from ..isa.formats import Format
-from ..isa.instructions import AluOpcode, InstructionSet, shift_right
+from ..isa.instructions import RESCALING, AluOpcode, InstructionSet, shift_right
 from ..isa.nest import I32, I64, Binary, Cast, Expr, Load, Node, Select, Sum, rewrite, walk
 from ..isa.nest import Const as Literal
 from . import pipeline
@@ -64,12 +65,17 @@ def _is_product(node: Node) -> bool:
 
 
 def slow_values(config: AcceleratorConfig) -> dict[AluOpcode, Expr]:
-    """The ALU operations that multiply."""
-    return {opcode: e for opcode, e in alu_values(config).items() if multiplies(e)}
+    """The ALU operations that multiply and, where lanes take turns, those that shift."""
+    in_turn = config.rescale_cycles > 1
+    return {
+        opcode: e
+        for opcode, e in alu_values(config).items()
+        if multiplies(e) or (in_turn and opcode in RESCALING)
+    }
 
 
 def is_slow(config: AcceleratorConfig, operation) -> Value:
-    """Whether an :data:`OPERATION` is an ALU operation that multiplies."""
+    """Whether an :data:`OPERATION` is one for :class:`SlowLanes`."""
     return operation.alu & _among(operation.alu_opcode, slow_values(config))
 
 
@@ -97,11 +103,14 @@ def slow_latency(config: AcceleratorConfig) -> int:
         "alu_opcode": Signal(3),
         **qnt_records(C(0, 8 * config.qnt_element_bytes), 0),
     }
-    return max(1, pipeline.latency(named(operands), _slow_value(config)))
+    turns = config.rescale_cycles
+    return max(1, pipeline.latency(named(operands), _slow_value(config))) + turns * (turns > 1)
 
 
 class SlowLanes(wiring.Component):
-    """The ALU operations that multiply: an element a cycle, ``latency`` cycles, never stalls.
+    """The ALU operations that take time: an element in ``rescale_cycles``, never stalls.
+
+    It takes as many lanes as are needed for that, in turn.
 
     Parameters
     ----------
@@ -114,14 +123,16 @@ class SlowLanes(wiring.Component):
 
     Members
     -------
+    start : :py:`In(1)`
+        The other inputs are there; not again before ``rescale_cycles`` have passed.
     operation : :py:`In(OPERATION)`
-        One of them; anything else gives an arbitrary ``o``.
+        One of them.
     dst, src : :py:`In`
         ``acc[dst]`` and ``acc[src]``.
     qnt : :py:`In`
         ``qnt[src]``; no bits without ``requantize``.
     o : :py:`Out`
-        The element for ``acc[dst]``.
+        The element for ``acc[dst]``, ``latency`` cycles after ``start``; else it is arbitrary.
     """
 
     def __init__(self, config: AcceleratorConfig, form: Form, latency: int):
@@ -131,6 +142,7 @@ class SlowLanes(wiring.Component):
         element = 8 * config.acc_element_bytes
         super().__init__(
             {
+                "start": In(1),
                 "operation": In(OPERATION),
                 "dst": In(element),
                 "src": In(element),
@@ -142,17 +154,48 @@ class SlowLanes(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         config = self.config
+        vectors = [  # of both operands; an immediate is the second one in each lane
+            Cat(operands[name] for operands in self._operands()) for name in ("acc", "second")
+        ]
+        opcode, qnt, turns = self.operation.alu_opcode, self.qnt, config.rescale_cycles
+        if self.form == "simulation":
+            turns = 1
+        if turns > 1:
+            vectors, opcode, qnt = self._held(m, vectors)
+        lanes = config.batch * config.block // turns
         leaves = []
-        for lane in range(config.batch * config.block):
-            operands = _operands(config, self.operation, self.dst, self.src, lane)
+        for lane in range(lanes):
+            acc, second = (acc_lane(vector, lane, config) for vector in vectors)
+            operands = {"acc": acc, "second": second, "alu_opcode": opcode}
             if config.requantize:
-                operands |= qnt_records(self.qnt, lane % config.block)
+                operands |= qnt_records(qnt, lane % config.block)
             leaves.append(named(operands))
-        e = _slow_value(config)
-        used = is_slow(config, self.operation)
-        results = pipeline.lanes(m, self.form, leaves, e, config.acc_width, self.latency, used)
+        e, cycles = _slow_value(config), self.latency - turns * (turns > 1)
+        results = pipeline.lanes(m, self.form, leaves, e, config.acc_width, cycles, self.start)
+        if turns > 1:
+            before = Signal((turns - 1) * lanes * config.acc_width)
+            m.d.sync += before.eq(Cat(before, results)[len(results) :])
+            results = Cat(before, results)
         m.d.comb += self.o.eq(results)
         return m
+
+    def _operands(self) -> list[dict[str, Value]]:
+        lanes = range(self.config.batch * self.config.block)
+        return [_operands(self.config, self.operation, self.dst, self.src, n) for n in lanes]
+
+    def _held(self, m: Module, vectors: Sequence[Value]) -> tuple[list[Value], Value, Value]:
+        """Operands in registers that show one group of lanes after another at their lowest bits."""
+        turns = self.config.rescale_cycles
+        held = [Signal(len(v), name=f"held{n}", reset_less=True) for n, v in enumerate(vectors)]
+        opcode, qnt = Signal.like(self.operation.alu_opcode), Signal.like(self.qnt)
+        channels = self.config.rescale_lanes % self.config.block
+        with m.If(self.start):
+            m.d.sync += [h.eq(v) for h, v in zip(held, vectors, strict=True)]
+            m.d.sync += [opcode.eq(self.operation.alu_opcode), qnt.eq(self.qnt)]
+        with m.Else():
+            m.d.sync += [h.eq(h >> (len(h) // turns)) for h in held]
+            m.d.sync += qnt.eq(qnt.rotate_right(8 * QNT_LANE_BYTES * channels))
+        return held, opcode, qnt
 
 
 class Lanes(wiring.Component):
@@ -294,7 +337,7 @@ def _slow_value(config: AcceleratorConfig) -> Expr:
     found = {o: dict.fromkeys(n for n in walk(e) if _is_product(n)) for o, e in values.items()}
     if any(len(products) > 1 for products in found.values()):
         return _by_opcode(values)
-    products = {opcode: next(iter(product)) for opcode, product in found.items()}
+    products = {opcode: next(iter(product)) for opcode, product in found.items() if product}
     a, b = (
         _by_opcode({opcode: Cast(I64, getattr(p, side)) for opcode, p in products.items()})
         for side in ("a", "b")
@@ -307,7 +350,7 @@ def _slow_value(config: AcceleratorConfig) -> Expr:
         result = shared if wide else Cast(I32, shared)
         return rewrite(values[opcode], lambda node: result if node == product else None)
 
-    return _by_opcode({opcode: with_shared(opcode) for opcode in values})
+    return _by_opcode(values | {opcode: with_shared(opcode) for opcode in products})
 
 
 def _by_opcode(values: Mapping[AluOpcode, Expr]) -> Expr:

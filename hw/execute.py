@@ -26,9 +26,9 @@ class Execute(wiring.Component):
     Accumulators are read two cycles before they are written, and a read shows what is written in
     its own cycle and the next: a step sees what all steps before it wrote, at any distance.
     Operations of the ALU that multiply read at once and compute while they travel. Such a step
-    waits on ``i`` while one before it, not yet written, has its accumulator as destination, and
-    in a cycle in which those before it leave no read port for it: two accumulators need both, one
-    needs any.
+    waits on ``i`` while one before it, not yet written, has its accumulator as destination, in a
+    cycle in which those before it leave no read port for it - two accumulators need both, one
+    needs any -, and for ``rescale_cycles`` after another one.
 
     Parameters
     ----------
@@ -117,12 +117,14 @@ class Execute(wiring.Component):
         ]
         late_src = late & reading.operation.alu & ~reading.operation.use_imm
         no_port = Mux(by_register, late, late_src)
-        m.d.comb += self.i.ready.eq(~(slow_step & (no_port | Cat(meets).any())))
+        turn = self._turn(m, self.i.valid & self.i.ready & slow_step)
+        m.d.comb += self.i.ready.eq(~(slow_step & (~turn | no_port | Cat(meets).any())))
         issued = Signal()
         m.d.comb += issued.eq(self.i.valid & self.i.ready)
         with m.If(issued):
             m.d.comb += [
                 first.step.eq(step.step & ~step.fault),
+                first.slow.eq(slow_step),
                 first.last.eq(step.last),
                 first.fault.eq(step.fault),
                 first.late.eq(step.step & ~step.fault & ~slow_step & (does.alu | does.accumulate)),
@@ -145,7 +147,7 @@ class Execute(wiring.Component):
         m.d.comb += [
             # No such step waits; and what is read for one that waits, nobody looks at.
             multiplies.eq(self.i.valid & step.step & ~step.fault & does.multiply),
-            early.eq(self.i.valid & slow_step),
+            early.eq(self.i.valid & slow_step & turn),
             elsewhere.eq(early & late),
             self.ahead.enable.eq(use_src),
             self.ahead.address.eq(src_index),
@@ -153,6 +155,7 @@ class Execute(wiring.Component):
             self.inp.address.eq(step.src),
             matrix.inp.eq(self.inp.data),
             matrix.wgt.eq(self.wgt.data),
+            slow.start.eq(stages[ACC_READ].slow),
             slow.operation.eq(stages[ACC_READ].operation),
             slow.dst.eq(Mux(came_elsewhere, src, dst)),
             slow.src.eq(src),
@@ -189,6 +192,18 @@ class Execute(wiring.Component):
             m.d.comb += [Cat(self.qnt.enable, self.qnt.address).eq(read), slow.qnt.eq(parameters)]
         return m
 
+    def _turn(self, m: Module, issued: Value) -> Value:
+        """Whether lanes that take turns have had the operands of the step issued before."""
+        turns = self.config.rescale_cycles
+        if turns == 1:
+            return C(1)
+        left = Signal(range(turns))
+        with m.If(issued):
+            m.d.sync += left.eq(turns - 1)
+        with m.Elif(left.any()):
+            m.d.sync += left.eq(left - 1)
+        return ~left.any()
+
     def _read(self, m: Module, port, enable: Value, index: Value, before_last, last):
         """An accumulator, in ``ACC_READ`` cycles, and what then is the second operand of ``last``.
 
@@ -217,10 +232,11 @@ class Execute(wiring.Component):
 
 
 def _travelling(config: AcceleratorConfig) -> data.StructLayout:
-    """What accompanies a step; ``late`` if it reads accumulators towards the end."""
+    """What accompanies a step; ``slow`` and ``late`` if it reads accumulators at once or at last."""
     return data.StructLayout(
         {
             "step": 1,
+            "slow": 1,
             "last": 1,
             "fault": 1,
             "late": 1,

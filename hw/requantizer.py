@@ -30,8 +30,25 @@ def acc_lane(element: Value, lane: int, config: AcceleratorConfig) -> Value:
     return element.word_select(lane, config.acc_width).as_signed()
 
 
+def requantizer_layout(config: AcceleratorConfig, lanes: int) -> data.StructLayout:
+    """So many accumulators and what they are narrowed with.
+
+    ``acc``: lanes of 32 bits; ``qnt``: the parameters of as many channels, at most ``block``;
+    ``requantize``: whether they matter. The last two have no bits for a configuration without
+    ``requantize``.
+    """
+    channels = min(lanes, config.block) if config.requantize else 0
+    return data.StructLayout(
+        {
+            "acc": lanes * config.acc_width,
+            "qnt": channels * 8 * QNT_LANE_BYTES,
+            "requantize": int(config.requantize),
+        }
+    )
+
+
 class Requantizer(wiring.Component):
-    """Narrows accumulators: a cycle for ``elements`` of them, :attr:`latency` without stalls.
+    """Narrows accumulators: a cycle for ``lanes`` of them, :attr:`latency` without stalls.
 
     What it does to a lane is the value that ``store.out`` or, with ``requantize``,
     ``storex.out`` stores. Its stages stand still together while ``o`` is not taken.
@@ -39,19 +56,19 @@ class Requantizer(wiring.Component):
     Parameters
     ----------
     config : AcceleratorConfig
-        Number and widths of the lanes.
+        Widths of the lanes.
     form : Form
         How it is built.
-    elements : int
-        ACC elements that are narrowed at once, with the same parameters.
+    lanes : int
+        Accumulators that are narrowed at once. Where they are more than ``block``, the same
+        parameters serve them again.
 
     Members
     -------
-    i : :py:`In(stream)` of ``acc``, ``qnt``, ``requantize``
-        ``acc``: elements x batch x block lanes of 32 bits; ``qnt``: an element of parameters.
-        The last two have no bits for a configuration without ``requantize``.
+    i : :py:`In(stream.Signature(requantizer_layout(config, lanes)))`
+        Accumulators and parameters.
     o : :py:`Out(stream)`
-        Elements x batch x block lanes of ``out_width`` bits, in order.
+        ``lanes`` results of ``out_width`` bits, in order.
 
     Attributes
     ----------
@@ -59,20 +76,13 @@ class Requantizer(wiring.Component):
         Cycles from ``i`` to ``o``.
     """
 
-    def __init__(self, config: AcceleratorConfig, form: Form = "synthesis", elements: int = 1):
+    def __init__(self, config: AcceleratorConfig, form: Form, lanes: int):
         self.config = config
         self.form = form
-        self._lanes = elements * config.batch * config.block
-        element = data.StructLayout(
-            {
-                "acc": self._lanes * config.acc_width,
-                "qnt": 8 * config.qnt_element_bytes if config.requantize else 0,
-                "requantize": int(config.requantize),
-            }
-        )
+        self._lanes = lanes
         super().__init__(
             {
-                "i": In(stream.Signature(element)),
+                "i": In(stream.Signature(requantizer_layout(config, lanes))),
                 "o": Out(stream.Signature(self._lanes * config.out_width)),
             }
         )
@@ -83,7 +93,7 @@ class Requantizer(wiring.Component):
         config = self.config
         values = {"acc": acc_lane(element.acc, lane, config)}
         if config.requantize:
-            values |= qnt_records(element.qnt, lane % config.block)
+            values |= qnt_records(element.qnt, lane % min(self._lanes, config.block))
             values["requantize"] = element.requantize
         return named(values)
 
@@ -116,6 +126,88 @@ class Requantizer(wiring.Component):
             self.o.payload.eq(narrow),
         ]
         return m
+
+
+class RequantizerInTurn(wiring.Component):
+    """A :class:`Requantizer` that fewer lanes serve: ``turns`` cycles for ``lanes`` accumulators.
+
+    Parameters
+    ----------
+    config : AcceleratorConfig
+        Widths of the lanes.
+    form : Form
+        How it is built.
+    lanes : int
+        Accumulators that come at once.
+    turns : int
+        A power of two that divides ``lanes``.
+
+    Members
+    -------
+    i, o : stream
+        Those of a requantizer of all lanes.
+
+    Attributes
+    ----------
+    latency : int
+        Cycles from ``i`` to ``o`` without stalls.
+    """
+
+    def __init__(self, config: AcceleratorConfig, form: Form, lanes: int, turns: int):
+        self._lanes, self._turns = lanes // turns, turns
+        self._some = Requantizer(config, form, self._lanes)
+        self._out_bits = self._lanes * config.out_width
+        self.latency = self._some.latency + turns
+        super().__init__(
+            {
+                "i": In(stream.Signature(requantizer_layout(config, lanes))),
+                "o": Out(stream.Signature(lanes * config.out_width)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.some = some = self._some
+        held, left = Signal(self.i.payload.shape()), Signal(range(self._turns + 1))
+        m.d.comb += [
+            some.i.p.acc.eq(held.acc),
+            some.i.p.qnt.eq(held.qnt),
+            some.i.p.requantize.eq(held.requantize),
+            some.i.valid.eq(left.any()),
+            self.i.ready.eq(~left[1:].any() & (~left[0] | some.i.ready)),
+        ]
+        with m.If(some.i.valid & some.i.ready):
+            m.d.sync += [
+                left.eq(left - 1),
+                held.acc.eq(held.acc >> len(some.i.p.acc)),
+                held.qnt.eq(held.qnt.rotate_right(len(some.i.p.qnt))),
+            ]
+        with m.If(self.i.ready):
+            m.d.sync += [held.eq(self.i.payload), left.eq(Mux(self.i.valid, self._turns, 0))]
+
+        done, results = Signal(range(self._turns)), Signal(len(self.o.payload) - self._out_bits)
+        complete = done == self._turns - 1
+        m.d.comb += [
+            self.o.payload.eq(Cat(results, some.o.payload)),
+            self.o.valid.eq(some.o.valid & complete),
+            some.o.ready.eq(~complete | self.o.ready),
+        ]
+        with m.If(some.o.valid & some.o.ready):
+            m.d.sync += [
+                done.eq(done + 1),
+                results.eq(Cat(results, some.o.payload)[self._out_bits :]),
+            ]
+        return m
+
+
+def requantizer(
+    config: AcceleratorConfig, form: Form, elements: int = 1
+) -> Requantizer | RequantizerInTurn:
+    """What narrows so many ACC elements, with the same parameters, every ``rescale_cycles``."""
+    lanes = elements * config.batch * config.block
+    if config.rescale_cycles == 1:
+        return Requantizer(config, form, lanes)
+    return RequantizerInTurn(config, form, lanes, config.rescale_cycles)
 
 
 def _narrowed(config: AcceleratorConfig) -> Expr:

@@ -17,7 +17,7 @@ from .input_writes import inp_write_signature
 from .interfaces import INDEX_BITS, Activity, Fault, Issue, yielding_read_signature
 from .packer import Packer, packed_row
 from .queue import Queue
-from .requantizer import Requantizer
+from .requantizer import requantizer
 from .store_rows import StoreRows, store_row
 
 ROWS_READ = 4
@@ -29,7 +29,7 @@ ROWS_UNDER_WAY = 32
 
 
 class StoreEngine(wiring.Component):
-    """Executes STORE and STOREX; a beat a cycle, of one element or of all that it holds.
+    """Executes STORE and STOREX; a beat every ``rescale_cycles``, of an element or of all it holds.
 
     Instructions overlap, and so do their rows: accumulators of one are read while those before
     are on their way and the responses to others are awaited. An instruction is complete when the
@@ -92,9 +92,8 @@ class StoreEngine(wiring.Component):
         m.submodules.to_pack = to_pack = Queue(packed_row(config), ROWS_PACKED)
         m.submodules.requests = requests = Queue(REQUEST, 2)
         m.submodules.reader = reader = AccReader(config)
-        m.submodules.requantizer = requantizer = Requantizer(
-            config, self._form, bank_count(config, "acc")
-        )
+        narrow = requantizer(config, self._form, bank_count(config, "acc"))
+        m.submodules.requantizer = narrow
         m.submodules.packer = packer = Packer(config)
         m.submodules.completion = completion = Completion(config.keeping)
 
@@ -134,8 +133,8 @@ class StoreEngine(wiring.Component):
         wiring.connect(m, wiring.flipped(self.acc), reader.acc)
         if config.requantize:
             wiring.connect(m, wiring.flipped(self.qnt), reader.qnt)
-        wiring.connect(m, reader.o, requantizer.i)
-        wiring.connect(m, requantizer.o, packer.i)
+        wiring.connect(m, reader.o, narrow.i)
+        wiring.connect(m, narrow.o, packer.i)
         wiring.connect(m, to_pack.o, packer.rows)
         wiring.connect(m, packer.o, wiring.flipped(bus.data))
         if config.keeping:

@@ -66,6 +66,10 @@ class AcceleratorConfig:
     """Extension ``sliding``: MATMUL's modes whose inputs begin at any lane of an element."""
     stores_inputs: bool = True
     """Extension ``keeping``: STOREX into the input scratchpad; for those with ``requantize``."""
+    rescale_cycles: int = 1
+    """Cycles that a vector takes where it is multiplied by 32-bit factors: in ALU operations that
+    multiply, and on its way to DRAM or INP. If there is more than one, fewer lanes do that in turn,
+    and the ALU's shifts as well."""
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -82,6 +86,7 @@ class AcceleratorConfig:
             ("wgt_width", 4, 8),
             ("acc_width", 32, 32),
             ("bus_bytes", 8, 64),
+            ("rescale_cycles", 1, 8),
             ("uop_bytes", 64, 1 << 24),
             ("inp_bytes", 64, 1 << 24),
             ("wgt_bytes", 64, 1 << 24),
@@ -97,6 +102,11 @@ class AcceleratorConfig:
             value = getattr(self, name)
             if not least <= value <= most:
                 raise ConfigError(f"{name} must be from {least} to {most}, not {value}")
+        if self.batch * self.block % self.rescale_cycles:
+            raise ConfigError(
+                f"rescale_cycles must divide a vector's {self.batch * self.block} lanes, "
+                f"not be {self.rescale_cycles}"
+            )
         for memory in ("inp", "wgt", "acc", "qnt"):
             element = getattr(self, f"{memory}_element_bytes")
             if element < 1 or element > PAGE_BYTES:
@@ -249,6 +259,11 @@ class AcceleratorConfig:
         return max(1, self.taps, 2 if self.sliding else 1)
 
     @property
+    def rescale_lanes(self) -> int:
+        """Lanes that a cycle multiplies by 32-bit factors."""
+        return self.batch * self.block // self.rescale_cycles
+
+    @property
     def peak_macs(self) -> int:
         """Multiply-accumulates a cycle with every lane busy."""
         return self.batch * self.block * self.block
@@ -349,6 +364,7 @@ EDGE = replace(
     wgt_bytes=64 * KIB,
     acc_bytes=32 * KIB,
     qnt_bytes=16 * KIB,
+    rescale_cycles=4,
 )
 TINY = replace(
     VTA,

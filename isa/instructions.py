@@ -319,6 +319,10 @@ class AluOpcode(IntEnum):
     REQUANTIZE = 6
 
 
+RESCALING = frozenset({AluOpcode.SHR, AluOpcode.MUL, AluOpcode.SCALE, AluOpcode.REQUANTIZE})
+"""Operations whose steps take ``rescale_cycles``; all others take one."""
+
+
 def shift_right(x: Expr, amount: Expr) -> Expr:
     """``x >> amount``, to the left where ``amount`` is negative; any amount is defined."""
     left = Const(0, I64) - Cast(I64, amount)

@@ -19,6 +19,7 @@ from weft.hw.alu import (
 )
 from weft.hw.lower import stored
 from weft.isa import AluOpcode, InstructionSet
+from weft.isa.instructions import RESCALING
 from weft.isa.nest import Cast, Index, Load, rewrite, walk
 
 PLAIN = replace(SMALL, requantize=False)
@@ -50,6 +51,7 @@ def test_an_immediate_is_only_another_second_operand():
 def test_only_what_multiplies_takes_more_than_the_last_cycle():
     assert set(slow_values(SMALL)) == {AluOpcode.MUL, AluOpcode.SCALE, AluOpcode.REQUANTIZE}
     assert set(slow_values(PLAIN)) == {AluOpcode.MUL}
+    assert set(slow_values(replace(SMALL, rescale_cycles=2))) == RESCALING
     assert not multiplies(alu_values(SMALL)[AluOpcode.SHR])
     assert 1 <= slow_latency(PLAIN) <= slow_latency(SMALL)
 

@@ -19,6 +19,11 @@ CONFIGS = {
     "block 2": replace(SMALL, block=2, inp_bytes=64, wgt_bytes=64, qnt_bytes=64),
     "no taps": replace(SMALL, depthwise_taps=0),
     "two taps": replace(SMALL, depthwise_taps=2, batch=2, inp_bytes=128, acc_bytes=512),
+    "two turns": replace(SMALL, rescale_cycles=2),
+    "four turns": replace(SMALL, batch=2, inp_bytes=128, acc_bytes=512, rescale_cycles=4),
+    "eight turns": replace(
+        SMALL, batch=2, inp_bytes=128, acc_bytes=512, rescale_cycles=8, requantize=False
+    ),
     "plain": replace(SMALL, requantize=False, overwrite=False, pad_value=False),
 }
 FORMS = ("simulation", "synthesis")
@@ -108,9 +113,10 @@ def test_random_programs_survive_gaps_between_instructions():
     run_and_compare(state, legal_program(state, random, 40), stalls=0.5)
 
 
+@pytest.mark.parametrize("turns", [1, 2])
 @pytest.mark.parametrize("form", FORMS)
-def test_a_step_sees_what_any_step_before_it_wrote(form):
-    state = State(SMALL, np.random.default_rng(1))
+def test_a_step_sees_what_any_step_before_it_wrote(form, turns):
+    state = State(replace(SMALL, rescale_cycles=turns), np.random.default_rng(1))
     distances = (1, 2, 3, 4, 5, 9)
     chains = [[(n % d, (n + 1) % d, n % 8) for n in range(2 * d + 1)] for d in distances]
     uops(state, *(step for chain in chains for step in chain), (0, 0, 0), (1, 0, 1))
@@ -160,8 +166,9 @@ def test_alu_steps_take_a_cycle_each_even_on_the_same_accumulator():
     assert spacing(result.alu) == [1] * (sum(lengths) - 1)
 
 
-def test_multiplying_alu_steps_take_a_cycle_each_on_different_accumulators():
-    state = State(SMALL, np.random.default_rng(0))
+@pytest.mark.parametrize("turns", [1, 2, 4])
+def test_multiplying_alu_steps_take_their_turns_on_different_accumulators(turns):
+    state = State(replace(SMALL, rescale_cycles=turns), np.random.default_rng(0))
     uops(state, (0, 0, 0))
     program = [
         loop("alu.mul", 1, iter_in=16, dst_factor_in=1, src_factor_in=1),
@@ -171,7 +178,7 @@ def test_multiplying_alu_steps_take_a_cycle_each_on_different_accumulators():
         ),
     ]
     result = run_and_compare(state, program)
-    assert spacing(result.alu) == [1] * 63
+    assert spacing(result.alu) == [turns] * 63
 
 
 def test_alu_and_matrix_steps_alternate_without_a_gap():

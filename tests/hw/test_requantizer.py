@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from amaranth.sim import Simulator
 
-from weft.hw.requantizer import Requantizer
+from weft.hw.requantizer import requantizer
 from weft.isa import AcceleratorConfig
 from weft.isa.memories import QNT_LANE
 from weft.isa.requantize import rescale_int
@@ -17,6 +17,8 @@ CONFIGS = {
     "batch 2": replace(TINY, batch=2, block=2),
     "int4": replace(TINY, inp_width=4, wgt_width=4),
     "plain": replace(TINY, requantize=False),
+    "two turns": replace(TINY, rescale_cycles=2),
+    "four turns": replace(TINY, batch=2, rescale_cycles=4),
 }
 
 
@@ -75,7 +77,7 @@ def test_elements_are_narrowed_in_order_under_stalls(name, form):
     config = CONFIGS[name]
     random = np.random.default_rng(7)
     elements = [random_element(config, random) for _ in range(40)]
-    dut = Requantizer(config, form)
+    dut = requantizer(config, form)
     got = []
 
     async def put(ctx):
@@ -108,20 +110,21 @@ def test_elements_are_narrowed_in_order_under_stalls(name, form):
 
 
 @pytest.mark.parametrize("form", ["simulation", "synthesis"])
-def test_an_element_a_cycle_passes_after_the_latency(form):
-    dut = Requantizer(TINY, form)
+@pytest.mark.parametrize("turns", [1, 2, 4])
+def test_an_element_passes_every_so_many_cycles_after_the_latency(form, turns):
+    dut = requantizer(replace(TINY, rescale_cycles=turns), form)
     valid = []
 
     async def bench(ctx):
         ctx.set(dut.o.ready, 1)
         ctx.set(dut.i.valid, 1)
-        for _ in range(dut.latency + 8):
+        for cycle in range(dut.latency + 8):
             valid.append(ctx.get(dut.o.valid))
-            assert ctx.get(dut.i.ready)
+            assert ctx.get(dut.i.ready) == (cycle % turns == 0)
             await ctx.tick()
 
     sim = Simulator(dut)
     sim.add_clock(1e-6)
     sim.add_testbench(bench)
     sim.run()
-    assert valid == [0] * dut.latency + [1] * 8
+    assert valid == [0] * dut.latency + [int(n % turns == 0) for n in range(8)]
