@@ -20,18 +20,28 @@ from .interfaces import (
 )
 from .scratchpad import kept, read_in_turn
 
-BANK_BITS = 2
-"""There are two to the power of these banks, more where a beat holds more accumulators, and fewer
-where there are few accumulators at all."""
+BANKS = 4
+"""Where loads write while steps do; more where a beat holds more accumulators, and fewer where a
+bank would have less than :data:`BANK_DEPTH`."""
+BANK_DEPTH = 512
+"""Elements below which a bank leaves a part of its block RAM unused."""
+
+
+def acc_banks(config: AcceleratorConfig, shared: bool) -> int:
+    """How many banks the accumulators have; ``shared``: loads write while steps do."""
+    depth = config.acc_depth
+    least = min(BANKS, max(2, depth // BANK_DEPTH), depth // 2) if shared else 1
+    return max(bank_count(config, "acc"), least)
 
 
 class Accumulators(wiring.Component):
     """The accumulator scratchpad; zero after power-up. Steps write and all ports read every cycle.
 
     The elements are in banks with a write port each, by the lowest bits of their index. Where loads
-    write while steps do, there are at least four, and a load's write waits only while a step writes
-    to its bank. Steps and loads that both go from element to element meet once and then follow one
-    another; with two banks instead of four, two beats an element would meet every other step again.
+    write while steps do, there are several (:func:`acc_banks`), and a load's write waits only while
+    a step writes to its bank. Steps and loads that both go from element to element meet once and
+    then follow one another; with two banks instead of four, two beats an element would meet every
+    other step again.
     What a step writes is left out of the memory where the next step writes the same element
     (``superseded``), so that a sum over many steps keeps its bank busy for one cycle, not for all.
     What makes a load wait for long is a long walk over different elements in steps of four.
@@ -75,8 +85,7 @@ class Accumulators(wiring.Component):
         self._depth, self._width = config.acc_depth, 8 * config.acc_element_bytes
         self._slots, self._parts = bank_count(config, "acc"), write_parts(config, "acc")
         self._slot_bits = exact_log2(self._slots)
-        least = min(BANK_BITS, config.acc_index_bits - 1) if shared else 0
-        self._bits = max(self._slot_bits, least)
+        self._bits = exact_log2(acc_banks(config, shared))
         self._shared = shared
         index = config.acc_index_bits
         beat = self._slots * self._width

@@ -1,9 +1,9 @@
 """What a step writes into an accumulator: the lanes of GEMM's addition and of the ALU.
 
 The functions come from the meanings of the instruction set's operations. Those that multiply
-take several cycles (:class:`SlowLanes`), and those that shift where lanes take turns; the others and
-GEMM's addition take the cycle between reading and writing the accumulator (:class:`Lanes`), so that
-the next step sees their result.
+take several cycles (:class:`SlowLanes`), and those that shift where lanes take turns; the others
+and GEMM's addition take the cycle between reading and writing the accumulator (:class:`Lanes`), so
+that the next step sees their result.
 """
 
 from __future__ import annotations
@@ -269,7 +269,10 @@ class Lanes(wiring.Component):
         return lambda operands: low_bits(Lowering(named(operands | flags), m)(e), bits)
 
     def _synthesized(self, m: Module) -> Callable[[dict[str, Value]], Value]:
-        """One of the results, or of none of them zeros, as a reset wants."""
+        """One of the results, or of none of them zeros, as a reset wants.
+
+        One adder does for all sums with the accumulator, and one comparison for both extremes.
+        """
         bits, does = self.config.acc_width, self.operation
         steps = does.multiply & ~does.alu
         quick = alu_values(self.config).items() - slow_values(self.config).items()
@@ -279,14 +282,27 @@ class Lanes(wiring.Component):
         if self.config.overwrite:
             overwritten = _matrix_value(self.config, formats.MATMUL, 0)
             results.append((steps & ~does.accumulate, overwritten))
-        flags = [delayed(m, flag, 1) for flag, _ in results]
+        sums = [(flag, e) for flag, e in results if isinstance(e, Binary) and e.op == "add"]
+        (first,) = {e.a for _, e in sums if isinstance(e, Binary)}
+        addends = [(flag, e.b) for flag, e in sums if isinstance(e, Binary)]
+        results = [(flag, e) for flag, e in results if not any(flag is f for f, _ in sums)]
+        results = [(flag, rewrite(rewrite(e, _both_ways), _compared)) for flag, e in results]
+        shifts = AluOpcode.SHR not in slow_values(self.config)
+        results.append((Cat(flag for flag, _ in sums).any(), Binary("add", first, _flag("addend"))))
+        added, flags = ([delayed(m, f, 1) for f, _ in chosen] for chosen in (addends, results))
+
+        def one_of(
+            lower: Lowering, flags: Sequence[Value], of: Sequence[tuple[Value, Expr]]
+        ) -> Value:
+            values = (low_bits(lower(e), bits) for _, e in of)
+            return reduce(or_, (f.replicate(bits) & v for f, v in zip(flags, values, strict=True)))
 
         def lane(operands: dict[str, Value]) -> Value:
-            both_ways = shifted(m, operands["acc"], operands["second"])
-            lower = Lowering(named(operands | {"shifted": both_ways}), m)
-            values = [low_bits(lower(rewrite(e, _both_ways)), bits) for _, e in results]
-            terms = (flag.replicate(bits) & v for flag, v in zip(flags, values, strict=True))
-            return reduce(or_, terms)
+            addend = one_of(Lowering(named(operands), m), added, addends).as_signed()
+            more = {"addend": addend}
+            if shifts:
+                more["shifted"] = shifted(m, operands["acc"], operands["second"])
+            return one_of(Lowering(named(operands | more), m), flags, results)
 
         return lane
 
@@ -307,6 +323,15 @@ def shifted(m: Module, x: Value, amount: Value) -> Value:
         m.d.comb += part.eq(value)
     within = Mux(left, amount[steps:].all(), ~amount[steps:].any())
     return Mux(within, part, Mux(left, 0, sign)).as_signed()
+
+
+def _compared(node: Node) -> Node | None:
+    """The lesser and the greater of two by the same comparison."""
+    match node:
+        case Binary("min" | "max" as op, a, b):
+            less = Binary("lt", a, b)
+            return Select(less, a, b) if op == "min" else Select(less, b, a)
+    return None
 
 
 def _both_ways(node: Node) -> Node | None:

@@ -79,12 +79,15 @@ class Rows(wiring.Component):
         stride, size = Signal(16 + most), Signal(16 + most)  # bytes
         left = Signal.like(box.y_size)
         m.d.comb += [
-            row.last.eq(left == 1),
             row.beats.eq((row.address[:beat_bits] + size + (self._bus_bytes - 1)) >> beat_bits),
             self.i.ready.eq(~self.o.valid | (self.o.ready & row.last)),
         ]
         with m.If(self.o.ready):
-            m.d.sync += [row.address.eq(row.address + stride), left.eq(left - 1)]
+            m.d.sync += [
+                row.address.eq(row.address + stride),
+                left.eq(left - 1),
+                row.last.eq(left == 2),  # what is left is compared a row ahead
+            ]
         with m.If(self.i.ready):
             m.d.sync += [
                 self.o.valid.eq(self.i.valid & box.x_size.any() & box.y_size.any()),
@@ -92,5 +95,6 @@ class Rows(wiring.Component):
                 stride.eq(box.x_stride << shift),
                 size.eq(box.x_size << shift),
                 left.eq(box.y_size),
+                row.last.eq(box.y_size == 1),
             ]
         return m

@@ -40,20 +40,25 @@ class Bursts(wiring.Component):
         beat = Signal(ADDRESS_BITS - self._beat_bits)
         left = Signal(len(self.i.p.beats))
         room = Signal(range(BURST_BEATS + 1))
+        first = self.i.p.address[self._beat_bits :][: exact_log2(BURST_BEATS)]
         m.d.comb += [
             room.eq(BURST_BEATS - beat[: exact_log2(BURST_BEATS)]),
-            self.o.p.last.eq(~left[len(room) :].any() & (left[: len(room)] <= room)),
             self.o.p.beats.eq(Mux(self.o.p.last, left, room)),
             self.o.p.len.eq(self.o.p.beats - 1),
             self.o.p.address.eq(beat << self._beat_bits),
             self.i.ready.eq(~self.o.valid | (self.o.ready & self.o.p.last)),
         ]
         with m.If(self.o.ready):
-            m.d.sync += [beat.eq(beat + room), left.eq(left - room)]
+            m.d.sync += [
+                beat.eq(beat + room),
+                left.eq(left - room),
+                self.o.p.last.eq(left <= room + BURST_BEATS),  # compared a burst ahead
+            ]
         with m.If(self.i.ready):
             m.d.sync += [
                 self.o.valid.eq(self.i.valid),
                 beat.eq(self.i.p.address >> self._beat_bits),
                 left.eq(self.i.p.beats),
+                self.o.p.last.eq(self.i.p.beats + first <= BURST_BEATS),
             ]
         return m

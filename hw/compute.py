@@ -218,12 +218,10 @@ class ComputeEngine(wiring.Component):
         return loading
 
     def _report(self, m, steps: Steps, execute: Execute, reader: BoxReader, loading: Signal):
-        step = steps.o.payload
-        issued = steps.o.valid & steps.o.ready & step.step & ~step.fault
         m.d.comb += [
             self.done.eq((execute.done | reader.done) & ~self.fault.valid),
-            self.gemm_step.eq(issued & step.operation.multiply),
-            self.alu_step.eq(issued & step.operation.alu),
+            self.gemm_step.eq(execute.gemm_step),
+            self.alu_step.eq(execute.alu_step),
         ]
         with m.If(~self.fault.valid):
             with m.If(execute.fault):
@@ -241,7 +239,7 @@ class ComputeEngine(wiring.Component):
         activity = self.activity
         with m.If(self.idle):
             m.d.comb += activity.eq(Activity.IDLE)
-        with m.Elif(issued):
+        with m.Elif(execute.issued):
             m.d.comb += activity.eq(Activity.BUSY)
         with m.Elif(reader.writing):
             m.d.comb += activity.eq(Activity.LOAD)

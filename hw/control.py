@@ -142,9 +142,9 @@ class Control(wiring.Component):
             m.d.comb += caught.eq(self.rest)
         for number, name in reversed(list(enumerate(ENGINE_NAMES))):
             engine = getattr(self, name)
-            with m.If(engine.valid):
+            with m.If(delayed(m, engine.valid, 1)):
                 m.d.comb += [
-                    caught.code.eq(engine.code),
+                    caught.code.eq(delayed(m, engine.code, 1)),
                     caught.engine.eq(number),
-                    caught.index.eq(engine.index),
+                    caught.index.eq(delayed(m, engine.index, 1)),
                 ]

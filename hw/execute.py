@@ -14,6 +14,7 @@ from .lower import low_bits
 from .matrix import MatrixUnit
 from .operation import OPERATION
 from .requantizer import acc_lane
+from .step_queue import StepQueue
 from .steps import step_layout
 
 ACC_READ = 2
@@ -26,7 +27,7 @@ class Execute(wiring.Component):
     Accumulators are read two cycles before they are written, and a read shows what is written in
     its own cycle and the next: a step sees what all steps before it wrote, at any distance.
     Operations of the ALU that multiply read at once and compute while they travel. Such a step
-    waits on ``i`` while one before it, not yet written, has its accumulator as destination, in a
+    waits while one before it, not yet written, has its accumulator as destination, in a
     cycle in which those before it leave no read port for it - two accumulators need both, one
     needs any -, and for ``rescale_cycles`` after another one.
 
@@ -52,6 +53,10 @@ class Execute(wiring.Component):
         Results; always accepted.
     superseded : :py:`Out(1)`
         The next cycle writes the same element again, and only ``dst`` and ``src`` read before.
+    issued : :py:`Out(1)`
+        A step begins.
+    gemm_step, alu_step : :py:`Out(1)`
+        One that multiplies in the matrix unit does, or one of the ALU.
     done : :py:`Out(1)`
         An instruction is complete; a read enabled in this cycle sees its results.
     fault : :py:`Out(1)`
@@ -76,6 +81,9 @@ class Execute(wiring.Component):
             "write": Out(write_signature(config.acc_index_bits, 8 * config.acc_element_bytes, 1)),
             "ahead": Out(read_ahead(config.acc_index_bits)),
             "superseded": Out(1),
+            "issued": Out(1),
+            "gemm_step": Out(1),
+            "alu_step": Out(1),
             "done": Out(1),
             "fault": Out(1),
         }
@@ -85,25 +93,32 @@ class Execute(wiring.Component):
         super().__init__(ports)
         self._matrix = MatrixUnit(config, form)
         slow = slow_latency(config)
-        self.latency = max(1 + self._matrix.latency, ACC_READ + slow)
+        self._stages = max(1 + self._matrix.latency, ACC_READ + slow)
+        self.latency = 1 + self._stages
 
     def elaborate(self, platform):
         m = Module()
         config = self.config
         m.submodules.matrix = matrix = self._matrix
-        slow_latency = self.latency - ACC_READ
+        slow_latency = self._stages - ACC_READ
         m.submodules.slow_lanes = slow = SlowLanes(config, self.form, slow_latency)
         m.submodules.lanes = lanes = Lanes(config, matrix.lane_bits, self.form)
 
         first = Signal(_travelling(config))
         stages = [first]
-        for n in range(1, self.latency + 1):
+        for n in range(1, self._stages + 1):
             stage = Signal(_travelling(config), name=f"stage{n}")
             m.d.sync += stage.eq(stages[-1])
             stages.append(stage)
         reading, before_last, last = stages[-1 - ACC_READ :]
 
-        step = self.i.payload
+        # Steps that are written in the next two cycles are seen by whoever reads now.
+        under_way = stages[1:-ACC_READ]
+        m.submodules.steps = steps = StepQueue(config, len(under_way))
+        wiring.connect(m, wiring.flipped(self.i), steps.i)
+        for stage, seen in zip(under_way, steps.under_way, strict=True):
+            m.d.comb += [seen.step.eq(stage.step), seen.dst.eq(stage.dst)]
+        step = steps.o.payload
         does = step.operation
         slow_step, by_register = Signal(), Signal()
         late = reading.late
@@ -111,16 +126,17 @@ class Execute(wiring.Component):
             slow_step.eq(step.step & ~step.fault & step.slow),
             by_register.eq(~does.use_imm & ~step.reads_qnt),
         ]
-        meets = [
-            stage.step & ((stage.dst == step.dst) | (by_register & (stage.dst == step.src)))
-            for stage in stages[1:-ACC_READ]
-        ]
         late_src = late & reading.operation.alu & ~reading.operation.use_imm
         no_port = Mux(by_register, late, late_src)
-        turn = self._turn(m, self.i.valid & self.i.ready & slow_step)
-        m.d.comb += self.i.ready.eq(~(slow_step & (~turn | no_port | Cat(meets).any())))
         issued = Signal()
-        m.d.comb += issued.eq(self.i.valid & self.i.ready)
+        turn = self._turn(m, issued & slow_step)
+        m.d.comb += [
+            steps.o.ready.eq(~(slow_step & (~turn | no_port | steps.meets))),
+            issued.eq(steps.o.valid & steps.o.ready),
+            self.issued.eq(first.step),
+            self.gemm_step.eq(first.step & does.multiply),
+            self.alu_step.eq(first.step & does.alu),
+        ]
         with m.If(issued):
             m.d.comb += [
                 first.step.eq(step.step & ~step.fault),
@@ -144,15 +160,18 @@ class Execute(wiring.Component):
             m, self.dst, early | late, Mux(late, reading.dst, step.dst), before_last, last
         )
         src, second = self._read(m, self.src, use_src, src_index, before_last, last)
+        # Products are there in the last cycle, so that no sum has to wait: addresses are shorter.
+        later = self._stages - 1 - matrix.latency
         m.d.comb += [
             # No such step waits; and what is read for one that waits, nobody looks at.
-            multiplies.eq(self.i.valid & step.step & ~step.fault & does.multiply),
-            early.eq(self.i.valid & slow_step & turn),
+            multiplies.eq(steps.o.valid & step.step & ~step.fault & does.multiply),
+            early.eq(steps.o.valid & slow_step & turn),
             elsewhere.eq(early & late),
             self.ahead.enable.eq(use_src),
             self.ahead.address.eq(src_index),
-            self.inp.enable.eq(multiplies),
-            self.inp.address.eq(step.src),
+            Cat(self.inp.enable, self.inp.address).eq(
+                delayed(m, Cat(multiplies, step.src[: config.inp_index_bits]), later)
+            ),
             matrix.inp.eq(self.inp.data),
             matrix.wgt.eq(self.wgt.data),
             slow.start.eq(stages[ACC_READ].slow),
@@ -162,7 +181,7 @@ class Execute(wiring.Component):
             lanes.operation.eq(before_last.operation),
             lanes.dst.eq(dst),
             lanes.second.eq(second),
-            lanes.sum.eq(delayed(m, matrix.sum, self.latency - 1 - matrix.latency)),
+            lanes.sum.eq(matrix.sum),
             lanes.slow.eq(slow.o),
             self.write.valid.eq(last.step),
             self.write.address.eq(last.dst),
@@ -173,15 +192,16 @@ class Execute(wiring.Component):
             self.done.eq(last.last & ~last.fault),
             self.fault.eq(last.fault),
         ]
-        weights = delayed(m, Cat(multiplies, step.wgt), matrix.ahead)
+        weights = delayed(m, Cat(multiplies, step.wgt), later + matrix.ahead)
         m.d.comb += Cat(self.wgt.enable, self.wgt.address).eq(weights)
         if config.taps:
-            m.d.comb += matrix.depthwise.eq(stages[1 + matrix.ahead].operation.depthwise)
+            m.d.comb += matrix.depthwise.eq(stages[later + 1 + matrix.ahead].operation.depthwise)
         within = step.lane.any() if config.sliding else 0
         if config.neighbours > 1:
-            m.d.comb += self.inp.following.eq((does.depthwise if config.taps else 0) | within)
+            following = (does.depthwise if config.taps else 0) | within
+            m.d.comb += self.inp.following.eq(delayed(m, following, later))
         if config.sliding:
-            m.d.comb += matrix.slide.eq(delayed(m, step.lane, 1))
+            m.d.comb += matrix.slide.eq(delayed(m, step.lane, later + 1))
         if config.requantize:
             read, parameters = Cat(early & step.reads_qnt, step.src), self.qnt.data
             m.d.comb += self.qnt_ahead.eq(early & step.reads_qnt)
@@ -232,7 +252,7 @@ class Execute(wiring.Component):
 
 
 def _travelling(config: AcceleratorConfig) -> data.StructLayout:
-    """What accompanies a step; ``slow`` and ``late`` if it reads accumulators at once or at last."""
+    """What accompanies a step, which reads accumulators at once if ``slow``, last if ``late``."""
     return data.StructLayout(
         {
             "step": 1,

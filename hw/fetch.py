@@ -81,21 +81,24 @@ class Fetch(wiring.Component):
         most = 1 << REQUEST_BEATS_BITS
         beats = Signal(INDEX_BITS + exact_log2(INSTRUCTION_BYTES) - beat_bits + 1)
         rest, whole = beats[:REQUEST_BEATS_BITS], beats[REQUEST_BEATS_BITS:]
-        m.d.comb += [
-            request.valid.eq(beats != 0),
-            request.p.beats.eq(Mux(whole.any(), most, rest)),
-        ]
+        more = Signal()  # whole requests, looked at a request ahead
+        m.d.comb += request.p.beats.eq(Mux(more, most, rest))
         with m.If(request.valid & request.ready):
-            m.d.sync += request.p.address.eq(request.p.address + (most << beat_bits))
-            with m.If(whole.any()):
-                m.d.sync += whole.eq(whole - 1)
-            with m.Else():
-                m.d.sync += rest.eq(0)
+            m.d.sync += [
+                request.p.address.eq(request.p.address + (most << beat_bits)),
+                whole.eq(whole - 1),
+                more.eq(whole != 1),
+                request.valid.eq(more & ((whole != 1) | rest.any())),
+            ]
         with m.If(self.start.ready & self.start.valid):
             end = program.address[:beat_bits] + program.count * INSTRUCTION_BYTES
+            wanted = Signal.like(beats)
+            m.d.comb += wanted.eq((end + bus - 1) >> beat_bits)
             m.d.sync += [
                 request.p.address.eq(program.address & -bus),
-                beats.eq(Mux(program.count == 0, 0, (end + bus - 1) >> beat_bits)),
+                request.valid.eq(program.count != 0),
+                beats.eq(wanted),
+                more.eq(wanted[REQUEST_BEATS_BITS:].any()),
             ]
 
     def _words(self, m: Module, delivered: Value, last: Value) -> tuple[Value, Value, Value]:

@@ -45,6 +45,7 @@ class Merge(wiring.Component):
         waits, held = Signal(), Signal(REQUEST)
         end = Signal.like(held.address)  # of what waits
         due = Signal(range(BURST_BEATS + 1))  # cycles that the bus needs for what is before it
+        free = Signal(init=1)  # it needs one more at most
         continues, goes, takes = Signal(), Signal(), Signal()
         short = ~self.o.p.beats[exact_log2(BURST_BEATS) :].any()
         m.d.comb += [
@@ -53,8 +54,7 @@ class Merge(wiring.Component):
             ),
             self.o.payload.eq(Mux(waits, held, self.i.payload)),
             self.o.valid.eq(
-                (waits & self.i.valid & ~continues)
-                | ((waits | self.i.valid) & ((due <= 1) | ~short))
+                (waits & self.i.valid & ~continues) | ((waits | self.i.valid) & (free | ~short))
             ),
             goes.eq(self.o.valid & self.o.ready),
             self.i.ready.eq(~waits | goes | continues),
@@ -63,9 +63,9 @@ class Merge(wiring.Component):
         beats = Mux(short, self.o.p.beats[: exact_log2(BURST_BEATS)], BURST_BEATS)
         least = Mux(self.scarce, SCARCE_BEATS, 1)
         with m.If(goes):
-            m.d.sync += due.eq(Mux(beats < least, least, beats))
+            m.d.sync += [due.eq(Mux(beats < least, least, beats)), free.eq((beats | least) == 1)]
         with m.Elif(due != 0):
-            m.d.sync += due.eq(due - 1)
+            m.d.sync += [due.eq(due - 1), free.eq(due <= 2)]
 
         with m.If(takes):
             m.d.sync += end.eq(self.i.p.address + (self.i.p.beats << self._beat_bits))

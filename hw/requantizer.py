@@ -13,6 +13,7 @@ from ..isa.nest import Expr, Load, Select
 from . import pipeline
 from .form import Form, delayed
 from .lower import Leaf, named, stored
+from .queue import Queue
 
 
 def qnt_records(element: Value, lane: int) -> dict[str, Value]:
@@ -28,6 +29,10 @@ def qnt_records(element: Value, lane: int) -> dict[str, Value]:
 def acc_lane(element: Value, lane: int, config: AcceleratorConfig) -> Value:
     """A lane of an ACC element, the batch's items one after another."""
     return element.word_select(lane, config.acc_width).as_signed()
+
+
+RESULTS = 16
+"""Results that may wait or be under way where lanes take turns: more than the stages hold."""
 
 
 def requantizer_layout(config: AcceleratorConfig, lanes: int) -> data.StructLayout:
@@ -131,6 +136,8 @@ class Requantizer(wiring.Component):
 class RequantizerInTurn(wiring.Component):
     """A :class:`Requantizer` that fewer lanes serve: ``turns`` cycles for ``lanes`` accumulators.
 
+    Its stages never stand still: accumulators are taken when there is a place for their results.
+
     Parameters
     ----------
     config : AcceleratorConfig
@@ -157,7 +164,7 @@ class RequantizerInTurn(wiring.Component):
         self._lanes, self._turns = lanes // turns, turns
         self._some = Requantizer(config, form, self._lanes)
         self._out_bits = self._lanes * config.out_width
-        self.latency = self._some.latency + turns
+        self.latency = self._some.latency + turns + 1
         super().__init__(
             {
                 "i": In(stream.Signature(requantizer_layout(config, lanes))),
@@ -168,31 +175,35 @@ class RequantizerInTurn(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.submodules.some = some = self._some
+        m.submodules.whole = whole = Queue(len(self.o.payload), RESULTS)
+        wiring.connect(m, whole.o, wiring.flipped(self.o))
         held, left = Signal(self.i.payload.shape()), Signal(range(self._turns + 1))
+        promised = Signal(range(RESULTS + 1))
         m.d.comb += [
             some.i.p.acc.eq(held.acc),
             some.i.p.qnt.eq(held.qnt),
             some.i.p.requantize.eq(held.requantize),
             some.i.valid.eq(left.any()),
-            self.i.ready.eq(~left[1:].any() & (~left[0] | some.i.ready)),
+            self.i.ready.eq(~left[1:].any() & (promised != RESULTS)),
         ]
-        with m.If(some.i.valid & some.i.ready):
+        taken = self.i.valid & self.i.ready
+        m.d.sync += promised.eq(promised + taken - (self.o.valid & self.o.ready))
+        with m.If(left.any()):
             m.d.sync += [
                 left.eq(left - 1),
                 held.acc.eq(held.acc >> len(some.i.p.acc)),
                 held.qnt.eq(held.qnt.rotate_right(len(some.i.p.qnt))),
             ]
-        with m.If(self.i.ready):
-            m.d.sync += [held.eq(self.i.payload), left.eq(Mux(self.i.valid, self._turns, 0))]
+        with m.If(taken):
+            m.d.sync += [held.eq(self.i.payload), left.eq(self._turns)]
 
         done, results = Signal(range(self._turns)), Signal(len(self.o.payload) - self._out_bits)
-        complete = done == self._turns - 1
         m.d.comb += [
-            self.o.payload.eq(Cat(results, some.o.payload)),
-            self.o.valid.eq(some.o.valid & complete),
-            some.o.ready.eq(~complete | self.o.ready),
+            whole.i.payload.eq(Cat(results, some.o.payload)),
+            whole.i.valid.eq(some.o.valid & (done == self._turns - 1)),
+            some.o.ready.eq(1),
         ]
-        with m.If(some.o.valid & some.o.ready):
+        with m.If(some.o.valid):
             m.d.sync += [
                 done.eq(done + 1),
                 results.eq(Cat(results, some.o.payload)[self._out_bits :]),

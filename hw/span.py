@@ -69,9 +69,10 @@ class Span(wiring.Component):
             m.d.comb += self.count.eq(1)
         else:
             bits = len(self.count)
-            ends = ~left[bits:].any() & (left[:bits] <= self.most)
-            becomes = left.eq
-            goes_on = left.eq(left - self.count)
+            many = Signal()  # more than any step takes, looked at a step ahead
+            ends = ~many & (left[:bits] <= self.most)
+            becomes = lambda value: [left.eq(value), many.eq(value[bits:].any())]  # noqa: E731
+            goes_on = becomes((left - self.count)[: len(left)])
             m.d.comb += self.count.eq(Mux(ends, left, self.most))
         m.d.comb += [
             self.inside.eq(~is_before & ~is_after),

@@ -14,7 +14,6 @@ from .alu import is_slow, reads_qnt
 from .interfaces import INDEX_BITS, Issue, format_struct, read_signature, uop_struct
 from .matrix import matmul_modes
 from .operation import OPERATION
-from .queue import Queue
 
 OPERANDS = ("dst", "src", "wgt")
 
@@ -187,10 +186,10 @@ class Steps(wiring.Component):
     o : :py:`Out(stream.Signature(step_layout(config)))`
         The steps.
     fault_index : :py:`Out(32)`
-        The instruction of the step that has ``fault``.
+        The instruction of the step that had ``fault``, when that has been taken.
     """
 
-    latency = 5
+    latency = 4
     """Cycles from ``i`` to ``o``."""
 
     def __init__(self, config: AcceleratorConfig):
@@ -237,8 +236,10 @@ class _Loops(wiring.Component):
         left_out, left_in = Signal(LOOP_BITS), Signal(LOOP_BITS)
         place = self.o.payload
         uop = Signal.like(now.uop_last)
-        last_uop, last_in = uop == now.uop_last, left_in == 0
-        last = now.empty | (last_uop & last_in & (left_out == 0))
+        # What ends is compared a step ahead; what begins anew, once.
+        last_uop, last_in, last_out = Signal(), Signal(), Signal()
+        one_uop, one_in = Signal(), Signal()
+        last = now.empty | (last_uop & last_in & last_out)
         m.d.comb += [
             self.o.valid.eq(busy),
             place.step.eq(~now.empty),
@@ -249,11 +250,17 @@ class _Loops(wiring.Component):
             self.i.ready.eq(~busy | (self.o.ready & last)),
         ]
         with m.If(self.o.ready):
-            m.d.sync += uop.eq(Mux(last_uop, now.uop_bgn, uop + 1))
+            m.d.sync += [
+                uop.eq(Mux(last_uop, now.uop_bgn, uop + 1)),
+                last_uop.eq(Mux(last_uop, one_uop, uop + 1 == now.uop_last)),
+            ]
             with m.If(last_uop):
-                m.d.sync += left_in.eq(Mux(last_in, now.last_in, left_in - 1))
+                m.d.sync += [
+                    left_in.eq(Mux(last_in, now.last_in, left_in - 1)),
+                    last_in.eq(Mux(last_in, one_in, left_in == 1)),
+                ]
                 with m.If(last_in):
-                    m.d.sync += left_out.eq(left_out - 1)
+                    m.d.sync += [left_out.eq(left_out - 1), last_out.eq(left_out == 1)]
         for name, bits in _offset_layout(self.config).items():
             outer, offset = Signal(bits, name=f"{name}_outer"), Signal(bits, name=name)
             m.d.comb += place[name].eq(offset)
@@ -265,22 +272,23 @@ class _Loops(wiring.Component):
                     m.d.sync += offset.eq(offset + now[f"{name}_factor_in"])
             with m.If(self.i.ready):
                 m.d.sync += [outer.eq(0), offset.eq(0)]
+        given = self.i.payload
         with m.If(self.i.ready):
             m.d.sync += [
                 busy.eq(self.i.valid),
-                now.eq(self.i.payload),
-                uop.eq(self.i.payload.uop_bgn),
-                left_out.eq(self.i.payload.last_out),
-                left_in.eq(self.i.payload.last_in),
+                now.eq(given),
+                uop.eq(given.uop_bgn),
+                left_out.eq(given.last_out),
+                left_in.eq(given.last_in),
+                last_out.eq(given.last_out == 0),
+                *(flag.eq(given.last_in == 0) for flag in (last_in, one_in)),
+                *(flag.eq(given.uop_bgn == given.uop_last) for flag in (last_uop, one_uop)),
             ]
         return m
 
 
 class _Indices(wiring.Component):
-    """Reads a place's micro-op, adds the offsets, checks the ranges: three cycles, one a cycle.
-
-    The last of them is a queue's, so that whoever takes the steps stops nothing in its own cycle.
-    """
+    """Reads a place's micro-op, adds the offsets, checks the ranges: two cycles, one a cycle."""
 
     def __init__(self, config: AcceleratorConfig):
         self.config = config
@@ -295,11 +303,9 @@ class _Indices(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.steps = steps = Queue(step_layout(self.config), 2)
-        wiring.connect(m, steps.o, wiring.flipped(self.o))
         read, place = Signal(place_layout(self.config)), Signal(place_layout(self.config))
         held, valid, stopped = Signal(), Signal(), Signal()
-        advance = ~valid | steps.i.ready
+        advance = ~valid | self.o.ready
         m.d.comb += [
             self.i.ready.eq(advance),
             self.uop.enable.eq(advance & self.i.valid),
@@ -314,9 +320,9 @@ class _Indices(wiring.Component):
             m.d.sync += [valid.eq(held), place.eq(read)]
             m.d.sync += [index[name].eq(sums[name]) for name in OPERANDS]
 
-        step = steps.i.payload
+        step = self.o.payload
         m.d.comb += [
-            steps.i.valid.eq(valid & ~stopped),
+            self.o.valid.eq(valid & ~stopped),
             step.step.eq(place.step),
             step.last.eq(place.last),
             step.fault.eq(place.step & self._beyond(place, index)),
@@ -329,7 +335,7 @@ class _Indices(wiring.Component):
         ]
         if self.config.sliding:
             m.d.comb += step.lane.eq(index["src"])
-        with m.If(steps.i.valid & steps.i.ready & step.fault):
+        with m.If(self.o.valid & self.o.ready & step.fault):
             m.d.sync += [stopped.eq(1), self.fault_index.eq(place.index)]
         return m
 

@@ -6,7 +6,7 @@ from random import Random
 import pytest
 from amaranth.sim import Simulator
 
-from weft.hw.accumulators import BANK_BITS, Accumulators
+from weft.hw.accumulators import Accumulators, acc_banks
 from weft.isa import AcceleratorConfig
 
 VTA = AcceleratorConfig.preset("vta")
@@ -54,7 +54,9 @@ class Load:
 @pytest.mark.parametrize(
     ("shared", "form"), [(False, "synthesis"), (True, "synthesis"), (True, "simulation")]
 )
-@pytest.mark.parametrize(("depth", "bus"), [(2, 8), (4, 8), (16, 8), (16, 32), (32, 64)])
+@pytest.mark.parametrize(
+    ("depth", "bus"), [(2, 8), (4, 8), (16, 8), (2048, 8), (2048, 32), (32, 64)]
+)
 def test_steps_write_every_cycle_and_loads_beside_them(shared, form, depth, bus):
     config = replace(VTA, bus_bytes=bus, acc_bytes=depth * VTA.acc_element_bytes)
     dut, random = Accumulators(config, shared, form), Random(f"{shared} {depth}")
@@ -120,8 +122,7 @@ def test_steps_write_every_cycle_and_loads_beside_them(shared, form, depth, bus)
 
     simulate(dut, bench)
     assert loaded > CYCLES / 20
-    banks = max(slots, min(1 << BANK_BITS, depth // 2)) if shared else slots
-    assert together > CYCLES / 20 or banks == slots
+    assert together > CYCLES / 20 or acc_banks(config, shared) == slots
 
 
 @pytest.mark.parametrize(

@@ -30,7 +30,7 @@ class Bench(Elaboratable):
 
 
 def issued(config, uops, program, stalls: float = 0.0, cycles: int = 2000):
-    """Every step that comes out: (cycle, its members by name, fault index)."""
+    """Every step that comes out: (cycle, its members by name, fault index after it)."""
     bench = Bench(config, uops)
     dut, instructions = bench.steps, InstructionSet(config)
     random = np.random.default_rng(9)
@@ -51,11 +51,13 @@ def issued(config, uops, program, stalls: float = 0.0, cycles: int = 2000):
         for cycle in range(cycles):
             ready = int(random.random() >= stalls)
             ctx.set(dut.o.ready, ready)
-            if ready and ctx.get(dut.o.valid):
+            taken = ready and ctx.get(dut.o.valid)
+            if taken:
                 step = {name: ctx.get(getattr(dut.o.payload, name)) for name in names}
                 step["multiply"] = ctx.get(dut.o.payload.operation.multiply)
-                steps.append((cycle, step, ctx.get(dut.fault_index)))
             await ctx.tick()
+            if taken:
+                steps.append((cycle, step, ctx.get(dut.fault_index)))
 
     sim = Simulator(bench)
     sim.add_clock(1e-6)
