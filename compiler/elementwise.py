@@ -23,7 +23,7 @@ from .kernel import Lack, Refusal
 from .schedule import Bases, Range, Rings, Slots, Stage, part
 from .search import sizes
 from .tiling import Extents, blocks_of, row_length
-from .timing import LOAD_LATENCY, START_CYCLES, STORE_LATENCY
+from .timing import LOAD_LATENCY, START_CYCLES, STORE_LATENCY, step_cycles, store_cycles
 from .work import Act, Elementwise
 
 TRIPS = (1 << 14) - 1
@@ -185,11 +185,12 @@ def _estimate(p: Plan, config: AcceleratorConfig) -> int:
     out = p.tile[0] * p.tile[1] * p.tile[2]
     beats = max(1, config.acc8_element_bytes // config.bus_bytes)
     loading = sum(p.size(region) * beats + START_CYCLES for region in p.images)
-    steps = sum(out * _taps(p, act) + START_CYCLES for act in p.work.acts) + START_CYCLES
-    storing = out * beats + START_CYCLES
+    operations = InstructionSet(config).operations
+    each = [_taps(p, act) * step_cycles(operations[act.operation], config) for act in p.work.acts]
+    steps = sum(out * cycles + START_CYCLES for cycles in each) + START_CYCLES
+    storing = int(out * store_cycles(config)) + START_CYCLES
     if min(SLOTS, tiles) * p.total > config.acc_depth:
         return tiles * (loading + steps + storing + LOAD_LATENCY + STORE_LATENCY)
-    operations = InstructionSet(config).operations
     beside = all(operations[i.load].engine is Engine.LOAD for i in p.images.values())
     longest = max(loading, steps, storing) if beside else max(loading + steps, storing)
     return tiles * longest + loading + storing + LOAD_LATENCY + STORE_LATENCY

@@ -16,7 +16,14 @@ from .effort import Effort
 from .image import Walk
 from .kernel import Lack, Refusal
 from .tiling import Layer, Tile, blocks_of, extents, parts, row_length
-from .timing import BRANCH_CYCLES, KEEP_LATENCY, LOAD_LATENCY, START_CYCLES, STORE_LATENCY
+from .timing import (
+    BRANCH_CYCLES,
+    KEEP_LATENCY,
+    LOAD_LATENCY,
+    START_CYCLES,
+    STORE_LATENCY,
+    store_cycles,
+)
 
 MOST_TRIPS = 1 << 13
 """What a loop of an instruction counts to, exclusive."""
@@ -262,7 +269,7 @@ def _estimates(
 
     inp_cycles = np.zeros_like(need.inp) if layer.on_chip else _box_cycles(need, config)
     wgt_cycles = START_CYCLES + need.wgt * max(1, layer.weight_bytes // config.bus_bytes)
-    out_cycles = max(1.0, config.out_element_bytes / config.bus_bytes)
+    out_cycles = store_cycles(config)
     in_flight = np.minimum(tile_count * chunks, 2)
     inp_variants = np.ones_like(inp_slots) if layer.on_chip else np.minimum(inp_slots, 2)
     variants = np.minimum(

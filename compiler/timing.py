@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from ..isa.config import AcceleratorConfig
-from ..isa.instructions import InstructionSet
-from ..isa.memories import MEMORIES, MemoryType
+from ..isa.instructions import RESCALING, InstructionSet, Operation
+from ..isa.memories import MEMORIES, Engine, MemoryType
 from .emit import Action
 
 LOAD_LATENCY = 56
@@ -20,6 +20,18 @@ BRANCH_CYCLES = 2
 """What a row of a store, or the steps of another zone, cost besides."""
 
 
+def step_cycles(operation: Operation, config: AcceleratorConfig) -> int:
+    """Cycles that a step of an operation keeps the compute engine busy."""
+    return config.rescale_cycles if operation.fixed.get("alu_opcode") in RESCALING else 1
+
+
+def store_cycles(config: AcceleratorConfig) -> float:
+    """Cycles that an element of a long row keeps the store engine busy: beats, or the turns of the
+    lanes that requantize."""
+    beats = config.out_element_bytes / config.bus_bytes
+    return max(1.0, beats, config.rescale_cycles * min(1.0, beats))
+
+
 class Costs:
     """Cycles of actions on one configuration."""
 
@@ -32,17 +44,22 @@ class Costs:
         operands = action.operands
         if "iter_out" in operands:
             bgn, end = action.part
-            return operands["iter_out"] * operands["iter_in"] * (end - bgn)
+            steps = operands["iter_out"] * operands["iter_in"] * (end - bgn)
+            return steps * step_cycles(self._operations[action.operation], self._config)
         if not operands.get("x_size", 0):
             return 1
         if action.writes and action.reads:  # from one scratchpad to another
-            return operands["y_size"] * operands["x_size"] + 2
+            elements = operands["y_size"] * operands["x_size"]
+            return elements * self._config.rescale_cycles + 2
         if not operands["y_size"] and action.writes:  # padding around nothing
             return operands["x_size"] * operands["y_pad_0"] + 2
-        fixed = self._operations[action.operation].fixed
+        operation = self._operations[action.operation]
+        fixed = operation.fixed
         size = MEMORIES[MemoryType(fixed["memory_type"])].element_bytes(self._config)
         bus = self._config.bus_bytes
         rows = sum(operands.get(n, 0) for n in ("y_pad_0", "y_size", "y_pad_1"))
         columns = sum(operands.get(n, 0) for n in ("x_pad_0", "x_size", "x_pad_1"))
         beats = -(-operands["x_size"] * size // bus)
+        if operation.engine is Engine.STORE:
+            beats *= max(self._config.rescale_cycles // max(1, size // bus), 1)
         return rows * max(beats, columns if 2 * size > bus else 0) + 2

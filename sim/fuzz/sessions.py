@@ -24,6 +24,7 @@ VALUES: dict[str, tuple[int, ...]] = {
     "bus_bytes": (8, 16, 32, 64),
     "token_depth": (1, 2, 3, 7, 255),
     "depthwise_taps": (3, 0, 3, 1, 2, 5),
+    "rescale_cycles": (1, 2, 1, 4, 1, 8),
     **{f"{memory}_bytes": tuple(64 << n for n in range(3, 12))
        for memory in ("uop", "inp", "wgt", "acc", "qnt")},
 }  # fmt: skip
