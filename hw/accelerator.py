@@ -70,7 +70,9 @@ class Accelerator(wiring.Component):
         m.submodules.load = load = LoadEngine(config)
         m.submodules.compute = compute = ComputeEngine(config, self._form)
         m.submodules.store = store = StoreEngine(config, self._form)
-        m.submodules.read_port = read_port = ReadPort(config, len(READERS))
+        m.submodules.read_port = read_port = ReadPort(
+            config, len(READERS), long=(READERS.index("fetch"),)
+        )
         m.submodules.write_port = write_port = WritePort(config)
         engines = {"load": load, "compute": compute, "store": store}
         units = {"fetch": fetch, **engines}

@@ -78,7 +78,7 @@ class BoxReader(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        m.submodules.taken = taken = Queue(BOX, 2, registered=True)
+        m.submodules.taken = taken = Queue(BOX, 2)
         m.submodules.rows = rows = Rows(self._config, self._memories)
         m.submodules.boxes = boxes = CutQueue(BOX, BOXES)
         m.submodules.requests = requests = Queue(REQUEST, 2, registered=True)

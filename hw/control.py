@@ -1,7 +1,7 @@
 """Starts a program, sees its end, and stops the machine at a fault."""
 
 from amaranth import *
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa.config import AcceleratorConfig
@@ -24,7 +24,8 @@ class Control(wiring.Component):
     A write of 1 to bit 0 of CONTROL launches, unless a program runs. Bit 1 clears done, fault
     and the interrupt. The first fault stops the machine until the next reset; a launch before
     that only shows the fault again. The engines' faults of one cycle count in the order fetch,
-    load, compute, store; what the machine at rest shows comes last.
+    load, compute, store; what the machine at rest shows comes last. All of it, and a write of
+    CONTROL, takes effect a cycle later.
 
     Members
     -------
@@ -37,7 +38,7 @@ class Control(wiring.Component):
     start : :py:`Out(stream of PROGRAM)`
         The program, for fetch.
     running : :py:`Out(1)`
-        In the cycles from the one after the launch to that of the end.
+        In the cycles from the one after the launch to the one after the end.
     halt : :py:`Out(1)`
         A fault has stopped the machine.
     finished : :py:`In(1)`
@@ -94,7 +95,7 @@ class Control(wiring.Component):
             if register.access == "read-only":
                 m.d.comb += getattr(registers, register.name.lower()).eq(values[register.name])
 
-        wants_launch, clears = registers.control[0], registers.control[1]
+        wants_launch, clears = delayed(m, registers.control, 1)[:2]
         align = (INSTRUCTION_BYTES - 1).bit_length()
         m.d.comb += [
             self.launch.eq(wants_launch & ~self.running & ~self.halt),
@@ -103,7 +104,15 @@ class Control(wiring.Component):
             self.start.payload.address.eq(Cat(Const(0, align), registers.address[align:])),
             self.irq.eq(done | faulty),
         ]
-        started = delayed(m, self.start.valid, 1)
+        starts = self.start.valid | delayed(m, self.start.valid, 1)
+        finished, waited, still = (
+            delayed(m, value, 1) for value in (self.finished, self.waiting, starts)
+        )
+        rest = data.View(FAULT, delayed(m, self.rest, 1))
+        faults = {
+            name: [delayed(m, getattr(getattr(self, name), part), 1) for part in Fault.members]
+            for name in ENGINE_NAMES
+        }
         with m.If(clears):
             m.d.sync += [done.eq(0), faulty.eq(0)]
         with m.If(wants_launch & self.halt):
@@ -121,7 +130,10 @@ class Control(wiring.Component):
             m.d.sync += self.start.valid.eq(0)
         with m.If(self.running):
             caught = Signal(FAULT)
-            self._catch(m, caught, started)
+            # What rests is seen two cycles later: not yet the program that has just started.
+            with m.If(~starts & ~still):
+                m.d.comb += caught.eq(rest)
+            self._catch(m, caught, faults)
             with m.If(caught.code != FaultCode.NONE):
                 m.d.sync += [
                     self.running.eq(0),
@@ -130,21 +142,18 @@ class Control(wiring.Component):
                     fault.eq(caught),
                 ]
                 with m.If(caught.code == FaultCode.DEADLOCK):
-                    m.d.sync += waiting.eq(self.waiting)
-            with m.Elif(self.finished):
+                    m.d.sync += waiting.eq(waited)
+            with m.Elif(finished):
                 m.d.sync += [self.running.eq(0), done.eq(1)]
         return m
 
-    def _catch(self, m, caught, started):
-        """``caught`` is the fault of this cycle; its code is 0 if there is none."""
-        # What rests is seen a cycle later: not yet the program that has just started.
-        with m.If(~self.start.valid & ~started):
-            m.d.comb += caught.eq(self.rest)
+    def _catch(self, m, caught, faults):
+        """``caught`` is an engine's fault of the cycle before, if there is one."""
         for number, name in reversed(list(enumerate(ENGINE_NAMES))):
-            engine = getattr(self, name)
-            with m.If(delayed(m, engine.valid, 1)):
+            valid, code, index = faults[name]
+            with m.If(valid):
                 m.d.comb += [
-                    caught.code.eq(delayed(m, engine.code, 1)),
+                    caught.code.eq(code),
                     caught.engine.eq(number),
-                    caught.index.eq(delayed(m, engine.index, 1)),
+                    caught.index.eq(index),
                 ]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from amaranth import *
 from amaranth.lib import data, wiring
 from amaranth.lib.wiring import In, Out
@@ -47,6 +49,8 @@ class ReadPort(wiring.Component):
         Decides the width of the bus.
     clients : int
         How many, at most one for each AXI id.
+    long : collection of int
+        Those whose requests are long by themselves: they are not looked at.
 
     Members
     -------
@@ -58,9 +62,9 @@ class ReadPort(wiring.Component):
         A beat arrives in this cycle; for the counters.
     """
 
-    def __init__(self, config: AcceleratorConfig, clients: int):
+    def __init__(self, config: AcceleratorConfig, clients: int, long: Collection[int] = ()):
         assert 1 <= clients <= 1 << ID_BITS
-        self._config = config
+        self._config, self._long = config, long
         super().__init__(
             {
                 "client": In(read_client_signature(config)).array(clients),
@@ -107,11 +111,14 @@ class ReadPort(wiring.Component):
                 client.beat.payload.shape(), BUFFER_BEATS
             )
             m.submodules[f"bursts_{number}_cut"] = cut = Queue(BURST, 2)
-            m.submodules[f"merge_{number}"] = merge = Merge(self._config)
-            wiring.connect(m, wiring.flipped(client.request), merge.i)
-            m.d.comb += merge.scarce.eq(outstanding >= OUTSTANDING // 2)
             m.submodules[f"merged_{number}"] = merged = Queue(REQUEST, 2)
-            wiring.connect(m, merge.o, merged.i)
+            if number in self._long:
+                wiring.connect(m, wiring.flipped(client.request), merged.i)
+            else:
+                m.submodules[f"merge_{number}"] = merge = Merge(self._config)
+                wiring.connect(m, wiring.flipped(client.request), merge.i)
+                m.d.comb += merge.scarce.eq(outstanding >= OUTSTANDING // 2)
+                wiring.connect(m, merge.o, merged.i)
             wiring.connect(m, merged.o, bursts.i)
             wiring.connect(m, bursts.o, cut.i)
             wiring.connect(m, queue.o, wiring.flipped(client.beat))

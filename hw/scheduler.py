@@ -110,14 +110,14 @@ class Scheduler(wiring.Component):
             m.submodules[f"{name}_issue"] = passed = Queue(ISSUE, 2)
             wiring.connect(m, passed.o, wiring.flipped(body.issue))
             done = Signal(name=f"{name}_was_done")
-            m.d.sync += done.eq(body.done)
             if engine is Engine.COMPUTE:
                 wiring.connect(m, sequencer.o, finish.i)
                 wiring.connect(m, finish.o, passed.i)
-                m.d.comb += finish.done_in.eq(done)
-                done = finish.done
+                m.d.comb += finish.done_in.eq(body.done)
+                m.d.sync += done.eq(finish.done)
             else:
                 wiring.connect(m, sequencer.o, passed.i)
+                m.d.sync += done.eq(body.done)
             state = getattr(rest, name)
             m.d.comb += [
                 sequencer.done.eq(done),

@@ -43,8 +43,8 @@ class Sequencer(wiring.Component):
     o : :py:`Out(Issue)`
         Those whose tokens have been taken.
     done : :py:`In(1)`
-        The oldest instruction beyond ``o`` has completed; at the earliest in the cycle in which
-        it passes.
+        The oldest instruction beyond ``o`` has completed; at the earliest in the cycle after it
+        has passed.
     halt : :py:`In(1)`
         Nothing passes any more (the one case in which ``o.valid`` is withdrawn).
     clear : :py:`In(1)`
@@ -98,8 +98,9 @@ class Sequencer(wiring.Component):
         m.d.comb += head.eq(self.i.payload.word)
 
         starts = self.i.valid & ~self.halt & ~lacks.any()
-        popped = Cat(self._pops(m, side, starts & head[f"pop_{side}"], passes)
-                     for side in self._sides)  # fmt: skip
+        popped = Cat(
+            self._pops(m, side, starts, head[f"pop_{side}"], passes) for side in self._sides
+        )
         m.d.comb += [
             self.o.payload.eq(self.i.payload),
             self.o.valid.eq(starts & popped.all() & flying.room),
@@ -129,32 +130,33 @@ class Sequencer(wiring.Component):
         queues = [getattr(self, f"pop_{side}") for side in self._sides]
         return Cat(queue.ready & queue.valid for queue in queues).any()
 
-    def _pops(self, m, side, wanted, passes):
-        """Takes a token for the instruction at ``i``; whether it needs none any more."""
+    def _pops(self, m, side, starts, flag, passes):
+        """Takes a token for the instruction at ``i``, if it may start; whether it lacks none."""
         queue = getattr(self, f"pop_{side}")
         held = Signal(name=f"held_{side}")
-        m.d.comb += queue.ready.eq(wanted & ~held)
+        m.d.comb += queue.ready.eq(starts & flag & ~held)
         m.d.comb += self._waits(f"pop_{side}").eq(queue.ready & ~queue.valid)
         with m.If(passes | self.clear):
             m.d.sync += held.eq(0)
         with m.Elif(queue.ready & queue.valid):
             m.d.sync += held.eq(1)
-        return ~wanted | held | queue.valid
+        return ~flag | held | queue.valid
 
     def _pushes(self, m, side, lack, wants, sends, flying):
         """Takes a place when an instruction passes or, while it ``lack``s one, later."""
         queue = getattr(self, f"place_{side}")
+        waits = lack & ~queue.ready  # nothing passes meanwhile
         late = Signal(name=f"late_{side}")
         lacking = Signal(name=f"lacking_{side}")
         push = getattr(self, f"push_{side}")
         m.d.comb += [
             queue.valid.eq(wants | lack),
             lacking.eq(queue.valid & ~queue.ready),
-            push.eq((self.done & sends & ~(lacking & flying.last)) | (late & queue.ready)),
-            self._waits(f"push_{side}").eq(lack & ~queue.ready),
+            push.eq((self.done & sends & ~(waits & flying.one)) | (late & queue.ready)),
+            self._waits(f"push_{side}").eq(waits),
         ]
         m.d.sync += lack.eq(lacking & ~self.clear)
-        m.d.sync += late.eq(lacking & ~self.clear & (late | (self.done & flying.last)))
+        m.d.sync += late.eq(waits & ~self.clear & (late | (self.done & flying.one)))
 
     def _waits(self, flag):
         for bit, (group, name, _) in enumerate(WAITS):
@@ -166,8 +168,7 @@ class Sequencer(wiring.Component):
 class _Flying(wiring.Component):
     """The pushes of the instructions that an engine has, oldest first.
 
-    ``done`` may come in the cycle of its own ``start``; ``pushes_out`` are then ``pushes_in``.
-    ``last`` is 1 when there is one instruction, the one that starts included.
+    ``pushes_out`` matter while there is one; ``one`` is 1 when there is just one.
     """
 
     def __init__(self, sides: int):
@@ -179,7 +180,7 @@ class _Flying(wiring.Component):
                 "room": Out(1),
                 "done": In(1),
                 "pushes_out": Out(sides),
-                "last": Out(1),
+                "one": Out(1),
                 "none": Out(1),
             }
         )
@@ -196,9 +197,9 @@ class _Flying(wiring.Component):
             write.addr.eq(newest),
             write.data.eq(self.pushes_in),
             read.addr.eq(oldest),
-            self.pushes_out.eq(Mux(self.none, self.pushes_in, read.data)),
+            self.pushes_out.eq(read.data),
             self.none.eq(count == 0),
-            self.last.eq(Mux(self.start, count == 0, count == 1)),
+            self.one.eq(count == 1),
             self.room.eq(count != IN_FLIGHT),
         ]
         m.d.sync += [

@@ -14,6 +14,7 @@ from .alu import is_slow, reads_qnt
 from .interfaces import INDEX_BITS, Issue, format_struct, read_signature, uop_struct
 from .matrix import matmul_modes
 from .operation import OPERATION
+from .queue import Queue
 
 OPERANDS = ("dst", "src", "wgt")
 
@@ -104,7 +105,7 @@ def place_layout(config: AcceleratorConfig) -> data.StructLayout:
 
 
 class Decode(wiring.Component):
-    """Brings the three formats with loops into one shape; an instruction a cycle, registered.
+    """Brings the three formats with loops into one shape; an instruction a cycle, one of latency.
 
     Members
     -------
@@ -120,22 +121,23 @@ class Decode(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        o = self.o.payload
-        m.d.comb += self.i.ready.eq(~self.o.valid | self.o.ready)
-        with m.If(self.i.ready):
-            m.d.sync += self.o.valid.eq(self.i.valid)
-        with m.If(self.i.ready & self.i.valid):
-            m.d.sync += [o.eq(0), o.index.eq(self.i.payload.index)]
-            with m.Switch(self.i.payload.word[:OPCODE_BITS]):
-                for format in (formats.GEMM, formats.ALU, formats.MATMUL):
-                    if format in formats.enabled(self.config):
-                        with m.Case(format.opcode):
-                            m.d.sync += self._decoded(format)
+        m.submodules.nests = nests = Queue(nest_layout(self.config), 2)
+        wiring.connect(m, nests.o, wiring.flipped(self.o))
+        o = nests.i.payload
+        m.d.comb += [
+            nests.i.valid.eq(self.i.valid),
+            self.i.ready.eq(nests.i.ready),
+            o.index.eq(self.i.payload.index),
+        ]
+        with m.Switch(self.i.payload.word[:OPCODE_BITS]):
+            for format in (formats.GEMM, formats.ALU, formats.MATMUL):
+                if format in formats.enabled(self.config):
+                    with m.Case(format.opcode):
+                        m.d.comb += self._decoded(format, o)
         return m
 
-    def _decoded(self, format: Format):
+    def _decoded(self, format: Format, o: data.View):
         word = data.View(format_struct(self.config, format.opcode), self.i.payload.word)
-        o = self.o.payload
         yield from (
             o.empty.eq((word.uop_bgn >= word.uop_end) | (word.iter_out == 0) | (word.iter_in == 0)),
             o.uop_bgn.eq(word.uop_bgn),

@@ -44,19 +44,20 @@ class TokenQueue(wiring.Component):
 
     def elaborate(self, platform):
         m = Module()
-        taken = Signal(range(self._depth + 1))
-        tokens = Signal(range(self._depth + 1))
-        m.d.comb += [
-            self.place.ready.eq(taken != self._depth),
-            self.pop.valid.eq(tokens != 0),
-        ]
+        taken, has_room = Signal(range(self._depth + 1)), Signal(init=1)
+        tokens, has_tokens = Signal(range(self._depth + 1)), Signal()
+        m.d.comb += [self.place.ready.eq(has_room), self.pop.valid.eq(has_tokens)]
         places = self.place.valid & self.place.ready
         pops = self.pop.valid & self.pop.ready
-        for count, up in ((taken, places), (tokens, self.push)):
+        # With each count goes a flag, so that nothing has to be compared before it is known.
+        for count, flag, up, after_up, after_down in (
+            (taken, has_room, places, taken != self._depth - 1, 1),
+            (tokens, has_tokens, self.push, 1, tokens != 1),
+        ):
             with m.If(self.clear):
-                m.d.sync += count.eq(0)
+                m.d.sync += [count.eq(0), flag.eq(flag.init)]
             with m.Elif(up & ~pops):
-                m.d.sync += count.eq(count + 1)
+                m.d.sync += [count.eq(count + 1), flag.eq(after_up)]
             with m.Elif(pops & ~up):
-                m.d.sync += count.eq(count - 1)
+                m.d.sync += [count.eq(count - 1), flag.eq(after_down)]
         return m

@@ -9,7 +9,7 @@ from amaranth.utils import exact_log2
 
 from ..isa.config import AcceleratorConfig
 from .axi import BURST_BITS, BURST_INCR, CACHE, axi4_write_signature, write_client_signature
-from .bursts import Bursts
+from .bursts import BURST, Bursts
 from .fork import fork
 from .interfaces import ADDRESS_BITS
 from .queue import Queue
@@ -62,13 +62,14 @@ class WritePort(wiring.Component):
         # Queues and not registers: nothing in the machine but them depends on AXI's ready signals.
         address = data.StructLayout({"address": ADDRESS_BITS, "len": BURST_BITS})
         m.submodules.addresses = addresses = Queue(address, 2)
-        taken = fork(m, bursts.o.valid, addresses.i, lengths.i, under_way.i)
+        m.submodules.cut = cut = Queue(BURST, 2)
+        wiring.connect(m, bursts.o, cut.i)
         m.d.comb += [
-            bursts.o.ready.eq(taken),
-            lengths.i.payload.eq(bursts.o.p.len),
-            under_way.i.p.last.eq(bursts.o.p.last),
-            addresses.i.p.address.eq(bursts.o.p.address),
-            addresses.i.p.len.eq(bursts.o.p.len),
+            cut.o.ready.eq(fork(m, cut.o.valid, addresses.i, lengths.i, under_way.i)),
+            lengths.i.payload.eq(cut.o.p.len),
+            under_way.i.p.last.eq(cut.o.p.last),
+            addresses.i.p.address.eq(cut.o.p.address),
+            addresses.i.p.len.eq(cut.o.p.len),
             axi.awvalid.eq(addresses.o.valid),
             addresses.o.ready.eq(axi.awready),
             axi.awaddr.eq(addresses.o.p.address),

@@ -6,6 +6,7 @@ import pytest
 
 from tests.hw.machine import DONE
 from tests.hw.test_accelerator import ACC, INP, SMALL, UOP, WGT, prepare, simulate
+from weft.hw import accumulators
 from weft.isa import Instruction
 
 HALF = SMALL.acc_depth // 2
@@ -24,7 +25,8 @@ def load(name: str, address: int, at: int, count: int, **flags) -> Instruction:
 
 @pytest.mark.parametrize("walk", WALKS)
 @pytest.mark.parametrize("extra", ["acc", "acc8", "uop", "qnt", "all"])
-def test_the_array_loses_no_cycle_to_what_is_loaded_for_later(walk, extra):
+def test_the_array_loses_no_cycle_to_what_is_loaded_for_later(walk, extra, monkeypatch):
+    monkeypatch.setattr(accumulators, "BANK_DEPTH", 8)  # four banks, as larger machines have
     loads = {
         "acc": [load("loadx.acc", ACC, HALF + 4 * n, 4) for n in range(HALF // 4)],
         "acc8": [load("loadx.acc8", ACC, HALF, HALF)],

@@ -31,6 +31,7 @@ def simulate(drive, *processes):
 async def launch(ctx, dut, bus):
     """A program that fetch has taken and that runs."""
     await bus.launch(ctx, 0x1000, 12)
+    await ctx.tick()
     ctx.set(dut.start.ready, 1)
     await ctx.tick()
     ctx.set(dut.start.ready, 0)
@@ -41,6 +42,7 @@ async def pulse(ctx, signal):
     ctx.set(signal, 1)
     await ctx.tick()
     ctx.set(signal, 0)
+    await ctx.tick()
 
 
 RUNNING, DONE, FAULT = 1, 2, 4
@@ -63,6 +65,7 @@ def test_the_registers_say_who_the_device_is():
 def test_a_launch_gives_fetch_the_stream_once_and_runs_until_finish():
     async def drive(ctx, dut, bus):
         await bus.launch(ctx, 0xABCD_1238, 77)
+        await ctx.tick()
         assert ctx.get(dut.running)
         assert await bus.get(ctx, "STATUS") == RUNNING
         assert ctx.get(dut.start.valid)
@@ -79,6 +82,7 @@ def test_a_launch_gives_fetch_the_stream_once_and_runs_until_finish():
         assert ctx.get(dut.irq)
         assert await bus.get(ctx, "STATUS") == DONE
         await bus.put(ctx, "CONTROL", 2)
+        await ctx.tick()
         assert await bus.get(ctx, "STATUS") == 0
         assert not ctx.get(dut.irq)
 
@@ -96,6 +100,7 @@ def test_a_launch_is_one_cycle_and_only_when_nothing_runs():
     async def drive(ctx, dut, bus):
         await launch(ctx, dut, bus)
         await bus.put(ctx, "CONTROL", 1)
+        await ctx.tick()
         assert not ctx.get(dut.start.valid)
         await pulse(ctx, dut.finished)
         await launch(ctx, dut, bus)
@@ -121,9 +126,11 @@ def test_a_fault_stops_the_machine_until_reset(name):
         assert await bus.get(ctx, "FAULT") == shown
         assert await bus.get(ctx, "FAULT_INDEX") == 5
         await bus.put(ctx, "CONTROL", 2)
+        await ctx.tick()
         assert await bus.get(ctx, "STATUS") == 0
         assert not ctx.get(dut.irq)
         await bus.put(ctx, "CONTROL", 1)
+        await ctx.tick()
         assert not ctx.get(dut.start.valid), "nothing starts before a reset"
         assert await bus.get(ctx, "STATUS") == FAULT, "the launch is answered with the fault"
         assert await bus.get(ctx, "FAULT") == shown
@@ -140,7 +147,7 @@ def test_the_first_fault_counts_and_within_a_cycle_the_first_engine():
             ctx.set(getattr(dut, name).valid, name != "load")
         await ctx.tick()
         ctx.set(dut.load.valid, 1)
-        await ctx.tick()
+        await ctx.tick().repeat(2)
         assert await bus.get(ctx, "FAULT") >> 8 == ENGINE_NAMES.index("compute")
         assert await bus.get(ctx, "FAULT_INDEX") == 1
 
@@ -161,13 +168,14 @@ def test_a_fault_counts_before_finish_in_the_same_cycle():
 def test_a_deadlock_keeps_who_waits():
     async def drive(ctx, dut, bus):
         await bus.launch(ctx, 0, 9)
+        await ctx.tick()
         deadlock = {"code": FaultCode.DEADLOCK, "engine": 2, "index": 7}
         ctx.set(dut.rest, deadlock)
         ctx.set(dut.waiting, 0b10010)
         await ctx.tick()
         assert ctx.get(dut.running), "a program that fetch has not taken cannot be at rest"
         ctx.set(dut.start.ready, 1)
-        await ctx.tick().repeat(3)
+        await ctx.tick().repeat(4)
         ctx.set(dut.waiting, 0)
         assert await bus.get(ctx, "FAULT") == FaultCode.DEADLOCK | 2 << 8
         assert await bus.get(ctx, "FAULT_INDEX") == 7

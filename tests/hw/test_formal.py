@@ -63,8 +63,8 @@ def token_queue(component: type[TokenQueue], depth: int) -> None:
             "every token has a place": tokens <= taken,
             "a place can be taken while one is free": dut.place.ready == (taken != depth),
             "a token goes out when one has come in and not gone": dut.pop.valid == (tokens != 0),
-            "places": registers[0] == taken,
-            "tokens": registers[1] == tokens,
+            "places": (registers[0] == taken) & (registers[1] == (taken != depth)),
+            "tokens": (registers[2] == tokens) & (registers[3] == (tokens != 0)),
         },
         given=[~dut.push | (tokens != taken)],
     )
@@ -176,7 +176,7 @@ def merge(component: type[Merge]) -> None:
             ahead.eq(before + number),
             address.eq(dut.i.p.address + number * bus),
         ]
-    waits, dut_held, end, _ = opened.registers()
+    waits, dut_held, end, due, free = opened.registers()
     dut_held = data.View(REQUEST, dut_held)
     prove(
         m,
@@ -194,6 +194,7 @@ def merge(component: type[Merge]) -> None:
             | ((dut.o.p.address + ahead * bus)[:32] == address),
             "an offer is not withdrawn": offers(m, dut.o),
             "it takes what does not have to wait for what is held": (held != 0) | dut.i.ready,
+            "free": free == (due <= 1),
             "held": (waits == (held != 0)) & (~waits | (dut_held.beats == held)),
             "end": ~waits | (end == (dut_held.address + held * bus)[:32]),
             "place": ~followed | ((dut_held.address + ahead * bus)[:32] == address),
@@ -413,8 +414,8 @@ PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int, ...]]]] = {
 """A proof, what it is of, and the sizes for which it is made."""
 
 MISTAKES = [
-    (token_queue, TokenQueue, (2,), "taken != self._depth", "taken != self._depth + 1"),
-    (token_queue, TokenQueue, (2,), "(tokens, self.push)", "(tokens, places)"),
+    (token_queue, TokenQueue, (2,), "taken != self._depth - 1", "taken != self._depth"),
+    (token_queue, TokenQueue, (2,), "has_tokens, self.push", "has_tokens, places"),
     (token_queue, TokenQueue, (2,), "m.Elif(up & ~pops)", "m.Elif(up)"),
     (token_queue, TokenQueue, (2,), "m.Elif(pops & ~up)", "m.Elif(pops & ~up & (taken != 2))"),
     (queue, Queue, (2,), "w_en.eq(self.i.valid)", "w_en.eq(self.i.valid & ~self.o.ready)"),
@@ -425,7 +426,7 @@ MISTAKES = [
     (cut_queue, CutQueue, (4,), "~behind.o.valid & front.i.ready", "front.i.ready"),
     (cut_queue, CutQueue, (4,), "self.i.valid & ~passes", "self.i.valid"),
     (bursts, Bursts, (), "BURST_BEATS - beat[: exact_log2(BURST_BEATS)]", "BURST_BEATS"),
-    (bursts, Bursts, (), "] <= room", "] < room"),
+    (bursts, Bursts, (), "left <= room", "left < room"),
     (bursts, Bursts, (), "(self.o.ready & self.o.p.last)", "self.o.ready"),
     (merge, Merge, (), "self.i.p.address == end", "self.i.p.address >= end"),
     (merge, Merge, (), "(takes & continues & ~goes)", "(takes & continues)"),

@@ -22,7 +22,7 @@ from tests.formal import (
 from weft.hw.acc_reader import AccReader
 from weft.hw.axi import BURST_BEATS, BURST_INCR, Response
 from weft.hw.bursts import BURST
-from weft.hw.fetch import Fetch
+from weft.hw.fetch import REQUEST_BEATS_BITS, Fetch
 from weft.hw.queue import FRONT
 from weft.hw.read_port import BUFFER_BEATS, OUTSTANDING, ReadPort
 from weft.hw.registers import RegisterBlock
@@ -190,7 +190,7 @@ def fetch(component: type[Fetch]) -> None:
             left.eq(program.count),
             index.eq(0),
         ]
-    _, _, _, dut_left, dut_beats, dut_second, dut_first, dut_failed = opened.registers()
+    *_, dut_left, dut_beats, more, dut_second, dut_first, dut_failed = opened.registers()
     there = dut.o.valid
     prove(
         m,
@@ -209,7 +209,9 @@ def fetch(component: type[Fetch]) -> None:
             "it is idle when all have been delivered": dut.idle == (left == 0),
             "a fault stays": keeps(m, dut.fault.valid, Const(0), dut.fault.code, dut.fault.index),
             "a program waits for the one before": ~passes(dut.start) | (left == 0),
-            "registers": (dut_left == left) & (dut_beats == beats) & (dut_second == second)
+            "requests": ~request.valid
+            | ((dut_beats == beats) & (more == dut_beats[REQUEST_BEATS_BITS:].any())),
+            "registers": (dut_left == left) & (dut_second == second)
             & (dut_failed == failed) & (dut_first[8 * bus :] == first)
             & ((beats == 0) | (request.p.address == address)) & (dut.o.p.index == index)
             & (second | ~failed),

@@ -51,7 +51,8 @@ def loops(component: type[_Loops], *operands: str) -> None:
                 m.d.sync += [inner.eq(0), outer.eq(outer + 1)]
     with m.If(passes(dut.i)):
         m.d.sync += [busy.eq(1), now.eq(nest), uop.eq(nest.uop_bgn), inner.eq(0), outer.eq(0)]
-    dut_now, _, left_out, left_in, _, *sums = opened.registers()
+    dut_now, _, left_out, left_in, _, *flags = opened.registers()
+    flags, sums = flags[:5], flags[5:]
     low = {name: slice(len(place[name])) for name in OPERANDS}
     by_outer = {n: outer[low[n]] * now[f"{n}_factor_out"] for n in OPERANDS}
     by_both = {n: by_outer[n] + inner[low[n]] * now[f"{n}_factor_in"] for n in OPERANDS}
@@ -80,6 +81,10 @@ def loops(component: type[_Loops], *operands: str) -> None:
             | ((left_out == now.last_out - outer) & (left_in == now.last_in - inner)
             & (outer <= now.last_out) & (inner <= now.last_in)
             & (uop >= now.uop_bgn) & (uop <= now.uop_last)),
+            "flags": ~moves | (Cat(flags) == Cat(
+                uop == now.uop_last, inner == now.last_in, outer == now.last_out,
+                now.uop_bgn == now.uop_last, now.last_in == 0,
+            )),
             "sums": ~moves | _all(outer_of[name] == by_outer[name][low[name]] for name in operands),
             "instruction": ~busy | (Value.cast(dut_now) == Value.cast(now)),
         },
@@ -122,7 +127,8 @@ def indices(component: type[_Indices]) -> None:
         | (does.multiply & (index["src"] + reads > config.inp_depth))
         | (does.alu & ~does.use_imm & (index["src"] >= second))
     )
-    due, stopped = followed & leaves & (ahead == 0), Signal()
+    due, stopped, named = followed & leaves & (ahead == 0), Signal(), Signal()
+    m.d.sync += named.eq(due & fault)
     with m.If(leaves & step.fault):
         m.d.sync += stopped.eq(1)
     read, before = Signal(), Signal.like(dut.uop.data)
@@ -139,7 +145,7 @@ def indices(component: type[_Indices]) -> None:
                 for name in OPERANDS
             },
             "what is beyond a depth is a fault, if it is accessed": ~due | (step.fault == fault),
-            "the fault's instruction is named": ~due | ~fault | (dut.fault_index == place.index),
+            "the fault's instruction is named": ~named | (dut.fault_index == place.index),
             "the rest is the place's": ~due | _all(same),
             "its micro-op is read": ~enters
             | (dut.uop.enable & (dut.uop.address == dut.i.p.uop[: len(dut.uop.address)])),
