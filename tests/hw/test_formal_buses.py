@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from amaranth.hdl import Const, Module, Mux, Signal, Value
 from amaranth.lib import data
+from amaranth.utils import exact_log2
 
 from tests.formal import (
     NO_SOLVER,
@@ -75,7 +76,7 @@ def read_port(component: type[ReadPort], clients: int) -> None:
     for number, (promised, left) in enumerate(promises):
         behind, _, _ = opened.registers(f"queue_{number}", "behind", "fifo")
         front, _, _ = opened.registers(f"queue_{number}", "front", "fifo")
-        valid, _, to_cut = opened.registers(f"bursts_{number}")
+        valid, to_cut, known = _bursts(opened, f"bursts_{number}")
         owed, request = Signal(range(4 * BUFFER_BEATS)), dut.client[number].request
         beats = Mux(asked & (axi.arid == number), axi.arlen + 1, 0)
         m.d.sync += owed.eq(owed + beats - (comes & (axi.rid == number)))
@@ -91,6 +92,7 @@ def read_port(component: type[ReadPort], clients: int) -> None:
             f"what waits fills the front first, {number}": (front <= FRONT)
             & ((behind == 0) | (front != 0)),
             f"a request has beats, {number}": ~valid | (to_cut != 0),
+            f"its last burst is known, {number}": known,
         }
         kept, requests = _entries(opened, f"merged_{number}")
         properties[f"places of requests, {number}"] = kept
@@ -110,6 +112,13 @@ def read_port(component: type[ReadPort], clients: int) -> None:
                 & (burst.address % PAGE_BYTES + burst.beats * bus <= PAGE_BYTES)
             )
     prove(m, [dut], properties, given)
+
+
+def _bursts(opened: Opened, name: str) -> tuple[Value, Value, Value]:
+    """Of what cuts requests: whether it has one, what is left of it, and that it knows its end."""
+    payload, valid, beat, left = opened.registers(name)
+    room = BURST_BEATS - beat[: exact_log2(BURST_BEATS)]
+    return valid, left, ~valid | (data.View(BURST, payload).last == (left <= room))
 
 
 def _entries(opened: Opened, name: str) -> tuple[Value, list[tuple[Value, Value]]]:
@@ -136,14 +145,14 @@ def write_port(component: type[WritePort]) -> None:
     m.d.sync += held.eq(held + passes(client.data) - (axi.wvalid & axi.wready))
     levels: dict[str, Value] = {}
     properties: dict[str, Value] = {}
-    depths = {"addresses": 2, "responses": 2, "beats": 2}
+    depths = {"addresses": 2, "responses": 2, "beats": 2, "cut": 2}
     for name in (*depths, "under_way", "lengths"):
         depth = depths.get(name, WRITES_OUTSTANDING)
         level, produce, consume = opened.registers(name, "fifo")
         end = (consume + level)[: len(produce)]
         properties[f"places, {name}"] = (level <= depth) & (end == produce)
         levels[name] = level
-    valid, _, left = opened.registers("bursts")
+    valid, left, known = _bursts(opened, "bursts")
     properties |= {
         "no more bursts are under way than there may be": bursts <= WRITES_OUTSTANDING,
         "an address stays": keeps(
@@ -158,6 +167,7 @@ def write_port(component: type[WritePort]) -> None:
         "each of them goes out once": levels["beats"] == held,
         "bursts": levels["under_way"] == bursts + levels["addresses"] + levels["responses"],
         "a request has beats": ~valid | (left != 0),
+        "its last burst is known": known,
     }
     request = client.request
     given = [

@@ -9,13 +9,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
-from amaranth.hdl import C, Cat, Module, Mux, Signal, Value
+from amaranth.hdl import Array, C, Cat, Module, Mux, Signal, Value
 from amaranth.lib import data
 
 from tests.formal import NO_SOLVER, Opened, Refuted, keeps, passes, planted, prove, solver
 from weft.hw.alu import reads_qnt
 from weft.hw.interfaces import format_struct, uop_struct
 from weft.hw.packer import Packer
+from weft.hw.step_queue import StepQueue
 from weft.hw.steps import OPERANDS, _Indices, _Loops
 from weft.hw.store_rows import StoreRows
 from weft.isa import PRESETS
@@ -159,6 +160,47 @@ def indices(component: type[_Indices]) -> None:
             ~dut.i.p.operation.depthwise | ~dut.i.p.src[:lanes].any(),
         ],
         cycles=7,
+    )
+
+
+def step_queue(component: type[StepQueue], stages: int) -> None:
+    """The steps that are held, and those that have left, stage by stage."""
+    m, dut = Module(), component(SMALL, stages)
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    first, enters, leaves = dut.o.p, passes(dut.i), passes(dut.o)
+    held, steps = Signal(range(4)), [Signal(dut.i.p.shape(), name=f"held{n}") for n in range(2)]
+    behind = held - leaves
+    m.d.sync += held.eq(behind + enters)
+    with m.If(leaves):
+        m.d.sync += steps[0].eq(steps[1])
+    with m.If(enters):
+        m.d.sync += Array(steps)[behind].eq(dut.i.p)
+    gone = [(leaves & first.step, first.dst)]
+    for stage in dut.under_way:
+        step, dst = Signal(), Signal.like(stage.dst)
+        m.d.sync += [step.eq(gone[-1][0]), dst.eq(gone[-1][1])]
+        m.d.comb += [stage.step.eq(step), stage.dst.eq(dst)]
+        gone.append((step, dst))
+    by_register = ~first.operation.use_imm & ~first.reads_qnt
+    meets = Cat(
+        step & ((dst == first.dst) | (by_register & (dst == first.src))) for step, dst in gone[1:]
+    )
+    _, _, second, waits, hits = opened.registers()
+    prove(
+        m,
+        [dut],
+        {
+            "a step is offered when one is there": dut.o.valid == (held != 0),
+            "it is the oldest": ~dut.o.valid | (Value.cast(first) == Value.cast(steps[0])),
+            "there is room for two": dut.i.ready == (held != 2),
+            "it meets those under way that write what it reads": ~dut.o.valid
+            | (dut.meets == meets.any()),
+            "hits": ~dut.o.valid | (hits == meets),
+            "no more than two are held": held <= 2,
+            "second": (waits == (held == 2)) & (~waits | (second == Value.cast(steps[1]))),
+        },
+        given=[],
     )
 
 
@@ -314,6 +356,7 @@ COPIED = ("step", "last", "operation")
 PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int | str, ...]]]] = {
     "loops are counted and offsets are products": (loops, _Loops, [("wgt",), OPERANDS]),
     "indices are sums, and checked": (indices, _Indices, [()]),
+    "steps keep their order and meet those before": (step_queue, StepQueue, [(1,), (3,)]),
     "stores are cut into rows": (store_rows, StoreRows, [()]),
     "elements come to their places in a beat": (packer, Packer, [(8,), (16,)]),
 }
@@ -322,11 +365,16 @@ PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int | str, ...]]]]
 MISTAKES = [
     (loops, _Loops, ("wgt",), "offset.eq(next_outer)", "offset.eq(outer)"),
     (loops, _Loops, ("wgt",), "Mux(last_in, now.last_in, left_in - 1)", "left_in - 1"),
-    (loops, _Loops, ("wgt",), "last_uop & last_in & (left_out == 0)", "last_uop & (left_out == 0)"),
+    (loops, _Loops, ("wgt",), "last_uop & last_in & last_out", "last_uop & last_out"),
+    (loops, _Loops, ("wgt",), "Mux(last_in, one_in, left_in == 1)", "left_in == 1"),
     (loops, _Loops, ("wgt",), "[outer.eq(0), offset.eq(0)]", "offset.eq(0)"),
     (indices, _Indices, (), "config.inp_depth - config.taps", "config.inp_depth - config.taps + 1"),
     (indices, _Indices, (), "stopped.eq(1)", "stopped.eq(0)"),
     (indices, _Indices, (), 'outside("dst", "acc")', "0"),
+    (step_queue, StepQueue, (3,), "leaves & first.step", "first.step"),
+    (step_queue, StepQueue, (3,), "Cat(C(0, 1), hits)", "hits"),
+    (step_queue, StepQueue, (3,), "by_register & (dst", "(dst"),
+    (step_queue, StepQueue, (3,), "with m.If(~waits)", "with m.If(~waits & moves)"),
     (store_rows, StoreRows, (), "end > config.acc_depth", "end >= config.acc_depth"),
     (store_rows, StoreRows, (), "qnt >= config.qnt_depth", "qnt > config.qnt_depth"),
     (store_rows, StoreRows, (), "acc.eq(end)", "acc.eq(acc + 1)"),
@@ -343,7 +391,7 @@ MISTAKES = [
 """A proof, its unit, its size, and text of the unit's source with what to write for it."""
 
 
-BRIEF = {(_Loops, ("wgt",)), (_Indices, ()), (Packer, (8,))}
+BRIEF = {(_Loops, ("wgt",)), (_Indices, ()), (Packer, (8,)), (StepQueue, (3,))}
 """What is proven in a second or two; the rest is for ``make prove``, as are mistakes but the first
 of each unit."""
 
