@@ -21,7 +21,7 @@ from tests.formal import (
     solver,
 )
 from weft.hw.acc_reader import AccReader
-from weft.hw.axi import BURST_BEATS, BURST_INCR, Response
+from weft.hw.axi import BURST_BEATS, BURST_INCR, REQUEST, Response
 from weft.hw.bursts import BURST
 from weft.hw.fetch import REQUEST_BEATS_BITS, Fetch
 from weft.hw.queue import FRONT
@@ -93,6 +93,13 @@ def read_port(component: type[ReadPort], clients: int) -> None:
             & ((behind == 0) | (front != 0)),
             f"a request has beats, {number}": ~valid | (to_cut != 0),
             f"its last burst is known, {number}": known,
+        }
+        waits, held, _, due, free = opened.registers(f"merge_{number}")
+        held = data.View(REQUEST, held)
+        properties |= {
+            f"what waits to be extended has beats, {number}": ~waits
+            | ((held.beats != 0) & (held.address % bus == 0)),
+            f"when it may go, {number}": free == (due <= 1),
         }
         kept, requests = _entries(opened, f"merged_{number}")
         properties[f"places of requests, {number}"] = kept
