@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import reduce
+from operator import or_
 
 from amaranth import *
 from amaranth.lib import memory, wiring
@@ -198,20 +200,19 @@ class Accumulators(wiring.Component):
 
         One flag for each, from a register: behind the memory is no time for decisions.
         """
-        step = self.step
-        beside, passed = Signal(name=f"beside{number}"), Signal(self._width, name=f"passed{number}")
-        hit, shown = Signal(name=f"hit{number}"), Signal(len(found), name=f"shown{number}")
-        before = delayed(m, step.valid, 1) & (delayed(m, step.address, 1) == port.address)
-        m.d.comb += beside.eq(step.valid & (step.address == port.address))
-        m.d.sync += [
-            passed.eq(Mux(beside, step.data, delayed(m, step.data, 1))),
-            hit.eq(beside | before),
-        ]
-        result = hit.replicate(self._width) & passed
-        for at, read in enumerate(found):
-            m.d.sync += shown[at].eq((port.address[: self._bits] == at) & ~beside & ~before)
-            result = result | (shown[at].replicate(self._width) & read)
-        m.d.comb += port.data.eq(result)
+        step, address = self.step, self.step.address
+        written = [step.data, *(delayed(m, step.data, n) for n in (1, 2))]
+        meant = [step.valid & (address == port.address)]
+        meant.append(delayed(m, step.valid, 1) & (delayed(m, address, 1) == port.address))
+        hit, shown = Signal(2, name=f"hit{number}"), Signal(len(found), name=f"shown{number}")
+        m.d.sync += hit.eq(Cat(meant[0], meant[1] & ~meant[0]))
+        for at in range(len(found)):
+            here = port.address[: self._bits] == at
+            m.d.sync += shown[at].eq(here & ~Cat(meant).any())
+        terms = zip((*hit, *shown), (*written[1:], *found), strict=True)
+        m.d.comb += port.data.eq(
+            reduce(or_, (flag.replicate(self._width) & value for flag, value in terms))
+        )
 
     def _ask(self, port, index: Value, at: int) -> tuple[Value, Value]:
         """Whether a port reads ``index`` from bank ``at``, and where in it."""

@@ -64,7 +64,9 @@ class Decoder(wiring.Component):
                     m.d.comb += self.code.eq(rule.code)
 
 
-DECODED = data.StructLayout({"issue": ISSUE, "engine": ENGINE_BITS, "code": 8})
+GOES = data.StructLayout({engine.value: 1 for engine in Engine})
+DECODED = data.StructLayout({"issue": ISSUE, "engine": ENGINE_BITS, "code": 8, "goes": GOES})
+"""An instruction and what it is: ``goes`` names the engine that executes it, if it is legal."""
 
 
 class Dispatch(wiring.Component):
@@ -119,6 +121,10 @@ class Dispatch(wiring.Component):
             decoded.i.payload.code.eq(decoder.code),
             self.i.ready.eq(decoded.i.ready),
         ]
+        for engine in Engine:
+            name = engine.value
+            its = decoder.engine == ENGINE_NAMES.index(name)
+            m.d.comb += decoded.i.payload.goes[name].eq(its & (decoder.code == FaultCode.NONE))
 
         upcoming = decoded.o.payload
         legal = Signal()
@@ -137,8 +143,7 @@ class Dispatch(wiring.Component):
             m.submodules[f"{name}_queue"] = queue = CutQueue(ISSUE, DISPATCHED)
             wiring.connect(m, queue.o, wiring.flipped(getattr(self, name)))
             m.d.comb += queue.i.payload.eq(upcoming.issue)
-            mine = decoded.o.valid & legal & (upcoming.engine == ENGINE_NAMES.index(name))
-            with m.If(mine & ~ended):
+            with m.If(decoded.o.valid & upcoming.goes[name] & ~ended):
                 m.d.comb += [
                     queue.i.valid.eq(1),
                     decoded.o.ready.eq(queue.i.ready),

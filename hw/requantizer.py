@@ -177,25 +177,33 @@ class RequantizerInTurn(wiring.Component):
         m.submodules.some = some = self._some
         m.submodules.whole = whole = Queue(len(self.o.payload), RESULTS)
         wiring.connect(m, whole.o, wiring.flipped(self.o))
-        held, left = Signal(self.i.payload.shape()), Signal(range(self._turns + 1))
-        promised = Signal(range(RESULTS + 1))
+        held, turn = Signal(self.i.payload.shape(), reset_less=True), Signal(self._turns - 1)
+        ends, there = Signal(init=1), Signal()
+        promised, room = Signal(range(RESULTS + 1)), Signal(init=1)
+        taken, gone = self.i.valid & self.i.ready, self.o.valid & self.o.ready
         m.d.comb += [
             some.i.p.acc.eq(held.acc),
             some.i.p.qnt.eq(held.qnt),
             some.i.p.requantize.eq(held.requantize),
-            some.i.valid.eq(left.any()),
-            self.i.ready.eq(~left[1:].any() & (promised != RESULTS)),
+            some.i.valid.eq(there),
+            self.i.ready.eq(ends & room),
         ]
-        taken = self.i.valid & self.i.ready
-        m.d.sync += promised.eq(promised + taken - (self.o.valid & self.o.ready))
-        with m.If(left.any()):
+        # What is at ``i`` is held whether it is taken or not: nothing has to be known for that but
+        # that the turns have ended, from a register.
+        with m.If(ends):
+            m.d.sync += [held.eq(self.i.payload), there.eq(taken)]
+            m.d.sync += [turn.eq(taken), ends.eq(~taken)]
+        with m.Else():
             m.d.sync += [
-                left.eq(left - 1),
                 held.acc.eq(held.acc >> len(some.i.p.acc)),
                 held.qnt.eq(held.qnt.rotate_right(len(some.i.p.qnt))),
+                turn.eq(turn << 1),
+                ends.eq(turn[-1]),
             ]
-        with m.If(taken):
-            m.d.sync += [held.eq(self.i.payload), left.eq(self._turns)]
+        with m.If(taken & ~gone):
+            m.d.sync += [promised.eq(promised + 1), room.eq(promised != RESULTS - 1)]
+        with m.Elif(gone & ~taken):
+            m.d.sync += [promised.eq(promised - 1), room.eq(1)]
 
         done, results = Signal(range(self._turns)), Signal(len(self.o.payload) - self._out_bits)
         m.d.comb += [

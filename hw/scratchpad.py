@@ -125,10 +125,11 @@ def read_in_turn(m: Module, cells: memory.Memory, *asks: tuple[Value, Value]) ->
     """What the first of those that ask gets from a memory, in the next cycle.
 
     Each asks with a flag and an address. Who was not the first, or the last to ask, must not look.
+    Of several the last is read where none asks: whether one does is known too late for a memory.
     """
     read = cells.read_port(transparent_for=[])
-    *before, (_, row) = asks
-    m.d.comb += [read.en.eq(Cat(enable for enable, _ in asks).any()), read.addr.eq(row)]
+    *before, (enable, row) = asks
+    m.d.comb += [read.en.eq(1 if before else enable), read.addr.eq(row)]
     for enable, row in reversed(before):
         with m.If(enable):
             m.d.comb += read.addr.eq(row)
