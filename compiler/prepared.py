@@ -13,13 +13,13 @@ import mmap
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from ..isa.native import Processor, this_processor
+from ..isa.paths import sources_hash
 from .graph import Graph, Node
 from .memory import whole_lines
 
@@ -158,22 +158,13 @@ def key_of(
     graph: Graph, nodes: Sequence[Node], outputs: Sequence[str], processor: Processor | None
 ) -> str:
     """What a file is called: it differs where anything may that is in it."""
-    digest = hashlib.sha256(_sources_hash().encode())
-    digest.update(repr((processor or this_processor(), tuple(nodes), tuple(outputs))).encode())
+    digest = hashlib.sha256(sources_hash("isa", "compiler").encode())
+    digest.update(
+        repr((np.__version__, processor or this_processor(), tuple(nodes), tuple(outputs))).encode()
+    )
     for name in dict.fromkeys(n for node in nodes for n in (*node.inputs, *node.outputs) if n):
         tensor = graph.tensors[name]
         digest.update(repr((tensor, tensor.data is None)).encode())
         if tensor.data is not None:
             digest.update(np.ascontiguousarray(tensor.data).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:32]
-
-
-@lru_cache(maxsize=1)
-def _sources_hash() -> str:
-    """Of everything that decides what is prepared: an edited compiler never meets old results."""
-    digest = hashlib.sha256(np.__version__.encode())
-    rooms = Path(__file__).resolve().parent.parent
-    for room in ("isa", "compiler"):
-        for source in sorted((rooms / room).rglob("*.py")):
-            digest.update(source.read_bytes())
-    return digest.hexdigest()

@@ -76,6 +76,8 @@ APART = 320
 """Bytes, beyond a multiple of a page, from one of 16 planes to the next: what lies a whole number
 of pages apart competes for the same places of the nearest cache."""
 PAGE = 4096
+NEAR = 1 << 13
+"""Filters times channels that are made ready at a time."""
 
 
 @dataclass(eq=False)
@@ -129,7 +131,7 @@ def winograd(f: Factors, prefix: str) -> Winograd | None:
         most = int(np.abs(taps).sum((0, 1, 2), np.int64).max()) * greatest
         if 4 * greatest > I16.max or 4 * most > I32.max:
             return None
-    array = _filtered(np.ascontiguousarray(taps))
+    array = _filtered(taps)
     if element == F32:
         array *= np.float32(0.25)
     elif np.abs(array).max() > I16.max:
@@ -158,15 +160,22 @@ def _steps(one: _Structure) -> tuple[list[Stmt], list[Buffer], list[str], str] |
     return _Steps(one.window.f, one.window, one.prefix, one.element).all()
 
 
-def _filtered(g: np.ndarray) -> np.ndarray:
-    """``2 G g`` along the first axis, and then along the second."""
-    rows, made = (np.empty((SIDE, n, *g.shape[2:]), g.dtype) for n in (TAPS, SIDE))
-    for a, b in ((g, rows), (rows.swapaxes(0, 1), made.swapaxes(0, 1))):
-        np.multiply(a[0], 2, out=b[0])
-        np.add(a[0], a[2], out=b[1])
-        np.subtract(b[1], a[1], out=b[2])
-        b[1] += a[1]
-        np.multiply(a[2], 2, out=b[3])
+def _filtered(taps: np.ndarray) -> np.ndarray:
+    """``2 G g`` along the first axis, and then along the second; some channels at a time, whose
+    arrays stay in the cache."""
+    channels, filters = taps.shape[2:]
+    made = np.empty((SIDE, SIDE, channels, filters), taps.dtype)
+    count = max(1, NEAR // filters)
+    for first in range(0, channels, count):
+        g = np.ascontiguousarray(taps[:, :, first : first + count])
+        rows = np.empty((SIDE, *g.shape[1:]), g.dtype)
+        part = made[:, :, first : first + count]
+        for a, b in ((g, rows), (rows.swapaxes(0, 1), part.swapaxes(0, 1))):
+            np.multiply(a[0], 2, out=b[0])
+            np.add(a[0], a[2], out=b[1])
+            np.subtract(b[1], a[1], out=b[2])
+            b[1] += a[1]
+            np.multiply(a[2], 2, out=b[3])
     return made
 
 

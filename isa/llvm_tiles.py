@@ -56,7 +56,7 @@ class Rows:
 
     def row(self, i: int) -> tuple[str, int]:
         """A pointer, and how many bytes from it the row's term is."""
-        return (self.at[i], 0) if len(self.at) > 1 else (self.at[0], i * self.apart)
+        return (self.at[i], 0) if i < len(self.at) else (self.at[0], i * self.apart)
 
 
 class Tiles(Folds):

@@ -13,7 +13,7 @@ import itertools
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -275,7 +275,7 @@ class NativeCode(LinkedCode):
     def _object(self, cache: Path | None) -> bytes:
         if cache is None:
             return self._compiled()
-        path = cache / f"{self.key()}.code"
+        path = cache / f"{self.key}.code"
         kept = kept_object(path)
         if kept is not None:
             return kept
@@ -296,6 +296,7 @@ class NativeCode(LinkedCode):
             machine.emit_object(_optimized(self.text(), machine, 0 if self.tiled else self.level))
         )
 
+    @cached_property
     def key(self) -> str:
         """What the object is called in a cache: it differs where the code may."""
         digest = hashlib.sha256(_generator_hash().encode())
