@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from ..isa.kept import keep, used
 from ..isa.native import Processor, this_processor
 from ..isa.paths import sources_hash
 from .graph import Graph, Node
@@ -103,14 +103,10 @@ class Prepared:
             }
         ).encode()  # fmt: skip
         head = hashlib.sha256(header).digest() + len(header).to_bytes(8, "little") + header
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
-        with partial.open("wb") as file:
-            file.write(head.ljust(whole_lines(len(head)), b"\0"))
-            for array in flat:
-                file.write(array.data)
-                file.write(bytes(whole_lines(array.nbytes) - array.nbytes))
-        partial.replace(path)
+        parts: list[bytes | memoryview] = [head.ljust(whole_lines(len(head)), b"\0")]
+        for array in flat:
+            parts += [array.data, bytes(whole_lines(array.nbytes) - array.nbytes)]
+        keep(path, parts)
 
     @classmethod
     def load(cls, path: Path) -> Prepared | None:
@@ -144,6 +140,7 @@ class Prepared:
                 for f, items, buffers in calls
             )
             made.steps.append(Step(tuple(nodes), own, tuple(arguments), tuple(results)))
+        used(path)
         return made
 
 

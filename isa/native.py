@@ -10,7 +10,6 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import itertools
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
@@ -20,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from .interpret import AccessError
+from .kept import keep, used
 from .lower import lower
 from .nest import Nest
 from .storage import bound_array, numpy_dtype
@@ -280,10 +280,7 @@ class NativeCode(LinkedCode):
         if kept is not None:
             return kept
         code = self._compiled()
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_bytes(hashlib.sha256(code).digest() + code)
-        partial.replace(path)
+        keep(path, (hashlib.sha256(code).digest(), code))
         return code
 
     def object(self) -> bytes:
@@ -313,7 +310,10 @@ def kept_object(path: Path) -> bytes | None:
         return None
     kept = path.read_bytes()
     digest, code = kept[:DIGEST_BYTES], kept[DIGEST_BYTES:]
-    return code if hashlib.sha256(code).digest() == digest else None
+    if hashlib.sha256(code).digest() != digest:
+        return None
+    used(path)
+    return code
 
 
 @lru_cache(maxsize=1)

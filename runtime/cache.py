@@ -11,6 +11,7 @@ from ..compiler.artifact import CompiledModel
 from ..compiler.graph import Graph
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import PackageError
+from ..isa.kept import make_room, used
 from ..isa.paths import sources_hash
 from ..isa.spec import spec_hash
 from ..sim.paths import cache_directory
@@ -27,8 +28,9 @@ def path_of(sha256: str, config: AcceleratorConfig, options: str) -> Path:
 
 def store(path: Path, model: CompiledModel, extra: dict[str, Any]) -> None:
     """Keep the model for the next time; a cache that cannot be written is no error."""
-    with suppress(PackageError):
+    with suppress(PackageError, OSError):
         package.save(model, path, extra)
+        make_room(path.parent)
 
 
 def load(path: Path, config: AcceleratorConfig, graph: Graph | None = None) -> CompiledModel | None:
@@ -37,8 +39,10 @@ def load(path: Path, config: AcceleratorConfig, graph: Graph | None = None) -> C
     if not path.exists():
         return None
     try:
-        return package.load(path, config, graph)[0]
+        model = package.load(path, config, graph)[0]
     except PackageError:
         with suppress(OSError):
             path.unlink(missing_ok=True)
         return None
+    used(path)
+    return model
