@@ -267,8 +267,10 @@ def softmax(site: Site) -> Code:
     powers = buffer(out) if own else Buffer(added(site, "powers"), work, x.shape or (1,))
     top, sum_ = Load(most.name, walk.out), Load(total.name, walk.out)
     place = walk.x or (ZERO,)
+    # What is no number need not be found: its power makes the whole row none.
+    element = load(x, place)
     finding = running(
-        walk.out, walk, most, extreme(dtype, False), lambda t: Binary("max", t, load(x, place))
+        walk.out, walk, most, extreme(dtype, False), lambda t: choose(less(t, element), element, t)
     )
     less_most = _rounded(load(x, place) - top, dtype)
     raised = _rounded(function("exp", less_most), dtype)
