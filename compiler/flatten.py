@@ -25,6 +25,7 @@ from ..isa.nest import (
     Stmt,
     Store,
     children,
+    distinct,
     loops,
     rewrite,
     under_loops,
@@ -80,8 +81,8 @@ def _ordered(stmt: Stmt, buffers: Mapping[str, Buffer]) -> Stmt:
         return loops(around, stmt)
     if isinstance(stmt, Block) and any(isinstance(s, For) for s in stmt.stmts):
         return loops(around, Block(tuple(_ordered(s, buffers) for s in stmt.stmts)))
-    inner = {n.index for n in walk(stmt) if isinstance(n, For)}
-    stores = [n for n in walk(stmt) if isinstance(n, Store)]
+    inner = {n.index for n in distinct(stmt) if isinstance(n, For)}
+    stores = [n for n in distinct(stmt) if isinstance(n, Store)]
     steps = [_steps(s.indices[0], around) for s in stores if len(s.indices) == 1]
     if (
         len(steps) == len(stores)

@@ -11,7 +11,7 @@ import numpy as np
 
 from ..isa.errors import DataError
 from ..isa.native import LinkedCode, NativeCode, Processor, Row, kept_object
-from ..isa.nest import Block, Load, Nest, Store, walk
+from ..isa.nest import Block, Load, Nest, Store, distinct
 from ..isa.pool import Phases
 from .flatten import flattened
 from .graph import Graph, Node, element_dtype
@@ -91,7 +91,7 @@ class HostCode:
             made, nests = prepared(graph, nodes, self.inputs, self.outputs)
             self.code = NativeCode(nests, (), 2, cache, True, processor) if nests else None
             if path:
-                made.code = self.code.key() if isinstance(self.code, NativeCode) else ""
+                made.code = self.code.key if isinstance(self.code, NativeCode) else ""
                 made.save(path)
         self._views = made.views
         self._steps = self._bound(made, {node.name: node for node in nodes})
@@ -267,7 +267,7 @@ def _functions(
     """The phases of a nest: number of the function, items, and the buffers that it takes, each with
     its first extent. Functions that are new are added; what became of a statement is known."""
     for stmt in nest.body.stmts if isinstance(nest.body, Block) else (nest.body,):
-        used = {n.buffer for n in walk(stmt) if isinstance(n, Load | Store)}
+        used = {n.buffer for n in distinct(stmt) if isinstance(n, Load | Store)}
         own = tuple(b for b in nest.buffers if b.name in used)
         form = anonymous(replace(nest, buffers=own, body=stmt))
         if form not in known:

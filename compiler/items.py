@@ -28,11 +28,11 @@ from ..isa.nest import (
     Store,
     Sum,
     children,
+    distinct,
     loops,
     rewrite,
     substitute,
     under_loops,
-    walk,
 )
 from ..isa.tiles import NEAR_CACHE, contraction
 from .ranges import folded
@@ -62,7 +62,7 @@ def phases(nest: Nest) -> list[Phase]:
     made: list[Phase] = []
     for stmt in stmts:
         for part, count in _cut(stmt, buffers):
-            used = {n.buffer for n in walk(part) if isinstance(n, Load | Store)}
+            used = {n.buffer for n in distinct(part) if isinstance(n, Load | Store)}
             own = tuple(b for b in nest.buffers if b.name in used)
             params = (ITEM,) if count else ()
             made.append(Phase(Nest(nest.name, params, own, part), count))

@@ -39,6 +39,7 @@ from ..isa.nest import (
     Stmt,
     Store,
     Sum,
+    distinct,
     dtype_of,
     loops,
     rewrite,
@@ -122,7 +123,7 @@ def packed(nest: Nest, constant: Constant) -> Packed | None:
     if not found:
         return None
     body = made[0] if len(made) == 1 else Block(tuple(made))
-    used = {n.buffer for n in walk(body) if isinstance(n, Load | Store)}
+    used = {n.buffer for n in distinct(body) if isinstance(n, Load | Store)}
     kept = tuple(b for b in buffers.values() if b.name in used)
     result.nest = replace(nest, buffers=kept, body=body)
     return result

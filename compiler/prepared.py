@@ -10,16 +10,16 @@ from __future__ import annotations
 import hashlib
 import json
 import mmap
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from ..isa.kept import keep, used
 from ..isa.native import Processor, this_processor
+from ..isa.paths import sources_hash
 from .graph import Graph, Node
 from .memory import whole_lines
 
@@ -103,14 +103,10 @@ class Prepared:
             }
         ).encode()  # fmt: skip
         head = hashlib.sha256(header).digest() + len(header).to_bytes(8, "little") + header
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
-        with partial.open("wb") as file:
-            file.write(head.ljust(whole_lines(len(head)), b"\0"))
-            for array in flat:
-                file.write(array.data)
-                file.write(bytes(whole_lines(array.nbytes) - array.nbytes))
-        partial.replace(path)
+        parts: list[bytes | memoryview] = [head.ljust(whole_lines(len(head)), b"\0")]
+        for array in flat:
+            parts += [array.data, bytes(whole_lines(array.nbytes) - array.nbytes)]
+        keep(path, parts)
 
     @classmethod
     def load(cls, path: Path) -> Prepared | None:
@@ -144,6 +140,7 @@ class Prepared:
                 for f, items, buffers in calls
             )
             made.steps.append(Step(tuple(nodes), own, tuple(arguments), tuple(results)))
+        used(path)
         return made
 
 
@@ -158,22 +155,13 @@ def key_of(
     graph: Graph, nodes: Sequence[Node], outputs: Sequence[str], processor: Processor | None
 ) -> str:
     """What a file is called: it differs where anything may that is in it."""
-    digest = hashlib.sha256(_sources_hash().encode())
-    digest.update(repr((processor or this_processor(), tuple(nodes), tuple(outputs))).encode())
+    digest = hashlib.sha256(sources_hash("isa", "compiler").encode())
+    digest.update(
+        repr((np.__version__, processor or this_processor(), tuple(nodes), tuple(outputs))).encode()
+    )
     for name in dict.fromkeys(n for node in nodes for n in (*node.inputs, *node.outputs) if n):
         tensor = graph.tensors[name]
         digest.update(repr((tensor, tensor.data is None)).encode())
         if tensor.data is not None:
             digest.update(np.ascontiguousarray(tensor.data).reshape(-1).view(np.uint8).data)
     return digest.hexdigest()[:32]
-
-
-@lru_cache(maxsize=1)
-def _sources_hash() -> str:
-    """Of everything that decides what is prepared: an edited compiler never meets old results."""
-    digest = hashlib.sha256(np.__version__.encode())
-    rooms = Path(__file__).resolve().parent.parent
-    for room in ("isa", "compiler"):
-        for source in sorted((rooms / room).rglob("*.py")):
-            digest.update(source.read_bytes())
-    return digest.hexdigest()

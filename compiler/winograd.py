@@ -49,6 +49,7 @@ from ..isa.nest import (
     Sum,
     dtype_of,
     loops,
+    minimum,
     rewrite,
     substitute,
     walk,
@@ -75,6 +76,8 @@ APART = 320
 """Bytes, beyond a multiple of a page, from one of 16 planes to the next: what lies a whole number
 of pages apart competes for the same places of the nearest cache."""
 PAGE = 4096
+NEAR = 1 << 13
+"""Filters times channels that are made ready at a time."""
 
 
 @dataclass(eq=False)
@@ -128,7 +131,7 @@ def winograd(f: Factors, prefix: str) -> Winograd | None:
         most = int(np.abs(taps).sum((0, 1, 2), np.int64).max()) * greatest
         if 4 * greatest > I16.max or 4 * most > I32.max:
             return None
-    array = _filtered(np.ascontiguousarray(taps))
+    array = _filtered(taps)
     if element == F32:
         array *= np.float32(0.25)
     elif np.abs(array).max() > I16.max:
@@ -157,15 +160,22 @@ def _steps(one: _Structure) -> tuple[list[Stmt], list[Buffer], list[str], str] |
     return _Steps(one.window.f, one.window, one.prefix, one.element).all()
 
 
-def _filtered(g: np.ndarray) -> np.ndarray:
-    """``2 G g`` along the first axis, and then along the second."""
-    rows, made = (np.empty((SIDE, n, *g.shape[2:]), g.dtype) for n in (TAPS, SIDE))
-    for a, b in ((g, rows), (rows.swapaxes(0, 1), made.swapaxes(0, 1))):
-        np.multiply(a[0], 2, out=b[0])
-        np.add(a[0], a[2], out=b[1])
-        np.subtract(b[1], a[1], out=b[2])
-        b[1] += a[1]
-        np.multiply(a[2], 2, out=b[3])
+def _filtered(taps: np.ndarray) -> np.ndarray:
+    """``2 G g`` along the first axis, and then along the second; some channels at a time, whose
+    arrays stay in the cache."""
+    channels, filters = taps.shape[2:]
+    made = np.empty((SIDE, SIDE, channels, filters), taps.dtype)
+    count = max(1, NEAR // filters)
+    for first in range(0, channels, count):
+        g = np.ascontiguousarray(taps[:, :, first : first + count])
+        rows = np.empty((SIDE, *g.shape[1:]), g.dtype)
+        part = made[:, :, first : first + count]
+        for a, b in ((g, rows), (rows.swapaxes(0, 1), part.swapaxes(0, 1))):
+            np.multiply(a[0], 2, out=b[0])
+            np.add(a[0], a[2], out=b[1])
+            np.subtract(b[1], a[1], out=b[2])
+            b[1] += a[1]
+            np.multiply(a[2], 2, out=b[3])
     return made
 
 
@@ -293,7 +303,7 @@ class _Steps:
                 Sum((("c", self.depth),), product),
             ),
         )  # fmt: skip
-        statements = [copied, self.summed(sums), products, *self.outputs(totals)]
+        statements = [copied, self.summed(sums), products, self.outputs(totals)]
         scratch = [b.name for b in self.buffers if b.name != filters]
         return statements, self.buffers, scratch, filters
 
@@ -379,56 +389,46 @@ class _Steps:
         """A value that is known to fit."""
         return value if self.element == F32 else Cast(I16, value)
 
-    def outputs(self, totals: str) -> list[Stmt]:
-        """The outputs of whole tiles, and of those at the lower and the right border."""
-        made: list[Stmt] = []
-        parts: list[list[tuple[int, int, int]]] = []
-        for _, extent in self.window.out:
-            whole, rest = divmod(extent, STEP)
-            own = [(0, whole, STEP)] if whole else []
-            parts.append([*own, (whole, 1, rest)] if rest else own)
-        for rows in parts[0]:
-            for columns in parts[1]:
-                made.append(self.part(totals, rows, columns))
-        return made
+    def outputs(self, totals: str) -> Stmt:
+        """The four outputs of each tile.
 
-    def part(
-        self, totals: str, rows: tuple[int, int, int], columns: tuple[int, int, int]
-    ) -> Stmt:  # fmt: skip
-        """Outputs of some tiles: the first row or column of tiles, how many, outputs of each."""
+        Of a tile that reaches beyond the last row or column, two outputs have the same place there,
+        and the one that belongs there is stored last.
+        """
         f, window = self.f, self.window
-        y, x = Index("y") + rows[0], Index("x") + columns[0]
-        place = self.tile(y, x) * self.columns + Index("o")
+        place = self.tile(Index("y"), Index("x")) * self.columns + Index("o")
 
         @cache
         def total(i: int, j: int) -> Expr:
             return Load(totals, (Const(SIDE * i + j, I64), place))
 
+        @cache
+        def at(direction: int, k: int) -> Expr:
+            name, extent = "yx"[direction], window.out[direction][1]
+            pixel = Index(name) * STEP + k
+            return minimum(pixel, Const(extent - 1, I64)) if k and extent % STEP else pixel
+
         values: Mapping[str, Expr] = {
             **{loop[0]: Index(f"n{d}") for d, loop in window.batch},
             window.filters[0]: Index("o"),
         }
-        blocks: list[Stmt] = []
-        for i in range(rows[2]):
+        stores: list[Stmt] = []
+        for i in reversed(range(STEP)):
             column = [_added([(op, total(k, j)) for op, k in OUTPUTS[i]]) for j in range(SIDE)]
-            stores: list[Stmt] = []
-            for j in range(columns[2]):
+            for j in reversed(range(STEP)):
                 value = _added([(op, column[k]) for op, k in OUTPUTS[j]])
                 if self.element != F32:
                     value = value >> 2
-                here = {
-                    **values, window.out[0][0]: y * STEP + i, window.out[1][0]: x * STEP + j,
-                }  # fmt: skip
+                here = {**values, window.out[0][0]: at(0, i), window.out[1][0]: at(1, j)}
                 for store in f.stores:
                     moved = substitute(store, here)
                     done = rewrite(moved, lambda n, v=value: v if isinstance(n, Sum) else None)
                     assert isinstance(done, Stmt)
                     stores.append(done)
-            blocks.append(Block(tuple(stores)))
-        body = rewrite(Block(tuple(blocks)), folded)
+        body = rewrite(Block(tuple(stores)), folded)
         assert isinstance(body, Stmt)
-        axes = [*self.batch, ("y", rows[1]), ("x", columns[1]), ("o", self.columns)]
-        return loops(axes, body)
+        rows, columns = self.tiles
+        return loops([*self.batch, ("y", rows), ("x", columns), ("o", self.columns)], body)
 
 
 def _added(terms: list[tuple[str, Expr]]) -> Expr:

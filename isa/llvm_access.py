@@ -31,8 +31,9 @@ class Accesses(Functions, ABC):
         self.guarded: frozenset[tuple[str, Expr]] = frozenset()
         self.stores = 0
         self.known: dict[Expr, tuple[Lanes | None, Value]] = {}
-        self.shared: dict[int, tuple[Expr, Lanes | None, Value]] | None = None
-        """Values of expressions by their identity, while nothing is stored."""
+        self.shared: dict[tuple[int, bool], tuple[Expr, Lanes | None, Value]] | None = None
+        """Values of expressions by their identity, and whether for all lanes, while nothing is
+        stored."""
 
     @abstractmethod
     def expr(self, e: Expr) -> Value:
@@ -45,9 +46,8 @@ class Accesses(Functions, ABC):
     def first_lane(self, e: Expr) -> Value:
         """A scalar: an expression for the first lane."""
         lanes, self.lanes = self.lanes, None
-        shared, self.shared = self.shared, None
         value = self.expr(e)
-        self.lanes, self.shared = lanes, shared
+        self.lanes = lanes
         return value
 
     @contextmanager

@@ -13,7 +13,7 @@ from .lanes import is_together, mentions, speculates
 from .llvm_ir import Value, type_text
 from .llvm_loops import Totals
 from .llvm_rounding import Roundings
-from .nest import I32, I64, Binary, Const, Expr, For, Load, Store, Sum, promote, walk
+from .nest import I32, I64, Binary, Const, Expr, For, Load, Select, Store, Sum, promote, walk
 from .tiles import Target
 
 BITS = 256
@@ -106,32 +106,43 @@ class Folds(Roundings):
         return self.op(f"extractelement {kind} {total.text}, i64 0", total.dtype)
 
     def extremum(self, stmt: For) -> bool:
-        """Emit a loop that keeps the greatest or least of what it meets, if ``stmt`` is one."""
+        """Emit a loop that keeps the greatest or least of what it meets, if ``stmt`` is one.
+
+        It is kept by ``min`` or ``max``, or, where what is no number does not count, by a
+        selection.
+        """
         match stmt:
-            case For(
-                index, Const(0), Const(stop),
-                Store(buffer, place, Binary("min" | "max" as op, Load() as old, value)), False,
-            ) if (
-                old == Load(buffer, place) and self.lanes is None
-                and not any(mentions(i, (index,)) for i in place)
-                and not any(isinstance(n, Load) and n.buffer == buffer for n in walk(value))
-            ):  # fmt: skip
-                dtype = self.buffers[buffer].dtype
-                lanes = BITS // max(8, dtype.bits)
-                if self.dtype(value) != dtype or dtype.bits < 32 or int(stop) < lanes:
-                    return False
-                if not self.goes_along(value, index) or buffer in self.checked:
-                    return False
+            case For(index, Const(0), Const(stop), Store(buffer, place, update), False):
+                extent = int(stop)
             case _:
                 return False
+        step: Step
+        match update:
+            case Binary("min" | "max" as op, Load() as old, value):
+                step = lambda a, b: self.binary(op, a, b)  # noqa: E731
+            case Select(Binary("lt", Load() as old, value), a, b) if a == value and b == old:
+                step = lambda a, b: self.choose(self.binary("lt", a, b), b, a)  # noqa: E731
+            case _:
+                return False
+        dtype = self.buffers[buffer].dtype
+        lanes = BITS // max(8, dtype.bits)
+        if old != Load(buffer, place) or self.lanes is not None or buffer in self.checked:
+            return False
+        if any(mentions(i, (index,)) for i in place):
+            return False
+        if any(isinstance(n, Load) and n.buffer == buffer for n in walk(value)):
+            return False
+        if self.dtype(value) != dtype or dtype.bits < 32 or extent < lanes:
+            return False
+        if not self.goes_along(value, index):
+            return False
         first = self.splat(self.expr(old), lanes)
-        step: Step = lambda a, b: self.binary(op, a, self.splat(b, a.lanes) if a.lanes else b)  # noqa: E731
-        extent = int(stop)
         totals = (first,) * min(ABREAST, extent // lanes)
-        total = self.together(self.stretch(value, index, extent, totals, step), step)
+        wide: Step = lambda a, b: step(a, self.splat(b, a.lanes))  # noqa: E731
+        total = self.together(self.stretch(value, index, extent, totals, wide), wide)
         for at in range(extent // lanes * lanes, extent):
             with self.binding(index, self.constant(at, I64)):
-                total = self.binary(op, total, self.expr(value))
+                total = step(total, self.expr(value))
         self.stores += 1
         self.known = {}
         offset, _ = self.place(self.buffers[buffer], place)

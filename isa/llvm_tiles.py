@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
@@ -37,6 +37,26 @@ class Stretch:
     extent: int
     go_on: bool
     ends_raw: bool
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Where the terms of a tile's rows lie.
+
+    Attributes
+    ----------
+    at : tuple of str
+        Pointers to one term of each row, or, if rows are evenly ``apart``, of the first one.
+    apart : int
+        Bytes from a row to the next one.
+    """
+
+    at: tuple[str, ...]
+    apart: int
+
+    def row(self, i: int) -> tuple[str, int]:
+        """A pointer, and how many bytes from it the row's term is."""
+        return (self.at[i], 0) if i < len(self.at) else (self.at[0], i * self.apart)
 
 
 class Tiles(Folds):
@@ -198,7 +218,7 @@ class Tiles(Folds):
     def tile(self, c: Contraction, shape: Shape, first: Value) -> None:
         """Sums and tails of ``shape.rows`` rows."""
         places = [self.place_of_row(c, first, i) for i in range(shape.rows)]
-        pointers = [self.pointer(c, c.x, place) for place in places]
+        x = self.pointers(c, places)
         w = self.pointer(c, c.w, {})
         zero = Value("zeroinitializer", c.dtype, shape.lanes)
         totals = (zero,) * (shape.rows * shape.vectors)
@@ -206,17 +226,25 @@ class Tiles(Folds):
         part = self.stretch_of_sum
         if part is not None:
             axes = tuple((n, part.extent if n == part.name else e) for n, e in axes)
-            pointers = self.further(pointers, c.x_steps.get(part.name, 0), part.start)
+            moved = self.further(x.at, c.x_steps.get(part.name, 0), part.start)
+            x = replace(x, at=tuple(moved))
             w = self.further([w], c.w_steps.get(part.name, 0), part.start)[0]
             if part.go_on:
                 totals = tuple(
                     value for place in places for value in self.partial_sums(c, shape, place)
                 )
-        totals = self.terms(c, shape, axes, pointers, w, totals)
+        totals = self.terms(c, shape, axes, x, w, totals)
         for i, place in enumerate(places):
             self.tail(c, shape, place, totals[i * shape.vectors : (i + 1) * shape.vectors])
 
-    def further(self, pointers: list[str], step: int, start: Value | int) -> list[str]:
+    def pointers(self, c: Contraction, places: Sequence[dict[str, Value]]) -> Rows:
+        """Where the rows' first terms lie."""
+        if len(c.rows) > 1:
+            return Rows(tuple(self.pointer(c, c.x, place) for place in places), 0)
+        apart = sum(c.x_steps[name] for name, _ in c.rows)
+        return Rows((self.pointer(c, c.x, places[0]),), apart)
+
+    def further(self, pointers: Sequence[str], step: int, start: Value | int) -> list[str]:
         """Pointers at the beginning of a stretch."""
         if isinstance(start, int):
             return [self.at(p, step * start) for p in pointers]
@@ -267,10 +295,12 @@ class Tiles(Folds):
                 if name not in places:
                     stack.enter_context(self.binding(name, self.constant(0, I64)))
             offset, _ = self.place(self.buffers[load.buffer], load.indices)
-            return self.address(self.buffers[load.buffer], offset)
+            at = self.address(self.buffers[load.buffer], offset)
+            # Frozen: how it comes about is nothing to the loops, which LLVM spends less time on.
+            return self.emit(f"freeze ptr {at}")
 
     def terms(
-        self, c: Contraction, shape: Shape, axes: tuple[tuple[str, int], ...], x: list[str],
+        self, c: Contraction, shape: Shape, axes: tuple[tuple[str, int], ...], x: Rows,
         w: str, totals: Totals,
     ) -> Totals:  # fmt: skip
         """Totals after all terms of ``axes``, from the pointers on."""
@@ -281,7 +311,8 @@ class Tiles(Folds):
         if rest:
 
             def row(totals: Totals) -> Totals:
-                moved, w_moved = self.moved(x, by_x, name), self.moved([w], by_w, name)[0]
+                moved = replace(x, at=self.moved(x.at, by_x, name))
+                (w_moved,) = self.moved((w,), by_w, name)
                 return self.terms(c, shape, tuple(rest), moved, w_moved, totals)
 
             return (
@@ -293,7 +324,8 @@ class Tiles(Folds):
         whole = extent // unroll * unroll
 
         def trip(totals: Totals) -> Totals:
-            moved, w_moved = self.moved(x, by_x, name), self.moved([w], by_w, name)[0]
+            moved = replace(x, at=self.moved(x.at, by_x, name))
+            (w_moved,) = self.moved((w,), by_w, name)
             for k in range(unroll):
                 totals = self.term(c, shape, moved, w_moved, by_x * k, by_w * k, totals)
             return totals
@@ -307,19 +339,19 @@ class Tiles(Folds):
             totals = self.term(c, shape, x, w, by_x * k, by_w * k, totals)
         return totals
 
-    def moved(self, pointers: list[str], step: int, name: str) -> list[str]:
+    def moved(self, pointers: tuple[str, ...], step: int, name: str) -> tuple[str, ...]:
         """Pointers at an index of the sum."""
         if not step:
             return pointers
         offset = self.binary("mul", self.names[name], self.constant(step, I64), " nuw nsw")
-        return [self.emit(f"getelementptr i8, ptr {p}, i64 {offset.text}") for p in pointers]
+        return tuple(self.emit(f"getelementptr i8, ptr {p}, i64 {offset.text}") for p in pointers)
 
     def at(self, pointer: str, offset: int) -> str:
         """A pointer a constant further."""
         return self.emit(f"getelementptr i8, ptr {pointer}, i64 {offset}") if offset else pointer
 
     def term(
-        self, c: Contraction, shape: Shape, x: list[str], w: str, x_at: int, w_at: int,
+        self, c: Contraction, shape: Shape, x: Rows, w: str, x_at: int, w_at: int,
         totals: Totals,
     ) -> Totals:  # fmt: skip
         """Totals after one term, or a pair of them."""
@@ -329,14 +361,16 @@ class Tiles(Folds):
             for v in range(shape.vectors)
         ]
         sums: list[Value] = []
-        for i, pointer in enumerate(x):
+        for i in range(shape.rows):
             own = totals[i * shape.vectors : (i + 1) * shape.vectors]
+            pointer, further = x.row(i)
+            at = x_at + further
             if c.spread:
-                factors = [self.spread(c, self.at(pointer, x_at), shape.lanes)] * shape.vectors
+                factors = [self.spread(c, self.at(pointer, at), shape.lanes)] * shape.vectors
             else:
                 step = c.x_steps[c.vector[0]] * shape.lanes
                 factors = [
-                    self.vector_at(c, self.at(pointer, x_at + step * v), c.x.buffer, shape.lanes)
+                    self.vector_at(c, self.at(pointer, at + step * v), c.x.buffer, shape.lanes)
                     for v in range(shape.vectors)
                 ]
             for total, factor, column in zip(own, factors, columns, strict=True):

@@ -116,9 +116,10 @@ class _Function(Tiles):
     def expr(self, e: Expr) -> Value:
         if self.shared is None or not isinstance(e, Load | Cast | Binary):
             return self.value(e)
-        found = self.shared.get(id(e))
+        key = id(e), self.lanes is None
+        found = self.shared.get(key)
         if found is None or found[0] is not e or found[1] is not self.lanes:
-            found = self.shared[id(e)] = e, self.lanes, self.value(e)
+            found = self.shared[key] = e, self.lanes, self.value(e)
         return found[2]
 
     def value(self, e: Expr) -> Value:

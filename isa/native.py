@@ -10,16 +10,16 @@ from __future__ import annotations
 import ctypes
 import hashlib
 import itertools
-import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from .interpret import AccessError
+from .kept import keep, used
 from .lower import lower
 from .nest import Nest
 from .storage import bound_array, numpy_dtype
@@ -275,15 +275,12 @@ class NativeCode(LinkedCode):
     def _object(self, cache: Path | None) -> bytes:
         if cache is None:
             return self._compiled()
-        path = cache / f"{self.key()}.code"
+        path = cache / f"{self.key}.code"
         kept = kept_object(path)
         if kept is not None:
             return kept
         code = self._compiled()
-        cache.mkdir(parents=True, exist_ok=True)
-        partial = path.with_suffix(f".{os.getpid()}")
-        partial.write_bytes(hashlib.sha256(code).digest() + code)
-        partial.replace(path)
+        keep(path, (hashlib.sha256(code).digest(), code))
         return code
 
     def object(self) -> bytes:
@@ -296,6 +293,7 @@ class NativeCode(LinkedCode):
             machine.emit_object(_optimized(self.text(), machine, 0 if self.tiled else self.level))
         )
 
+    @cached_property
     def key(self) -> str:
         """What the object is called in a cache: it differs where the code may."""
         digest = hashlib.sha256(_generator_hash().encode())
@@ -312,7 +310,10 @@ def kept_object(path: Path) -> bytes | None:
         return None
     kept = path.read_bytes()
     digest, code = kept[:DIGEST_BYTES], kept[DIGEST_BYTES:]
-    return code if hashlib.sha256(code).digest() == digest else None
+    if hashlib.sha256(code).digest() != digest:
+        return None
+    used(path)
+    return code
 
 
 @lru_cache(maxsize=1)

@@ -28,10 +28,10 @@ from .nest import (
     Store,
     Sum,
     children,
+    distinct,
     dtype_of,
     promote,
     under_loops,
-    walk,
 )
 from .storage import unit_strides
 
@@ -155,7 +155,7 @@ def contraction(stmt: Stmt, buffers: Mapping[str, Buffer]) -> Contraction | None
     if len(sums) != 1:
         return None
     written = {s.buffer for s in stores if isinstance(s, Store)}
-    if any(isinstance(n, Load) and n.buffer in written for s in stores for n in walk(s)):
+    if any(isinstance(n, Load) and n.buffer in written for s in stores for n in distinct(s)):
         return None
     (total,) = sums
     names = [name for name, _ in (*loops, *total.axes)]
@@ -198,12 +198,16 @@ def contraction(stmt: Stmt, buffers: Mapping[str, Buffer]) -> Contraction | None
 
 
 def _outer_sums(node: Stmt | Expr) -> set[Sum]:
+    below: list[Stmt | Expr] = [node]
+    seen: set[int] = set()
     found: set[Sum] = set()
-    for child in children(node):
-        if isinstance(child, Sum):
-            found.add(child)
-        elif isinstance(child, Expr):
-            found |= _outer_sums(child)
+    while below:
+        for child in children(below.pop()):
+            if isinstance(child, Sum):
+                found.add(child)
+            elif isinstance(child, Expr) and id(child) not in seen:
+                seen.add(id(child))
+                below.append(child)
     return found
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +11,8 @@ from ..compiler.artifact import CompiledModel
 from ..compiler.graph import Graph
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import PackageError
+from ..isa.kept import make_room, used
+from ..isa.paths import sources_hash
 from ..isa.spec import spec_hash
 from ..sim.paths import cache_directory
 from . import package
@@ -19,26 +20,17 @@ from . import package
 
 def path_of(sha256: str, config: AcceleratorConfig, options: str) -> Path:
     """Where the network of that file hash, compiled so, is or would be kept."""
-    text = "\n".join((sha256, spec_hash(config), options, _compiler_hash()))
+    sources = sources_hash("isa", "compiler", "runtime")
+    text = "\n".join((sha256, spec_hash(config), options, sources))
     key = hashlib.sha256(text.encode()).hexdigest()[:32]
     return cache_directory() / "networks" / f"{key}.weft"
 
 
-@lru_cache(maxsize=1)
-def _compiler_hash() -> str:
-    """Of the sources that decide what is compiled: an edited compiler never meets old results."""
-    digest = hashlib.sha256()
-    rooms = Path(__file__).resolve().parent.parent
-    for room in ("isa", "compiler", "runtime"):
-        for source in sorted((rooms / room).rglob("*.py")):
-            digest.update(source.read_bytes())
-    return digest.hexdigest()
-
-
 def store(path: Path, model: CompiledModel, extra: dict[str, Any]) -> None:
     """Keep the model for the next time; a cache that cannot be written is no error."""
-    with suppress(PackageError):
+    with suppress(PackageError, OSError):
         package.save(model, path, extra)
+        make_room(path.parent)
 
 
 def load(path: Path, config: AcceleratorConfig, graph: Graph | None = None) -> CompiledModel | None:
@@ -47,8 +39,10 @@ def load(path: Path, config: AcceleratorConfig, graph: Graph | None = None) -> C
     if not path.exists():
         return None
     try:
-        return package.load(path, config, graph)[0]
+        model = package.load(path, config, graph)[0]
     except PackageError:
         with suppress(OSError):
             path.unlink(missing_ok=True)
         return None
+    used(path)
+    return model

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 
 from ...isa.nest import (
     BOOL,
+    F16,
+    F32,
     F64,
     I32,
     I64,
@@ -253,7 +255,9 @@ def _softmax_infer(site: Site) -> Types:
 @define("Softmax", "LogSoftmax", infer=_softmax_infer, native=True)
 def softmax(site: Site) -> Code:
     """Powers of e, as shares of their sum; or the logarithms of the shares, which are those of
-    TensorFlow Lite's reference kernel to the bit: it adds one power after another."""
+    TensorFlow Lite's reference kernel to the bit: it adds one power after another.
+
+    Of half precision every step is rounded to it, as in the function that defines the operator."""
     x, out, dtype = site.x, site.out, site.x.dtype
     work = computed(dtype)
     walk = walk_of(x.shape, _softmax_axes(site))
@@ -263,17 +267,21 @@ def softmax(site: Site) -> Code:
     powers = buffer(out) if own else Buffer(added(site, "powers"), work, x.shape or (1,))
     top, sum_ = Load(most.name, walk.out), Load(total.name, walk.out)
     place = walk.x or (ZERO,)
+    # What is no number need not be found: its power makes the whole row none.
+    element = load(x, place)
     finding = running(
-        walk.out, walk, most, extreme(dtype, False), lambda t: Binary("max", t, load(x, place))
+        walk.out, walk, most, extreme(dtype, False), lambda t: choose(less(t, element), element, t)
     )
-    less_most = load(x, place) - top
-    raised = function("exp", less_most)
+    less_most = _rounded(load(x, place) - top, dtype)
+    raised = _rounded(function("exp", less_most), dtype)
     if site.kind == "Softmax":
         raising = loops(walk.inner, Store(powers.name, place, raised))
         power: Expr = Load(powers.name, place)
-        summing = Store(total.name, walk.out, Sum(walk.inner, power) if walk.inner else power)
-        value: Expr = power * sum_
-        invert = Store(total.name, walk.out, divide(number(1, dtype), sum_))
+        all_of_them = _rounded(Sum(walk.inner, power) if walk.inner else power, dtype)
+        summing = Store(total.name, walk.out, all_of_them)
+        value: Expr = power * sum_ if dtype != F16 else divide(power, sum_)
+        inverse = divide(number(1, dtype), sum_) if dtype != F16 else sum_
+        invert = Store(total.name, walk.out, inverse)
     else:
         raising = Store(total.name, walk.out, number(0, work))
         adding = Store(total.name, walk.out, sum_ + raised)
@@ -285,6 +293,11 @@ def softmax(site: Site) -> Code:
     holds_powers = site.kind == "Softmax" and not own
     scratch = (most, total, powers) if holds_powers else (most, total)
     return code(site, (buffer(x), buffer(out)), body, scratch=scratch)
+
+
+def _rounded(value: Expr, dtype: DType) -> Expr:
+    """A value as a tensor of that type would hold it, to be computed with further."""
+    return Cast(F32, Cast(F16, value)) if dtype == F16 else value
 
 
 @define("Hardmax", infer=_softmax_infer, native=True)

@@ -72,8 +72,9 @@ TAIL = """
 `Constant` is any tensor of numbers. `If` takes a condition that is known when shapes are, and its
 branch stands for it. Functions of the model are put in place. Elements are `float16`, `float`,
 `double`, integers of 8 to 64 bits, signed or not, and truth values; half precision is computed in
-single. Integers of 2 and 4 bits are quantized, dequantized, converted and moved, and are weights of
-quantized networks; they are packed in files, and are bytes elsewhere.
+single, and rounded after each step of what ONNX defines by several. Integers of 2 and 4 bits are
+quantized, dequantized, converted and moved, and are weights of quantized networks; they are packed
+in files, and are bytes elsewhere.
 
 [onnx-tests.md](onnx-tests.md) lists what ONNX's own tests of single operators say.
 """

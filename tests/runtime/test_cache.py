@@ -41,7 +41,7 @@ def test_file_hardware_options_and_compiler_decide_the_path(monkeypatch: pytest.
         cache.path_of("ab", replace(TINY, bus_bytes=16), "auto"),
         cache.path_of("ab", TINY, "cpu"),
     }
-    monkeypatch.setattr(cache, "_compiler_hash", lambda: "an edited compiler")
+    monkeypatch.setattr(cache, "sources_hash", lambda *rooms: "an edited compiler")
     paths.add(cache.path_of("ab", TINY, "auto"))
     assert len(paths) == 6
 

@@ -35,6 +35,27 @@ def test_a_float_network_is_that_of_onnxruntime(tmp_path):
         np.testing.assert_allclose(run(x), reference(proto, {"x": x})[0], rtol=1e-4, atol=1e-6)
 
 
+def test_softmax_of_half_precision_rounds_each_step_of_its_definition(tmp_path):
+    half = TensorProto.FLOAT16
+    proto = model([helper.make_node("Softmax", ["x"], ["y"])], {"x": (9, 50)}, ["y"],
+                  types={"x": half, "y": half})  # fmt: skip
+    x = np.random.default_rng(1).standard_normal((9, 50)).astype(np.float16)
+    powers = np.exp(x - x.max(-1, keepdims=True))
+    total = powers.sum(-1, keepdims=True, dtype=np.float32).astype(np.float16)
+    with weft.jit(loaded(proto, tmp_path), "tiny", "cpu") as run:
+        np.testing.assert_array_equal(run(x), powers / total)
+
+
+@pytest.mark.parametrize("columns", [3, 45])
+def test_a_row_of_softmax_with_what_is_no_number_is_none(columns, tmp_path):
+    proto = model([helper.make_node("Softmax", ["x"], ["y"])], {"x": (3, columns)}, ["y"])
+    x = np.random.default_rng(1).standard_normal((3, columns)).astype(np.float32)
+    x[1, 1] = np.nan
+    powers = np.exp(x - x.max(-1, keepdims=True))
+    with weft.jit(loaded(proto, tmp_path), "tiny", "cpu") as run:
+        np.testing.assert_allclose(run(x), powers / powers.sum(-1, keepdims=True), rtol=1e-5)
+
+
 def test_a_symbolic_batch_is_bound_by_each_call(tmp_path):
     pytest.importorskip("onnxruntime")
     proto = conv_net("n")
