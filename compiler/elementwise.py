@@ -79,10 +79,9 @@ class Plan:
     @property
     def regions(self) -> dict[int, int]:
         """Where each region begins in a slot."""
-        numbers = sorted({*self.images, *(act.dst for act in self.work.acts), self.work.result})
         starts: dict[int, int] = {}
         at = 0
-        for number in numbers:
+        for number in self.work.regions:
             starts[number] = at
             at += self.size(number)
         return starts
