@@ -216,21 +216,21 @@ class ContractionSchedule:
         _, height, width, channels = kernel.shapes[kernel.output]
         planes = blocks_of(channels, self.config.block)
         base, stay = self.bases.tensors[kernel.output], self.bases.stays.get(kernel.output)
-        for zone, source in self.steps.zones(chunk, acc):
+        for zone, sums in self.steps.zones(chunk, acc):
             record = records
             if records is not None:
                 record = part(records, zone.record * each, 1 + (chunk.blocks.count - 1) * step)
             plane = chunk.batch * planes + chunk.blocks.start
             first = plane, zone.rows.start, zone.columns.start
             size = chunk.blocks.count, zone.rows.count, zone.columns.count
-            stored = step
+            source, stored = sums, step
             if self.tail is not None:
                 assert record is not None
                 for region, image in self.tail.images.items():
-                    target = self.tail.of(source, region)
+                    target = self.tail.of(sums, region)
                     stage.loads += self._loaded(image, first, size, target)
-                stage.steps += self.tail.steps(source, size, record, step)
-                source, record, stored = *self.tail.result(source), 0
+                stage.steps += self.tail.steps(sums, size, record, step)
+                source, record, stored = *self.tail.result(sums), 0
             for there in targets(self.work.storing, base, (height, width), stay):
                 stage.stores += self.mover.tile(there, first, size, source, record, stored)
 

@@ -23,7 +23,7 @@ from .kernel import Lack, Refusal
 from .schedule import Bases, Range, Rings, Slots, Stage, part
 from .search import sizes
 from .tiling import Extents, blocks_of, row_length
-from .timing import LOAD_LATENCY, START_CYCLES, STORE_LATENCY
+from .timing import ACT_CYCLES, LOAD_LATENCY, START_CYCLES, STORE_LATENCY
 from .work import Act, Elementwise
 
 TRIPS = (1 << 14) - 1
@@ -175,12 +175,26 @@ def _flat(image: Image, long: int) -> Image:
     return replace(image, shape=(1, 1, long, 0), rows=one, columns=row)
 
 
-def _estimate(p: Plan, config: AcceleratorConfig) -> int:
-    tiles = (
+def among_others(p: Plan, config: AcceleratorConfig) -> int:
+    """By how many cycles other layers end later if this one stands among them: those of its busiest
+    engine, because what is at its ends happens beside their steps."""
+    out = p.tile[0] * p.tile[1] * p.tile[2]
+    beats = max(1, config.acc8_element_bytes // config.bus_bytes)
+    loading = sum(p.size(region) * beats + START_CYCLES for region in p.images)
+    steps = sum(out * _taps(p, act) + ACT_CYCLES for act in p.work.acts)
+    return _tiles(p) * max(loading, steps, out * beats + START_CYCLES)
+
+
+def _tiles(p: Plan) -> int:
+    return (
         blocks_of(p.planes, p.tile[0])
         * blocks_of(p.positions[0], p.tile[1])
         * blocks_of(p.positions[1], p.tile[2])
     )
+
+
+def _estimate(p: Plan, config: AcceleratorConfig) -> int:
+    tiles = _tiles(p)
     out = p.tile[0] * p.tile[1] * p.tile[2]
     beats = max(1, config.acc8_element_bytes // config.bus_bytes)
     loading = sum(p.size(region) * beats + START_CYCLES for region in p.images)

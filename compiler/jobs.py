@@ -17,7 +17,7 @@ from .artifact import Search, Unfold
 from .constants import pack_records, pack_weights, varies, with_starts
 from .contraction import ContractionSchedule
 from .effort import Effort
-from .elementwise import ElementwiseSchedule, Plan, plan, records_of
+from .elementwise import ElementwiseSchedule, Plan, among_others, plan, records_of
 from .kernel import Kernel, Refusal
 from .layout import blocks
 from .schedule import Bases, Rings, Stage
@@ -282,6 +282,16 @@ class ContractionJob(Job):
         self._settled = on_chip, taken, in_turn
         self.take(0)
 
+    def estimate_with(self, tail: Tail) -> int:
+        """What the estimate would be with so much to do behind its products.
+
+        Raises
+        ------
+        Refusal
+            If there is no room for that.
+        """
+        return _searched(replace(self._whole, tail=tail), self.config, self._effort)[0].estimate
+
     @property
     def ways(self) -> int:
         """How many ways to do it were kept, the one with the least estimate first."""
@@ -426,6 +436,11 @@ class ElementwiseJob(Job):
         self._found = plan(work, config, own, effort)
         self._searched = None if decided is not None else effort
         self.take(0)
+
+    @property
+    def among_others(self) -> int:
+        """By how many cycles other layers end later if this one stands among them."""
+        return among_others(self.plan, self.config)
 
     @property
     def ways(self) -> int:

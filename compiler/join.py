@@ -1,10 +1,13 @@
 """Which layers go on with the sums of the one before them, before these are stored.
 
-An operator on elements that alone reads a layer's results, as an addition does behind a convolution,
-can have them where they are: each sum is requantized in its place to the byte that would have been
-stored, and the operator's instructions go on from there. Both are one expression then, which
-:mod:`.tensorize` matches as any other. They become one layer if that is estimated to take no more
-cycles than both by themselves; the bytes that nobody stores and loads are saved in any case.
+An operator on elements that alone reads a layer's results, as an addition does behind a
+convolution, can have them where they are: each sum is requantized in its place to the byte that
+would have been stored, and the operator's instructions go on from there. Both are one expression
+then, which :mod:`.tensorize` matches like any other.
+
+Nobody stores and loads that byte; but the array takes a step for each requantization, which the
+store engine does beside it otherwise. So two layers become one if the products with these steps are
+estimated to take no more cycles than the products, and the operator among others.
 """
 
 from __future__ import annotations
@@ -22,6 +25,7 @@ from .module import Module
 from .partition import Placement
 from .programs import programs_of
 from .ranges import within
+from .tiling import Tail
 from .unify import normal
 
 
@@ -55,14 +59,17 @@ def joined(module: Module, first: Placement, second: Placement) -> Placement | N
         return None
     if one.output not in two.inputs or not read_by_one_alone(module.graph, one.output):
         return None
+    more = Tail(
+        len(two.work.regions), len(two.work.acts) + 1, len(two.inputs) - 1, len(two.parameters)
+    )
     try:
+        if one.estimate_with(more) > one.estimate + two.among_others:
+            return None
         kernel = composed(one.kernel, two.kernel, module.config)
         job = job_of(kernel, module.config, effort=module.effort)
     except Refusal:
         return None
     assert isinstance(job, ContractionJob)
-    if job.estimate > one.estimate + two.estimate:
-        return None
     job.read_bytes += one.read_bytes - job.products_bytes
     job.met, job.unfold = one.met, one.unfold
     return Placement(second.node, job, views=first.views, joins=first.nodes)

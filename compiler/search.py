@@ -16,7 +16,14 @@ from .effort import Effort
 from .image import Walk
 from .kernel import Lack, Refusal
 from .tiling import Layer, Tile, blocks_of, extents, parts, row_length
-from .timing import BRANCH_CYCLES, KEEP_LATENCY, LOAD_LATENCY, START_CYCLES, STORE_LATENCY
+from .timing import (
+    ACT_CYCLES,
+    BRANCH_CYCLES,
+    KEEP_LATENCY,
+    LOAD_LATENCY,
+    START_CYCLES,
+    STORE_LATENCY,
+)
 
 MOST_TRIPS = 1 << 13
 """What a loop of an instruction counts to, exclusive."""
@@ -294,7 +301,7 @@ def _estimates(
         results = layer.batches * layer.outputs * layer.rows.positions * layer.columns.positions
         beats = max(1, config.acc8_element_bytes // config.bus_bytes)
         reading = reading + tail.loads * (results * beats + stores)
-        computing = computing + tail.acts * (results + pieces * START_CYCLES)
+        computing = computing + tail.acts * (results + pieces * ACT_CYCLES)
     first = inp_cycles + wgt_cycles + LOAD_LATENCY
     if layer.on_chip:  # it begins at once, and others' loads wait for its parameters
         records = (layer.records + tail.records) * config.qnt_element_bytes // config.bus_bytes

@@ -8,8 +8,8 @@ operator of the tensor graph by name. Two shapes of result come out (:mod:`.work
 * an expression of loaded elements becomes an ``Elementwise``: accumulator instructions one after
   another, possibly under a window (a running maximum).
 
-An expression of a sum of products and of loaded elements is both: a ``Contraction`` whose tail is an
-``Elementwise``. In all of them, a storing instruction ends the value.
+An expression of a sum of products and of loaded elements is both: a ``Contraction`` whose tail is
+an ``Elementwise``. In all of them, a storing instruction ends the value.
 
 Where no instruction fits at once, other forms of the nest are tried (:mod:`.rewrites`).
 """

@@ -162,8 +162,8 @@ def _layer(
         section.fail(f"flat tensors have {config.block} lanes an element")
     stay = fields.integers("stay", 2, least=0) if fields.has("stay") else None
     fields.end(
-        "use", "tile", "zones", "views", "joins", "read_bytes", "met", "unfold", "lying", "flat", "search",
-        "stay",
+        "use", "tile", "zones", "views", "joins", "read_bytes", "met", "unfold", "lying", "flat",
+        "search", "stay",
     )  # fmt: skip
     kernel = _kernel(section, graph, arrays, lying, flat)
     on_chip = any(name in stays for name in kernel.shapes if name != kernel.output)
