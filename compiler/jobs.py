@@ -228,9 +228,9 @@ class ContractionJob(Job):
         self.loaded = tuple(dict.fromkeys(image.tensor for image in images))
         self.inputs = tuple(dict.fromkeys((work.image.tensor, *self.loaded)))
         self.output = kernel.output
-        by_tensor = {image.tensor: image.touched_bytes for image in (*images, work.image)}
-        self.products_bytes = work.image.touched_bytes
-        self.read_bytes, self.met = sum(by_tensor.values()), work.image.met
+        by_tensor = {image.tensor: image.touched_bytes for image in images}
+        self.products_bytes, self.met = work.image.touched_bytes, work.image.met
+        self.read_bytes = self.products_bytes + sum(by_tensor.values())
         self.weights = packed.in_dram()
         self.records = np.zeros((0, config.qnt_element_bytes), np.uint8)
         if record:
