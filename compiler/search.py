@@ -17,6 +17,7 @@ from .image import Walk
 from .kernel import Lack, Refusal
 from .tiling import Layer, Tile, blocks_of, extents, parts, row_length
 from .timing import (
+    ACT_CYCLES,
     BRANCH_CYCLES,
     KEEP_LATENCY,
     LOAD_LATENCY,
@@ -300,7 +301,7 @@ def _estimates(
         results = layer.batches * layer.outputs * layer.rows.positions * layer.columns.positions
         beats = max(1, config.acc8_element_bytes // config.bus_bytes)
         reading = reading + tail.loads * (results * beats + stores)
-        computing = computing + tail.acts * (results + pieces * BRANCH_CYCLES)
+        computing = computing + tail.acts * (results + pieces * ACT_CYCLES)
     first = inp_cycles + wgt_cycles + LOAD_LATENCY
     if layer.on_chip:  # it begins at once, and others' loads wait for its parameters
         records = (layer.records + tail.records) * config.qnt_element_bytes // config.bus_bytes

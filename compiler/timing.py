@@ -19,7 +19,7 @@ START_CYCLES = 10
 ACT_CYCLES = 4
 """What an instruction on accumulators costs besides its steps, where others stand around it."""
 BRANCH_CYCLES = 2
-"""What a row of a store, the steps of another zone, or an instruction on sums cost besides."""
+"""What a row of a store, or the steps of another zone, cost besides."""
 
 
 class Costs:
