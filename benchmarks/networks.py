@@ -89,7 +89,9 @@ def main() -> int:
     parser.add_argument("--hw", default="base", help="preset or TOML file (default base)")
     parser.add_argument("--on", default="rtl", choices=("rtl", "functional"))
     parser.add_argument("--samples", type=int, default=1, help="of each network (default 1)")
-    parser.add_argument("--no-fusion", action="store_true", help="nothing stays on chip")
+    parser.add_argument(
+        "--no-fusion", action="store_true", help="nothing stays on chip, no layers are joined"
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of the table")
     options = parser.parse_args()
     if not (SHARED / "models").is_dir():

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from copy import copy
+from dataclasses import replace
 
-from ..isa.nest import Binary, Const, Expr, Index, Load, Select, walk
+from ..isa.nest import Binary, Const, Expr, Index, Load, Select, Sum, walk
 from .image import Image, Where, image_of
 from .kernel import RUNNING, Kernel, Lack, Refusal
 from .matcher import RECORDS, Matcher, loads, record_of
@@ -13,7 +14,7 @@ from .work import Act, Elementwise, Ending
 
 
 def elementwise(matcher: Matcher, total: Expr, ending: Ending) -> Elementwise:
-    """``total`` of the matcher's kernel, region by region.
+    """``total`` of the matcher's kernel, region by region; one sum may be a region, too.
 
     Raises
     ------
@@ -30,7 +31,29 @@ def elementwise(matcher: Matcher, total: Expr, ending: Ending) -> Elementwise:
         code.running = result = code.value(reduction.init)
         if code.value(reduction.update) != result:
             raise Refusal("no instruction updates its running value in place")
-    return Elementwise(matcher.kernel, code.images, tuple(code.acts), result, ending)
+    sums = None if code.sum is None else code.sum[1]
+    return Elementwise(matcher.kernel, code.images, tuple(code.acts), result, ending, sums)
+
+
+def sum_of(total: Expr) -> Sum:
+    """The one sum in a value that has one."""
+    return next(node for node in walk(total) if isinstance(node, Sum))
+
+
+def behind_sums(work: Elementwise) -> tuple[Ending, Elementwise]:
+    """What is done first with the region of sums, and the rest.
+
+    Raises
+    ------
+    Refusal
+        If the sums are not requantized in their place before anything else.
+    """
+    at = next((i for i, act in enumerate(work.acts) if work.sums in (act.dst, act.src)), None)
+    first = None if at is None else work.acts[at]
+    if at is None or first is None or first.dst != work.sums or not first.record:
+        raise Refusal("its sums are not requantized before they are used")
+    rest = replace(work, acts=(*work.acts[:at], *work.acts[at + 1 :]))
+    return Ending(first.operation, first.record), rest
 
 
 class _Code:
@@ -41,6 +64,8 @@ class _Code:
         self.images: dict[int, Image] = {}
         self.acts: list[Act] = []
         self.running: int | None = None
+        self.sum: tuple[Sum, int] | None = None
+        """What products are added up in, and the region that has it."""
         self._regions = 0
 
     def value(self, e: Expr) -> int:
@@ -49,6 +74,11 @@ class _Code:
             return self.running
         if _is_element(e, self.matcher.kernel):
             return self._loaded(e)
+        if isinstance(e, Sum):
+            if self.sum is not None or self.matcher.kernel.reduction is not None:
+                raise Refusal("it uses sums of products more than once")
+            self.sum = e, self._region()
+            return self.sum[1]
         refusal = Refusal(f"no instruction computes {_shape_of(e)} on accumulators")
         if isinstance(e, Load):
             refusal = Refusal("an operand is a constant", Lack.OPERAND)
@@ -69,6 +99,7 @@ class _Code:
             raise refusal
         best, region = min(ways, key=lambda way: way[0].cost)
         self.images, self.acts, self._regions = best.images, best.acts, best._regions
+        self.sum = best.sum
         return region
 
     @property
@@ -79,7 +110,7 @@ class _Code:
     def __copy__(self) -> _Code:
         twin = _Code(self.matcher)
         twin.images, twin.acts, twin.running = dict(self.images), list(self.acts), self.running
-        twin._regions = self._regions
+        twin.sum, twin._regions = self.sum, self._regions
         return twin
 
     def _region(self) -> int:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping, Sequence
 
 from ..isa.config import AcceleratorConfig
+from ..isa.nest import Expr
 from .boxes import Mover, targets
 from .chunks import Chunk, chunks
 from .emit import Action, Span
+from .image import Image
 from .schedule import Bases, Range, Rings, Slots, Stage, part
 from .steps import Steps
-from .tiling import Layer, Tile, blocks_of, extents
+from .tail import TailSteps
+from .tiling import Extents, Layer, Tile, blocks_of, extents
 from .work import Contraction
 
 ON_CHIP = Span("inp", 0, 0)
@@ -29,7 +32,10 @@ class ContractionSchedule:
     layer, tile : Layer, Tile
         Its extents and how it is cut.
     records : int
-        Elements of parameters, zone by zone; one for each if all channels share them.
+        Elements of parameters, zone by zone, one for each if all channels share them; behind them
+        those of ``parameters``.
+    parameters : sequence
+        What instructions on accumulators besides the first one have.
     bases : Bases
         Where everything lies.
     config : AcceleratorConfig
@@ -49,13 +55,14 @@ class ContractionSchedule:
         layer: Layer,
         tile: Tile,
         records: int,
+        parameters: Sequence[Mapping[str, Expr]],
         bases: Bases,
         config: AcceleratorConfig,
         rings: Rings,
     ):
         self.work, self.layer, self.tile, self.bases = work, layer, tile, bases
         self.records, self.config = records, config
-        self.per_block = records // layer.variants
+        self.per_block = (records - len(parameters)) // layer.variants
         self.mover = Mover(config)
         self.need = extents(layer, tile)
         self.stay = bases.stays.get(work.image.tensor)
@@ -76,6 +83,11 @@ class ContractionSchedule:
             size = tile.outputs * layer.variants
             self.slots["qnt"] = Slots("qnt", size, 2, rings)
         self._first_record = rings.take("qnt", records) if self.resident else 0
+        self.tail: TailSteps | None = None
+        if work.tail is not None:
+            assert self.resident  # no tile fits otherwise
+            first = self._first_record + records - len(parameters)
+            self.tail = TailSteps(work, parameters, first, self.need.out)
         self._acc: Span | None = None
         self._loads_input = True
         self.stages = [self._stage(chunk) for chunk in order]
@@ -121,6 +133,8 @@ class ContractionSchedule:
         if chunk.first:
             key = chunk.batch, chunk.blocks, chunk.rows, chunk.columns
             self._acc, _ = self.slots["acc"].take(key)
+            if self.tail is not None:
+                self._acc = part(self._acc, self.tail.sums, self.need.out)
             if self.layer.starts:
                 at, count = self.bases.starts + chunk.blocks.start, chunk.blocks.count
                 target = part(self._acc, 0, count)
@@ -202,14 +216,34 @@ class ContractionSchedule:
         _, height, width, channels = kernel.shapes[kernel.output]
         planes = blocks_of(channels, self.config.block)
         base, stay = self.bases.tensors[kernel.output], self.bases.stays.get(kernel.output)
-        for zone, source in self.steps.zones(chunk, acc):
+        for zone, sums in self.steps.zones(chunk, acc):
             record = records
             if records is not None:
                 record = part(records, zone.record * each, 1 + (chunk.blocks.count - 1) * step)
-            first = chunk.batch * planes + chunk.blocks.start, zone.rows.start, zone.columns.start
+            plane = chunk.batch * planes + chunk.blocks.start
+            first = plane, zone.rows.start, zone.columns.start
             size = chunk.blocks.count, zone.rows.count, zone.columns.count
-            for there in targets(self.work.ending, base, (height, width), stay):
-                stage.stores += self.mover.tile(there, first, size, source, record, step)
+            source, stored = sums, step
+            if self.tail is not None:
+                assert record is not None
+                for region, image in self.tail.images.items():
+                    target = self.tail.of(sums, region)
+                    stage.loads += self._loaded(image, first, size, target)
+                stage.steps += self.tail.steps(sums, size, record, step)
+                source, record, stored = *self.tail.result(sums), 0
+            for there in targets(self.work.storing, base, (height, width), stay):
+                stage.stores += self.mover.tile(there, first, size, source, record, stored)
+
+    def _loaded(
+        self, image: Image, first: tuple[int, int, int], size: tuple[int, int, int], target: Span
+    ) -> list[Action]:
+        """What results meet of another activation, into accumulators."""
+        (plane, row, column), (planes, rows, columns) = first, size
+        return self.mover.image(
+            image, self.bases.tensors[image.tensor], range(plane, plane + planes),
+            Range(row, rows), Range(column, columns), Range(0, 1),
+            Extents(rows, columns, False, planes, 0, 0, 0, 0), target,
+        )  # fmt: skip
 
     def _records(self, chunk: Chunk, stage: Stage) -> tuple[Span | None, int]:
         """Where the parameters of the chunk's first output block lie, and how far it is from those

@@ -23,7 +23,14 @@ from .kernel import Lack, Refusal
 from .schedule import Bases, Range, Rings, Slots, Stage, part
 from .search import sizes
 from .tiling import Extents, blocks_of, row_length
-from .timing import LOAD_LATENCY, START_CYCLES, STORE_LATENCY, step_cycles, store_cycles
+from .timing import (
+    ACT_CYCLES,
+    LOAD_LATENCY,
+    START_CYCLES,
+    STORE_LATENCY,
+    step_cycles,
+    store_cycles,
+)
 from .work import Act, Elementwise
 
 TRIPS = (1 << 14) - 1
@@ -79,10 +86,9 @@ class Plan:
     @property
     def regions(self) -> dict[int, int]:
         """Where each region begins in a slot."""
-        numbers = sorted({*self.images, *(act.dst for act in self.work.acts), self.work.result})
         starts: dict[int, int] = {}
         at = 0
-        for number in numbers:
+        for number in self.work.regions:
             starts[number] = at
             at += self.size(number)
         return starts
@@ -176,21 +182,42 @@ def _flat(image: Image, long: int) -> Image:
     return replace(image, shape=(1, 1, long, 0), rows=one, columns=row)
 
 
-def _estimate(p: Plan, config: AcceleratorConfig) -> int:
-    tiles = (
+def among_others(p: Plan, config: AcceleratorConfig) -> int:
+    """By how many cycles other layers end later if this one stands among them: those of its busiest
+    engine, because what is at its ends happens beside their steps."""
+    out = p.tile[0] * p.tile[1] * p.tile[2]
+    beats = max(1, config.acc8_element_bytes // config.bus_bytes)
+    loading = sum(p.size(region) * beats + START_CYCLES for region in p.images)
+    steps = out * _cycles(p, config) + len(p.work.acts) * ACT_CYCLES
+    return _tiles(p) * max(loading, steps, int(out * store_cycles(config)) + START_CYCLES)
+
+
+def _cycles(p: Plan, config: AcceleratorConfig) -> int:
+    """Of all steps, for each result."""
+    operations = InstructionSet(config).operations
+    return sum(
+        _taps(p, act) * step_cycles(operations[act.operation], config) for act in p.work.acts
+    )
+
+
+def _tiles(p: Plan) -> int:
+    return (
         blocks_of(p.planes, p.tile[0])
         * blocks_of(p.positions[0], p.tile[1])
         * blocks_of(p.positions[1], p.tile[2])
     )
+
+
+def _estimate(p: Plan, config: AcceleratorConfig) -> int:
+    tiles = _tiles(p)
     out = p.tile[0] * p.tile[1] * p.tile[2]
     beats = max(1, config.acc8_element_bytes // config.bus_bytes)
     loading = sum(p.size(region) * beats + START_CYCLES for region in p.images)
-    operations = InstructionSet(config).operations
-    each = [_taps(p, act) * step_cycles(operations[act.operation], config) for act in p.work.acts]
-    steps = sum(out * cycles + START_CYCLES for cycles in each) + START_CYCLES
+    steps = out * _cycles(p, config) + (len(p.work.acts) + 1) * START_CYCLES
     storing = int(out * store_cycles(config)) + START_CYCLES
     if min(SLOTS, tiles) * p.total > config.acc_depth:
         return tiles * (loading + steps + storing + LOAD_LATENCY + STORE_LATENCY)
+    operations = InstructionSet(config).operations
     beside = all(operations[i.load].engine is Engine.LOAD for i in p.images.values())
     longest = max(loading, steps, storing) if beside else max(loading + steps, storing)
     return tiles * longest + loading + storing + LOAD_LATENCY + STORE_LATENCY

@@ -11,18 +11,21 @@ from fractions import Fraction
 import numpy as np
 
 from ..isa.config import AcceleratorConfig
+from ..isa.instructions import InstructionSet
+from ..isa.nest import Expr
 from .affine import is_index
 from .artifact import Search, Unfold
 from .constants import pack_records, pack_weights, varies, with_starts
 from .contraction import ContractionSchedule
 from .effort import Effort
-from .elementwise import ElementwiseSchedule, Plan, plan, records_of
+from .elementwise import ElementwiseSchedule, Plan, among_others, plan, records_of
 from .kernel import Kernel, Refusal
 from .layout import blocks
 from .schedule import Bases, Rings, Stage
 from .search import choose, estimate
 from .tensorize import tensorize_with, ways_to
-from .tiling import Layer, Tile, extents
+from .tiling import Layer, Tail, Tile, extents
+from .timing import step_cycles
 from .work import Contraction, Elementwise, Ending, Tensorized
 from .zones import Zone, zone_records, zones_of
 
@@ -61,7 +64,12 @@ class Job(ABC):
     decision : Decision
         What the job was made from, or what was found.
     inputs : tuple of str
-        The activations that it reads, each once.
+        The activations that it reads, each once; that of products first.
+    loaded : tuple of str
+        Those of them that it loads into accumulators, and never finds on chip.
+    parameters : list
+        The records of instructions on accumulators, each of one element for all channels; they are
+        the last ones of ``records``.
     output : str
         The one that it writes.
     weights, records, starts : ndarray
@@ -76,6 +84,8 @@ class Job(ABC):
     ending: Ending
     decision: Decision
     inputs: tuple[str, ...]
+    loaded: tuple[str, ...]
+    parameters: list[Mapping[str, Expr]]
     output: str
     weights: np.ndarray
     records: np.ndarray
@@ -215,9 +225,14 @@ class ContractionJob(Job):
         record = work.ending.record
         channel = work.channel if varies(record, work.channel) else None
         n, _, _, c = kernel.shapes[kernel.output]
-        self.work, self.config, self.ending = work, config, work.ending
-        self.inputs, self.output = (work.image.tensor,), kernel.output
-        self.read_bytes, self.met = work.image.touched_bytes, work.image.met
+        self.work, self.config, self.ending = work, config, work.storing
+        images = () if work.tail is None else work.tail.images.values()
+        self.loaded = tuple(dict.fromkeys(image.tensor for image in images))
+        self.inputs = tuple(dict.fromkeys((work.image.tensor, *self.loaded)))
+        self.output = kernel.output
+        by_tensor = {image.tensor: image.touched_bytes for image in images}
+        self.products_bytes, self.met = work.image.touched_bytes, work.image.met
+        self.read_bytes = self.products_bytes + sum(by_tensor.values())
         self.weights = packed.in_dram()
         self.records = np.zeros((0, config.qnt_element_bytes), np.uint8)
         if record:
@@ -227,6 +242,13 @@ class ContractionJob(Job):
             split = with_starts(self.records, c, config)
             if split is not None:
                 self.records, self.starts = split
+        self.parameters, self._more_records = [], self.records[:0]
+        tail = Tail()
+        if work.tail is not None:
+            self.parameters = records_of(work.tail, work.channel)
+            rows = [pack_records(kernel, more, None, config) for more in self.parameters]
+            self._more_records = np.concatenate([self.records[:0], *rows])
+            tail = tail_of(work.tail, len(work.tail.images), len(self.parameters), config)
         whole = Layer(
             work.image,
             packed,
@@ -236,6 +258,7 @@ class ContractionJob(Job):
             zones_of(work.image, work.tap_lanes, False, False),
             work.tap_lanes,
             len(self.starts),
+            tail=tail,
         )
         self._whole, self._decided = whole, decided
         self._effort: Effort = effort
@@ -261,6 +284,16 @@ class ContractionJob(Job):
         self._settled = on_chip, taken, in_turn
         self.take(0)
 
+    def estimate_with(self, tail: Tail) -> int:
+        """What the estimate would be with so much to do behind its products.
+
+        Raises
+        ------
+        Refusal
+            If there is no room for that.
+        """
+        return _searched(replace(self._whole, tail=tail), self.config, self._effort)[0].estimate
+
     @property
     def ways(self) -> int:
         """How many ways to do it were kept, the one with the least estimate first."""
@@ -276,7 +309,7 @@ class ContractionJob(Job):
         considered = sum(way.considered for way in self._found)
         self._tell(told, number, considered, rehearsals)
         self.weight_bytes = self.layer.weight_bytes
-        self.records = zone_records(
+        records = zone_records(
             self._whole_records,
             self.layer.zones,
             self.layer.weights,
@@ -284,6 +317,7 @@ class ContractionJob(Job):
             work.image.pad,
             (work.image.rows.taps, work.column_steps),
         )
+        self.records = np.concatenate([records, self._more_records])
 
     def room(self) -> dict[str, int]:
         """Elements of scratchpads that it has at once where it takes turns with another layer."""
@@ -294,8 +328,17 @@ class ContractionJob(Job):
     def stages(self, bases: Bases, rings: Rings) -> list[Stage]:
         """Its actions, given where everything lies and where in the scratchpads there is room."""
         return ContractionSchedule(
-            self.work, self.layer, self.tile, len(self.records), bases, self.config, rings
-        ).stages
+            self.work, self.layer, self.tile, len(self.records), self.parameters, bases,
+            self.config, rings,
+        ).stages  # fmt: skip
+
+
+def tail_of(work: Elementwise, loads: int, records: int, config: AcceleratorConfig) -> Tail:
+    """What a layer must know of what is done with its sums, once they are requantized."""
+    operations = InstructionSet(config).operations
+    cycles = sum(step_cycles(operations[act.operation], config) for act in work.acts)
+    cycles += config.rescale_cycles
+    return Tail(len(work.regions), len(work.acts) + 1, cycles, loads, records)
 
 
 WAYS = ((False, False), (True, False), (True, True))
@@ -381,7 +424,7 @@ class ElementwiseJob(Job):
         kernel = self.kernel = work.kernel
         self.config, self.ending = config, work.ending
         self.inputs = tuple(dict.fromkeys(image.tensor for image in work.images.values()))
-        self.output = kernel.output
+        self.loaded, self.output = self.inputs, kernel.output
         by_tensor = {image.tensor: image.touched_bytes for image in work.images.values()}
         self.read_bytes = sum(by_tensor.values())
         self.weights = np.zeros((0, config.wgt_element_bytes), np.uint8)
@@ -397,6 +440,11 @@ class ElementwiseJob(Job):
         self._found = plan(work, config, own, effort)
         self._searched = None if decided is not None else effort
         self.take(0)
+
+    @property
+    def among_others(self) -> int:
+        """By how many cycles other layers end later if this one stands among them."""
+        return among_others(self.plan, self.config)
 
     @property
     def ways(self) -> int:

@@ -140,12 +140,13 @@ class Keeper:
         rest = [self.jobs[i] for i in others if i not in on_chip]
         if not on_chip or job.ending.keep is None:
             return None
-        if any(isinstance(other, ContractionJob) for other in rest):
+        if any(job.output not in other.loaded for other in rest):
             return None
+        loaded = [i for i in others if job.output in self.jobs[i].loaded]
         stay = stay_of(job, [self.jobs[i] for i in on_chip], self.config)
         if stay is None:
             return None
-        return replace(stay, stored=job.output in self.elsewhere or bool(rest))
+        return replace(stay, stored=job.output in self.elsewhere or bool(loaded))
 
     def _room(self, name: str, size: int) -> int | None:
         """The highest start where nothing else stays at the same time."""

@@ -39,9 +39,10 @@ class Matcher:
     def range_of(self, e: Expr) -> tuple[int, int] | None:
         """The least and the greatest value of an expression over constants; None where nothing is
         known."""
-        return range_of(e, self._least_and_greatest)
+        return range_of(e, self.known)
 
-    def _least_and_greatest(self, buffer: str) -> tuple[int, int] | None:
+    def known(self, buffer: str) -> tuple[int, int] | None:
+        """The least and the greatest value of a constant; None of other buffers."""
         data = self.kernel.constants.get(buffer)
         return None if data is None else (int(data.min()), int(data.max()))
 

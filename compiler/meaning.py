@@ -16,6 +16,7 @@ import numpy as np
 
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import ProgramError
+from ..isa.nest import Expr
 from .artifact import DramTensor, Program, Segment
 from .image import Image, Walk
 from .jobs import ContractionJob, ElementwiseJob, Job
@@ -38,6 +39,7 @@ from .marks import (
 )
 from .partition import Placement
 from .schedule import Range
+from .work import Act, Elementwise
 
 
 @dataclass(frozen=True)
@@ -164,7 +166,7 @@ class _References:
         return mark(CONSTANT, base + index * self.config.qnt_element_bytes)
 
     def _contraction(self, name: str, job: ContractionJob) -> Marks:
-        layer, image = job.layer, job.layer.image
+        layer, image, tail = job.layer, job.layer.image, job.work.tail
         form = forms(self.config)[job.work.add]
         x = self._tensor(image.tensor).reshape(layer.batches, -1, *image.plane)
         if layer.columns.lanes > 1:
@@ -183,7 +185,7 @@ class _References:
             each = np.arange(layer.outputs) * self.config.acc_element_bytes
             y += mark(CONSTANT, at + each)[None, :, None, None]
         blocks, outputs = np.array(layer.weights.inputs), np.arange(layer.outputs)
-        per_block = len(job.records) // layer.variants
+        per_block = (len(job.records) - len(job.parameters)) // layer.variants
         taps = min(layer.tap_lanes, weights.shape[-1])
         for zone in layer.zones:
             target = (..., _slice(zone.rows), _slice(zone.columns))
@@ -205,8 +207,22 @@ class _References:
                 y[target] += made.reshape(*made.shape[:2], *seen.shape[2:])
             record = zone.record * per_block + (outputs if per_block > 1 else 0 * outputs)
             of_qnt = self._records(name, record)[None, :, None, None] if len(job.records) else 0
-            y[target] = mark(STORED, y[target], of_qnt)
-        return y
+            if tail is None:
+                y[target] = mark(STORED, y[target], of_qnt)
+            else:
+                y[target] = alu(job.work.ending.operation, y[target], of_qnt)
+        return y if tail is None else self._tail(name, job, tail, y)
+
+    def _tail(self, name: str, job: ContractionJob, tail: Elementwise, sums: Marks) -> Marks:
+        assert tail.sums is not None
+        values: dict[int, Marks] = {
+            region: self._tensor(image.tensor).reshape(sums.shape)
+            for region, image in tail.images.items()
+        }
+        values[tail.sums] = sums
+        for act in tail.acts:
+            self._act(name, job, act, values, sums.shape)
+        return mark(STORED, values[tail.result], self._record(name, job, tail.ending.record))
 
     def _elementwise(self, name: str, job: ElementwiseJob) -> Marks:
         plan, work = job.plan, job.plan.work
@@ -216,26 +232,35 @@ class _References:
             for region, image in plan.images.items()
         }
         values = dict(inputs)
-
-        def record(fields: Mapping[str, object] | None) -> Marks | int:
-            index = job.parameters.index(fields) if fields else None  # type: ignore[arg-type]
-            return 0 if index is None else self._records(name, np.array(index))
-
         for act in work.acts:
-            if act.operation == "gemm.reset":
-                values[act.dst] = np.zeros((plan.planes, *plan.positions), np.uint64)
-            elif act.taps:
-                assert act.src is not None
-                image = plan.images[act.src]
-                for tap in np.ndindex(image.rows.taps, image.columns.taps):
-                    seen = _under(inputs[act.src][None], image, whole, tap)[0]
-                    values[act.dst] = values[act.dst] + addend(act.operation, seen)
-            elif act.imm is not None:
-                values[act.dst] = alu(act.operation, values[act.dst], mark(STEP, act.imm))
-            else:
-                second = values[act.src] if act.src is not None else record(act.record)
-                values[act.dst] = alu(act.operation, values[act.dst], second)  # type: ignore[arg-type]
-        return mark(STORED, values[work.result], record(work.ending.record))
+            if not act.taps:
+                self._act(name, job, act, values, (plan.planes, *plan.positions))
+                continue
+            assert act.src is not None
+            image = plan.images[act.src]
+            for tap in np.ndindex(image.rows.taps, image.columns.taps):
+                seen = _under(inputs[act.src][None], image, whole, tap)[0]
+                values[act.dst] = values[act.dst] + addend(act.operation, seen)
+        return mark(STORED, values[work.result], self._record(name, job, work.ending.record))
+
+    def _act(
+        self, name: str, job: Job, act: Act, values: dict[int, Marks], shape: tuple[int, ...]
+    ) -> None:
+        """Change the marks of regions of ``shape`` as an act without taps does."""
+        if act.operation == "gemm.reset":
+            values[act.dst] = np.zeros(shape, np.uint64)
+        elif act.imm is not None:
+            values[act.dst] = alu(act.operation, values[act.dst], mark(STEP, act.imm))
+        else:
+            source = self._record(name, job, act.record) if act.src is None else values[act.src]
+            values[act.dst] = alu(act.operation, values[act.dst], source)
+
+    def _record(self, name: str, job: Job, fields: Mapping[str, Expr] | None) -> Marks:
+        """The mark of parameters for all channels; 0 of none."""
+        if not fields:
+            return np.zeros((), np.uint64)
+        first = len(job.records) - len(job.parameters)
+        return self._records(name, np.array(first + job.parameters.index(fields)))
 
 
 def _under(x: Marks, image: Image, positions: tuple[Range, Range], taps: tuple[int, ...]) -> Marks:

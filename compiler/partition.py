@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from ..isa.config import AcceleratorConfig
@@ -39,8 +39,9 @@ class Placement:
     """Where a node runs: on the accelerator as ``job``, or on the host for ``reason``.
 
     ``node`` is the graph's, or a copy of its input that equals it. ``views`` are nodes before it
-    that need not run: it reads what they would copy. ``stay`` says where on chip its output waits
-    for those that read it, if it does.
+    that need not run: it reads what they would copy. ``joins`` are nodes before it that the job
+    does, too: it goes on with their results where these are. ``stay`` says where on chip its output
+    waits for those that read it, if it does.
     """
 
     node: Node
@@ -48,6 +49,17 @@ class Placement:
     reason: str = ""
     views: tuple[Node, ...] = ()
     stay: Stay | None = None
+    joins: tuple[Node, ...] = ()
+
+    @property
+    def nodes(self) -> tuple[Node, ...]:
+        """Those that the job does, in order."""
+        return (*self.joins, self.node)
+
+    @property
+    def inner(self) -> tuple[str, ...]:
+        """What they hand on among themselves and nobody else sees."""
+        return tuple(name for node in self.joins for name in node.outputs)
 
 
 def place(
@@ -240,10 +252,15 @@ def macs(graph: Graph, node: Node) -> int:
     return math.prod(graph.tensors[node.outputs[0]].shape) * each
 
 
-def compulsory_bytes(graph: Graph, node: Node, job: Job) -> int:
-    """What any schedule moves: inputs where they are used and constants read once, each output
-    written once."""
-    names = {*node.inputs, *node.outputs} - {*job.inputs, ""}
-    others = [graph.tensors[name] for name in names]
-    bits = sum(math.prod(tensor.shape) * tensor.dtype.bits for tensor in others)
-    return job.read_bytes + bits // 8
+def compulsory_bytes(graph: Graph, nodes: Sequence[Node], job: Job) -> int:
+    """What any schedule of a job's nodes, one after another, moves: inputs where they are used and
+    constants read once, each output written once."""
+    names = {name for node in nodes for name in (*node.inputs, *node.outputs)} - {*job.inputs, ""}
+    inner = {name for node in nodes[:-1] for name in node.outputs}
+    return job.read_bytes + tensor_bytes(graph, names) + tensor_bytes(graph, inner)
+
+
+def tensor_bytes(graph: Graph, names: Iterable[str]) -> int:
+    """Of whole tensors."""
+    tensors = [graph.tensors[name] for name in names]
+    return sum(math.prod(tensor.shape) * tensor.dtype.bits for tensor in tensors) // 8

@@ -18,6 +18,7 @@ from .artifact import AcceleratorStep, CompiledModel, DramTensor, Step
 from .check import check
 from .effort import Effort
 from .graph import Graph
+from .join import join
 from .keep import keep
 from .kernel import dram_shape
 from .layout import packed_bytes
@@ -231,6 +232,7 @@ PASSES: tuple[Pass, ...] = (
     Pass("verify", "graph", "graph", verify_graph),
     Pass("lower", "graph", "nests", lower),
     Pass("partition", "nests", "schedule", partition),
+    Pass("join", "schedule", "schedule", join),
     Pass("keep", "schedule", "schedule", keep),
     Pass("allocate", "schedule", "schedule", allocate),
     Pass("rehearse", "schedule", "schedule", rehearse),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,12 +13,12 @@ from .allocate import Constants
 from .artifact import AcceleratorStep, HostStep, Program
 from .emit import Stream, finish
 from .graph import Graph, op_name
-from .jobs import Job
+from .jobs import ContractionJob, Job
 from .lives import Lives
 from .microops import place_uops
 from .module import Module
 from .order import in_order
-from .partition import Placement, compulsory_bytes, macs
+from .partition import Placement, compulsory_bytes, macs, tensor_bytes
 from .schedule import Bases, Rings, Stage
 from .stays import Stay
 
@@ -155,18 +154,19 @@ def accelerator_steps(
     steps: list[AcceleratorStep] = []
     for number, placed in enumerate(run):
         node, job = placed.node, job_in(placed)
-        least = compulsory_bytes(module.graph, node, job)
+        least = compulsory_bytes(module.graph, placed.nodes, job)
+        products = sum(macs(module.graph, node) for node in placed.nodes)
         steps.append(
             AcceleratorStep(
                 name=node.name,
-                op=op_name(node.op),
-                nodes=(*(view.name for view in placed.views), node.name),
+                op="+".join(op_name(node.op) for node in placed.nodes),
+                nodes=tuple(node.name for node in (*placed.views, *placed.nodes)),
                 inputs=job.inputs,
                 outputs=(job.output,),
                 program=program,
                 layer=number,
-                macs=macs(module.graph, node),
-                needed_macs=int(macs(module.graph, node) * job.met),
+                macs=products,
+                needed_macs=int(products * job.met),
                 compulsory_bytes=least,
                 fused_bytes=least - bytes_on_chip(module.graph, placed),
                 choices=dict(job.choices) | told(run, number),
@@ -179,21 +179,25 @@ def accelerator_steps(
 def bytes_on_chip(graph: Graph, placed: Placement) -> int:
     """What a layer need not move because it stays on chip."""
     job, stay = job_in(placed), placed.stay
-    read = job.read_bytes if job.on_chip else 0
+    kept = 2 * tensor_bytes(graph, placed.inner)
+    if isinstance(job, ContractionJob) and job.on_chip:
+        kept += job.products_bytes
     if stay is None or stay.stored:
-        return read
-    tensor = graph.tensors[job.output]
-    return read + math.prod(tensor.shape) * tensor.dtype.bits // 8
+        return kept
+    return kept + tensor_bytes(graph, [job.output])
 
 
 def told(run: Sequence[Placement], number: int) -> dict[str, str]:
     """What of a layer of a program stays on chip, for people."""
     job, stay = job_in(run[number]), run[number].stay
     found: dict[str, str] = {}
+    fused = [f"with {node.name}, in accumulators" for node in run[number].joins]
     if turned_to(run, number) is not None:
-        found["fused"] = f"with {run[number + 1].node.name}, tile by tile"
+        fused.append(f"with {run[number + 1].node.name}, tile by tile")
     if number and turned_to(run, number - 1) is not None:
-        found["fused"] = f"with {run[number - 1].node.name}, tile by tile"
+        fused.append(f"with {run[number - 1].node.name}, tile by tile")
+    if fused:
+        found["fused"] = "; ".join(fused)
     if job.on_chip:
         found["input"] = "on chip"
     if stay is not None:

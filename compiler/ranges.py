@@ -51,6 +51,28 @@ def range_of(e: Expr, loaded: Loaded) -> Span | None:
     return None
 
 
+def within(e: Expr, span: Span, loaded: Loaded) -> bool:
+    """Whether an expression cannot leave a span, whatever its parts of unknown range come to."""
+    known = range_of(e, loaded)
+    if known is not None:
+        return span[0] <= known[0] and known[1] <= span[1]
+    match e:
+        case Binary("min" | "max" as op, a, b):
+            return all(
+                combine(within(part, end, loaded) for part in (a, b))
+                for end, combine in zip(
+                    ((span[0], NO_LIMIT), (-NO_LIMIT, span[1])),
+                    (any, all) if op == "max" else (all, any),
+                    strict=True,
+                )
+            )
+    return span == (-NO_LIMIT, NO_LIMIT)
+
+
+NO_LIMIT = 1 << 64
+"""Greater than every integer of an expression."""
+
+
 def of_types(buffers: Mapping[str, Buffer]) -> Loaded:
     """What the types of buffers say of narrow integers in them."""
 

@@ -17,6 +17,7 @@ from .image import Walk
 from .kernel import Lack, Refusal
 from .tiling import Layer, Tile, blocks_of, extents, parts, row_length
 from .timing import (
+    ACT_CYCLES,
     BRANCH_CYCLES,
     KEEP_LATENCY,
     LOAD_LATENCY,
@@ -173,7 +174,10 @@ def _among(
         & (need.acc <= config.acc_depth)
         & (need.uops <= config.uop_depth)
         & (np.maximum(rows, columns) < MOST_TRIPS)
+        & (need.out < (MOST_TRIPS if layer.tail.acts else config.acc_depth + 1))
     )
+    if layer.tail.records and layer.records + layer.tail.records > config.qnt_depth:
+        return None
     if layer.records > config.qnt_depth:
         fits &= outputs * layer.variants <= config.qnt_depth
     if not fits.any():
@@ -202,7 +206,7 @@ def _in_turn(
         & (2 * need.inp <= config.inp_depth - layer.taken)
         & (2 * weights <= config.wgt_depth)
         & (4 * need.acc <= config.acc_depth)
-        & (2 * layer.records <= config.qnt_depth)
+        & (2 * (layer.records + layer.tail.records) <= config.qnt_depth)
     )
 
 
@@ -222,6 +226,7 @@ class _Needs:
     wgt: np.ndarray
     acc: np.ndarray
     uops: np.ndarray
+    out: np.ndarray
 
 
 def _needs(layer: Layer, tiles: np.ndarray, columns: int) -> _Needs:
@@ -235,14 +240,16 @@ def _needs(layer: Layer, tiles: np.ndarray, columns: int) -> _Needs:
         most = {n: layer.most_inputs(n) for n in np.unique(outputs).tolist()}
         blocks = np.array([most[n] for n in outputs.tolist()])
     wgt = np.minimum(outputs, shape[0]) * np.minimum(depth, shape[1]) * np.minimum(taps, shape[2])
+    out = outputs * rows * columns
     return _Needs(
         height,
         length,
         blocks,
         (blocks * height * length + layer.overhang) * (not layer.on_chip),
         wgt * shape[3],
-        outputs * rows * columns,
+        out * layer.tail.regions,
         outputs * depth * taps * layer.column_steps,
+        out,
     )
 
 
@@ -251,6 +258,7 @@ def _estimates(
 ) -> np.ndarray:
     """Cycles, roughly, of tiles that fit."""
     outputs, rows, _, depth, taps, outer = tiles.T
+    tail = layer.tail
     weights_outer = outer.astype(bool)
     channel_tiles = -(-layer.outputs // outputs)
     down, across = -(-layer.rows.positions // rows), blocks_of(layer.columns.positions, columns)
@@ -280,7 +288,7 @@ def _estimates(
         inp_loads * inp_cycles
         + wgt_loads * wgt_cycles
         + variants * need.uops * 4 / config.bus_bytes
-        + layer.records * config.qnt_element_bytes / config.bus_bytes
+        + (layer.records + tail.records) * config.qnt_element_bytes / config.bus_bytes
         + layer.starts * config.acc_element_bytes / config.bus_bytes
     )
     down = down + len({z.rows for z in layer.zones}) - 1
@@ -289,12 +297,17 @@ def _estimates(
     computing = layer.steps + (pieces * BRANCH_CYCLES + tile_count * START_CYCLES) * (chunks + 1)
     stored_rows = layer.batches * layer.rows.positions * across if across > 1 else 0
     stores = START_CYCLES * pieces * outputs + BRANCH_CYCLES * stored_rows * layer.outputs
-    writing = tile_count * need.acc * out_cycles + stores
+    writing = tile_count * need.out * out_cycles + stores
+    if tail.acts:
+        results = layer.batches * layer.outputs * layer.rows.positions * layer.columns.positions
+        beats = max(1, config.acc8_element_bytes // config.bus_bytes)
+        reading = reading + tail.loads * (results * beats + stores)
+        computing = computing + tail.cycles * results + tail.acts * pieces * ACT_CYCLES
     first = inp_cycles + wgt_cycles + LOAD_LATENCY
     if layer.on_chip:  # it begins at once, and others' loads wait for its parameters
-        records = layer.records * config.qnt_element_bytes // config.bus_bytes
+        records = (layer.records + tail.records) * config.qnt_element_bytes // config.bus_bytes
         first = wgt_cycles + records // DELAYED + KEEP_LATENCY
-    last = need.acc * out_cycles + STORE_LATENCY
+    last = need.out * out_cycles + STORE_LATENCY
     overlapped = ((of_input == 1) | (inp_slots >= in_flight)) & (
         (of_weights == 1) | (wgt_slots >= in_flight)
     )

@@ -8,7 +8,8 @@ operator of the tensor graph by name. Two shapes of result come out (:mod:`.work
 * an expression of loaded elements becomes an ``Elementwise``: accumulator instructions one after
   another, possibly under a window (a running maximum).
 
-In both, a storing instruction ends the value.
+An expression of a sum of products and of loaded elements is both: a ``Contraction`` whose tail is
+an ``Elementwise``. In all of them, a storing instruction ends the value.
 
 Where no instruction fits at once, other forms of the nest are tried (:mod:`.rewrites`).
 """
@@ -20,7 +21,7 @@ from dataclasses import replace
 
 from ..isa.config import AcceleratorConfig
 from ..isa.nest import I8, Cast, Expr, Sum
-from .accumulate import elementwise
+from .accumulate import behind_sums, elementwise, sum_of
 from .affine import is_index
 from .contract import contractions
 from .kernel import Kernel, Refusal
@@ -113,7 +114,12 @@ def _tensorized(
             try:
                 if isinstance(total, Sum):
                     return contractions(matcher, total, ending)
-                return (elementwise(matcher, total, ending),)
+                work = elementwise(matcher, total, ending)
+                if work.sums is None:
+                    return (work,)
+                first, tail = behind_sums(work)
+                made = contractions(matcher, sum_of(total), first)
+                return tuple(replace(contraction, tail=tail) for contraction in made)
             except Refusal as refused:
                 refusals.append(refused)
         refusal = refusals[0] if refusals else refusal

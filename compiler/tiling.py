@@ -17,6 +17,21 @@ from .image import Image, Walk
 from .zones import Zone
 
 
+@dataclass(frozen=True)
+class Tail:
+    """What a contraction does with its sums before they are stored, for each of its results.
+
+    ``regions`` of accumulators, ``acts`` on them, whose steps take ``cycles``, ``loads`` into them;
+    ``records`` are elements of parameters besides those of the sums, for all of the layer.
+    """
+
+    regions: int = 1
+    acts: int = 0
+    cycles: int = 0
+    loads: int = 0
+    records: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class Layer:
     """A contraction's extents, in elements.
@@ -44,6 +59,8 @@ class Layer:
     in_turn: int = 0
     """Rows of a tile, if it takes turns with another layer, tile by tile; both share the
     scratchpads, and keep their weights there."""
+    tail: Tail = Tail()
+    """What is done with the sums."""
 
     @property
     def rows(self) -> Walk:
@@ -137,6 +154,8 @@ class Extents:
     wgt: int
     acc: int
     uops: int
+    out: int = 0
+    """Results."""
 
 
 def extents(layer: Layer, tile: Tile) -> Extents:
@@ -153,6 +172,7 @@ def extents(layer: Layer, tile: Tile) -> Extents:
         * min(tile.taps, shape[2])
         * shape[3]
     )
+    out = tile.outputs * tile.rows * tile.columns
     return Extents(
         height,
         box_columns,
@@ -160,8 +180,9 @@ def extents(layer: Layer, tile: Tile) -> Extents:
         blocks,
         0 if layer.on_chip else blocks * height * box_columns + layer.overhang,
         wgt,
-        tile.outputs * tile.rows * tile.columns,
+        out * layer.tail.regions,
         tile.outputs * tile.depth * tile.taps * layer.column_steps,
+        out,
     )
 
 

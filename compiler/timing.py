@@ -16,6 +16,8 @@ KEEP_LATENCY = 20
 store itself."""
 START_CYCLES = 10
 """What an instruction costs besides its steps or beats where nothing hides it, roughly."""
+ACT_CYCLES = 4
+"""What an instruction on accumulators costs besides its steps, where others stand around it."""
 BRANCH_CYCLES = 2
 """What a row of a store, or the steps of another zone, cost besides."""
 

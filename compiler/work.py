@@ -17,7 +17,8 @@ from .kernel import Kernel
 class Ending:
     """The storing instruction, and for each field of its parameters what it holds.
 
-    ``keep`` is the one that stores the same into ``inp``; None if there is none.
+    ``keep`` is the one that stores the same into ``inp``; None if there is none. Where accumulators
+    go on, it is the first instruction on sums, which leaves its result in their place.
     """
 
     operation: str
@@ -58,7 +59,9 @@ class Contraction:
     picked : Expr or None
         The one input channel, in terms of ``channel``, that has weights other than 0.
     ending : Ending
-        How the sum is stored.
+        How the sum is stored, or what becomes of it in its place.
+    tail : Elementwise or None
+        What is done with that, and how it is stored; its region ``sums`` is the one meant.
     """
 
     kernel: Kernel
@@ -75,6 +78,12 @@ class Contraction:
     depth: str
     picked: Expr | None
     ending: Ending
+    tail: Elementwise | None = None
+
+    @property
+    def storing(self) -> Ending:
+        """How its output is stored."""
+        return self.ending if self.tail is None else self.tail.ending
 
     @property
     def column_steps(self) -> int:
@@ -84,7 +93,8 @@ class Contraction:
     @property
     def operations(self) -> tuple[str, ...]:
         """All that it uses."""
-        return (*self.first, self.add, self.image.load, self.load_weights, self.ending.operation)
+        own = (*self.first, self.add, self.image.load, self.load_weights, self.ending.operation)
+        return own if self.tail is None else (*own, *self.tail.operations)
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,13 +116,23 @@ class Act:
 
 @dataclass(frozen=True, eq=False)
 class Elementwise:
-    """Regions of accumulators, loaded or computed one from another, the last one stored."""
+    """Regions of accumulators, loaded or computed one from another, the last one stored.
+
+    ``sums`` is the region that products were added up in before; None if there is none.
+    """
 
     kernel: Kernel
     images: Mapping[int, Image]
     acts: tuple[Act, ...]
     result: int
     ending: Ending
+    sums: int | None = None
+
+    @property
+    def regions(self) -> tuple[int, ...]:
+        """All that it uses."""
+        used = {*self.images, *(act.dst for act in self.acts), self.result}
+        return tuple(sorted(used if self.sums is None else used | {self.sums}))
 
     @property
     def operations(self) -> tuple[str, ...]:

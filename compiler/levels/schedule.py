@@ -17,6 +17,7 @@ from ...isa.nest_text import format_nest
 from ..artifact import Unfold
 from ..graph import Graph, Node, Reshape
 from ..jobs import WAYS, Decision, Job, job_of
+from ..join import read_by_one_alone
 from ..keep import kept_at
 from ..kernel import Kernel, Refusal
 from ..module import Module, grouped
@@ -62,6 +63,8 @@ def _layer_lines(graph: Graph, placed: Placement, job: Job) -> Iterator[str]:
         fields["zones"] = [b for b, has in zip(BORDERS, decision.zones, strict=True) if has]
     if placed.views:
         fields["views"] = [view.name for view in placed.views]
+    if placed.joins:
+        fields["joins"] = [node.name for node in placed.joins]
     fields |= {"read_bytes": job.read_bytes, "met": list(job.met.as_integer_ratio())}
     if job.search is not None:
         fields["search"] = asdict(job.search)
@@ -107,7 +110,7 @@ def parse_schedule(module: Module, sections: Sequence[Section]) -> Module:
             own = arrays.pop(node.name, {})
             placements.append(_layer(section, module, node, own, placements, stays))
     check_owners(arrays, sections)
-    seen = [node.name for placed in placements for node in (*placed.views, placed.node)]
+    seen = [node.name for placed in placements for node in (*placed.views, *placed.nodes)]
     if seen != list(nodes):
         lost = next((name for name in nodes if name not in seen), None)
         raise ModelError(
@@ -147,7 +150,8 @@ def _layer(
     zones = (BORDERS[0] in borders, BORDERS[1] in borders)
     if zones not in WAYS or set(borders) - set(BORDERS):
         fields.fail("zones", f"{BORDERS[0]!r}, and with it {BORDERS[1]!r}")
-    views = _views(section, fields, graph, node)
+    joins = _joins(section, fields, graph)
+    views = _views(section, fields, graph, (*joins, node)[0])
     read_bytes = fields.integer("read_bytes", least=0)
     above, below = fields.integers("met", 2, least=1)
     unfold = _unfold(fields)
@@ -158,8 +162,8 @@ def _layer(
         section.fail(f"flat tensors have {config.block} lanes an element")
     stay = fields.integers("stay", 2, least=0) if fields.has("stay") else None
     fields.end(
-        "use", "tile", "zones", "views", "read_bytes", "met", "unfold", "lying", "flat", "search",
-        "stay",
+        "use", "tile", "zones", "views", "joins", "read_bytes", "met", "unfold", "lying", "flat",
+        "search", "stay",
     )  # fmt: skip
     kernel = _kernel(section, graph, arrays, lying, flat)
     on_chip = any(name in stays for name in kernel.shapes if name != kernel.output)
@@ -176,11 +180,12 @@ def _layer(
     job.search = search
     if unfold:
         job.unfold = unfold
-        _check_unfold(section, graph, config, node, unfold, before)
-    _check_ends(section, graph, node, job, views)
+        _check_unfold(section, graph, config, (*joins, node)[0], unfold, before)
+    placed = Placement(node, job, "", views, joins=joins)
+    _check_ends(section, graph, placed, job)
     if stay is not None:
         stays[job.output] = stay
-    return Placement(node, job, "", views)
+    return placed
 
 
 def _tile(fields: Fields) -> Tile | tuple[int, int, int]:
@@ -206,6 +211,18 @@ def _views(section: Section, fields: Fields, graph: Graph, node: Node) -> tuple[
             section.fail(f"{name!r} is no node that copies what {node.name!r} reads")
         if read & set(view.outputs):
             section.fail(f"{name!r} must run: somebody reads what it copies")
+    return tuple(nodes[name] for name in names)
+
+
+def _joins(section: Section, fields: Fields, graph: Graph) -> tuple[Node, ...]:
+    names = fields.texts("joins") if fields.has("joins") else ()
+    nodes = {node.name: node for node in graph.nodes}
+    for name in names:
+        if name not in nodes:
+            section.fail(f"there is no node {name!r}")
+        for output in nodes[name].outputs:
+            if not read_by_one_alone(graph, output):
+                section.fail(f"{output!r} must be there: more than one read it")
     return tuple(nodes[name] for name in names)
 
 
@@ -279,13 +296,14 @@ def _check_unfold(
             section.fail(f"{name!r} is not written by the host for {node.name!r} alone")
 
 
-def _check_ends(
-    section: Section, graph: Graph, node: Node, job: Job, views: tuple[Node, ...]
-) -> None:
-    """A layer reads and writes what its node does, of the graph's sizes."""
-    if (job.output,) != node.outputs:
-        section.fail(f"it writes {job.output!r}, the node {', '.join(node.outputs)}")
-    reads = {*node.inputs, *(name for view in views for name in view.inputs)}
+def _check_ends(section: Section, graph: Graph, placed: Placement, job: Job) -> None:
+    """A layer reads and writes what its nodes do, of the graph's sizes."""
+    if (job.output,) != placed.node.outputs:
+        section.fail(f"it writes {job.output!r}, the node {', '.join(placed.node.outputs)}")
+    reads = {name for node in (*placed.views, *placed.nodes) for name in node.inputs}
+    if reads.isdisjoint(placed.inner) and placed.inner:
+        section.fail(f"it does not go on with {', '.join(placed.inner)}")
+    reads -= set(placed.inner)
     for name in job.inputs:
         if name not in reads:
             section.fail(f"it reads {name!r}, which the node does not")

@@ -87,6 +87,7 @@ def test_the_command_goes_on_from_a_text_to_the_same_package(tmp_path, capsys):
     assert main(["compile", text, "-o", again, "--time-passes"]) == 0
     assert Path(whole).read_bytes() == Path(again).read_bytes()
     assert re.findall(r"s  (\w+)", capsys.readouterr().err) == [
+        "join",
         "keep",
         "allocate",
         "rehearse",
