@@ -56,6 +56,7 @@ PHASES = {
         r"^Info: Packing LUTs": "packs",
         r"^Info: Running main analytical placer": "places",
         r"^Info:     at iteration #(\d+), type ALL": "places, round",
+        r"^Info: iter=(\d+) steplen": "places, round",
         r"^Info: Running (?:timing-driven|simulated|main) .*(?:refine|anneal)": "refines",
         r"^Info: Running router2": "routes",
         r"^Info:     iter=(\d+) ": "routes, round",
@@ -148,7 +149,7 @@ def place(
     _run(
         [*nextpnr, size, "--package", package, "--speed", speed, "--freq", str(megahertz),
          "--json", "netlist.json", "--textcfg", "placed.config", "--report", "timing.json",
-         "--router", "router2", "--timing-allow-fail", "--lpf-allow-unconstrained",
+         "--placer", "static", "--router", "router2", "--timing-allow-fail", "--lpf-allow-unconstrained",
          "--seed", "1", "-q", "-l", "nextpnr.log"],
         directory, "nextpnr", progress,
     )  # fmt: skip

@@ -23,7 +23,7 @@ def test_every_preset_has_its_own():
 
 def test_every_parameter_counts():
     tiny = PRESETS["tiny"]
-    changes = {"token_depth": 7, "batch": 2, "bus_bytes": 64}
+    changes = {"token_depth": 7, "batch": 2, "bus_bytes": 64, "rescale_cycles": 2}
     for field in fields(tiny):
         value = getattr(tiny, field.name)
         if field.name == "acc_width":
