@@ -141,7 +141,7 @@ def plan(
             raise Refusal(
                 "padding of more than 15 rows or columns; a load has up to 15", Lack.PADDING
             )
-    if all(_is_plain(image) for image in images.values()):
+    if all(is_plain(image) for image in images.values()):
         long = planes * height * width
         images = {region: _flat(image, long) for region, image in images.items()}
         planes, height, width = 1, 1, long
@@ -171,7 +171,8 @@ def plan(
     return sorted(((p, _estimate(p, config)) for p in fitting), key=lambda f: f[1])
 
 
-def _is_plain(image: Image) -> bool:
+def is_plain(image: Image) -> bool:
+    """Whether every position of the output meets the same one of the image."""
     walks = (image.rows, image.columns)
     return not image.padded and all(w.stride == w.taps == 1 and w.origin == 0 for w in walks)
 

@@ -18,7 +18,7 @@ from .artifact import Search, Unfold
 from .constants import pack_records, pack_weights, varies, with_starts
 from .contraction import ContractionSchedule
 from .effort import Effort
-from .elementwise import ElementwiseSchedule, Plan, among_others, plan, records_of
+from .elementwise import ElementwiseSchedule, Plan, among_others, is_plain, plan, records_of
 from .kernel import Kernel, Refusal
 from .layout import blocks
 from .schedule import Bases, Rings, Stage
@@ -227,6 +227,9 @@ class ContractionJob(Job):
         n, _, _, c = kernel.shapes[kernel.output]
         self.work, self.config, self.ending = work, config, work.storing
         images = () if work.tail is None else work.tail.images.values()
+        shape = kernel.shapes[kernel.output]
+        if any(image.shape != shape or not is_plain(image) for image in images):
+            raise Refusal("its sums go on with another position than their own")
         self.loaded = tuple(dict.fromkeys(image.tensor for image in images))
         self.inputs = tuple(dict.fromkeys((work.image.tensor, *self.loaded)))
         self.output = kernel.output

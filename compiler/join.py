@@ -89,7 +89,10 @@ def composed(one: Kernel, two: Kernel, config: AcceleratorConfig) -> Kernel:
     shape = one.shapes[one.output]
     if (one.lying, two.reduction) != (two.lying, None) or two.flat:
         raise Refusal("they go along other axes")
-    if any(other != shape for other in two.shapes.values()):
+    both = one.shapes.keys() & two.shapes.keys()
+    if any(other != shape for other in two.shapes.values()) or any(
+        one.shapes[name] != two.shapes[name] for name in both
+    ):
         raise Refusal("their tensors have other shapes")
     places: dict[str, Expr] = {}
     for own, its in zip(two.element, one.element, strict=True):

@@ -176,7 +176,7 @@ def _among(
         & (np.maximum(rows, columns) < MOST_TRIPS)
         & (need.out < (MOST_TRIPS if layer.tail.acts else config.acc_depth + 1))
     )
-    if layer.tail.records and layer.records + layer.tail.records > config.qnt_depth:
+    if layer.tail.acts and layer.records + layer.tail.records > config.qnt_depth:
         return None
     if layer.records > config.qnt_depth:
         fits &= outputs * layer.variants <= config.qnt_depth
