@@ -149,8 +149,8 @@ def place(
     _run(
         [*nextpnr, size, "--package", package, "--speed", speed, "--freq", str(megahertz),
          "--json", "netlist.json", "--textcfg", "placed.config", "--report", "timing.json",
-         "--placer", "static", "--router", "router2", "--timing-allow-fail", "--lpf-allow-unconstrained",
-         "--seed", "1", "-q", "-l", "nextpnr.log"],
+         "--placer", "static", "--router", "router2", "--timing-allow-fail",
+         "--lpf-allow-unconstrained", "--seed", "1", "-q", "-l", "nextpnr.log"],
         directory, "nextpnr", progress,
     )  # fmt: skip
     placed = time.monotonic()
