@@ -206,7 +206,9 @@ class _References:
                         made += flat[:, blocks[:, d]] * weight[None, :, d, None]
                 y[target] += made.reshape(*made.shape[:2], *seen.shape[2:])
             record = zone.record * per_block + (outputs if per_block > 1 else 0 * outputs)
-            of_qnt = self._records(name, record)[None, :, None, None] if len(job.records) else 0
+            of_qnt = np.zeros((), np.uint64)
+            if len(job.records):
+                of_qnt = self._records(name, record)[None, :, None, None]
             if tail is None:
                 y[target] = mark(STORED, y[target], of_qnt)
             else:
