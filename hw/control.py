@@ -32,7 +32,7 @@ class Control(wiring.Component):
     axil : :py:`In(axi4lite_signature())`
         The bus.
     irq : :py:`Out(1)`
-        Done or fault, until cleared.
+        Done or fault, until cleared or launched again: then it is 0 in the cycle after the write.
     launch : :py:`Out(1)`
         A program starts: for a cycle, before anything of it moves.
     start : :py:`Out(stream of PROGRAM)`
@@ -102,7 +102,7 @@ class Control(wiring.Component):
             self.count.eq(registers.count),
             self.start.payload.count.eq(registers.count),
             self.start.payload.address.eq(Cat(Const(0, align), registers.address[align:])),
-            self.irq.eq(done | faulty),
+            self.irq.eq((done | faulty) & ~self.launch & ~clears),
         ]
         starts = self.start.valid | delayed(m, self.start.valid, 1)
         finished, waited, still = (

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from tests.hw.machine import DONE
@@ -10,6 +12,8 @@ from weft.hw import accumulators
 from weft.isa import Instruction
 
 HALF = SMALL.acc_depth // 2
+FOUR_BANKS = replace(SMALL, token_depth=3)
+"""A machine of its own, for it is built with smaller banks."""
 WALKS = {
     "one after another": {"iter_out": 20, "iter_in": HALF, "dst_factor_in": 1},
     "all to one": {"iter_out": 20, "iter_in": HALF},
@@ -50,6 +54,6 @@ def test_the_array_loses_no_cycle_to_what_is_loaded_for_later(walk, extra, monke
             assert counters["compute_busy"] == counters["gemm_steps"] == 20 * HALF
             cycles.append(counters["cycles"])
 
-    simulate(testbench, latency=10)
+    simulate(testbench, FOUR_BANKS, latency=10)
     # An instruction of the stream that is fetched with them may end a cycle or two later.
     assert cycles[1] - cycles[0] <= len(chosen)
