@@ -15,10 +15,11 @@ import numpy as np
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import ProgramError
 from ..isa.formats import UOP_BYTES, uop_layout
-from ..isa.instructions import Instruction, InstructionSet, Operation
+from ..isa.instructions import Instruction, InstructionSet
 from ..isa.interpret import AccessError
 from ..isa.memories import MEMORIES, Engine, Memory, MemoryType
 from ..isa.native import NativeCode
+from ..isa.operations import Operation
 from ..isa.paths import cache_directory
 from .artifact import Segment
 from .machine_nest import COLUMNS, Kind, nest

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from ..isa.config import AcceleratorConfig
-from ..isa.instructions import RESCALING, InstructionSet, Operation
+from ..isa.instructions import InstructionSet
 from ..isa.memories import MEMORIES, Engine, MemoryType
+from ..isa.operations import RESCALING, Operation
 from .emit import Action
 
 LOAD_LATENCY = 56

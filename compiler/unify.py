@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
 
 from ..isa.config import AcceleratorConfig
-from ..isa.instructions import InstructionSet, Operation
+from ..isa.instructions import InstructionSet
 from ..isa.nest import (
     Binary,
     Cast,
@@ -38,6 +38,7 @@ from ..isa.nest import (
     rewrite,
     walk,
 )
+from ..isa.operations import Operation
 from .affine import is_index
 
 COMMUTATIVE = frozenset({"add", "mul", "min", "max", "and", "or", "xor", "eq", "ne"})

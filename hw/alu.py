@@ -20,9 +20,10 @@ from amaranth.utils import exact_log2
 from ..isa import formats
 from ..isa.config import QNT_LANE_BYTES, AcceleratorConfig
 from ..isa.formats import Format
-from ..isa.instructions import RESCALING, AluOpcode, InstructionSet, shift_right
+from ..isa.instructions import InstructionSet
 from ..isa.nest import I32, I64, Binary, Cast, Expr, Load, Node, Select, Sum, rewrite, walk
 from ..isa.nest import Const as Literal
+from ..isa.operations import RESCALING, AluOpcode, shift_right
 from . import pipeline
 from .form import Form, delayed
 from .lower import Lowering, low_bits, named, stored
@@ -308,7 +309,7 @@ class Lanes(wiring.Component):
 
 
 def shifted(m: Module, x: Value, amount: Value) -> Value:
-    """What :func:`weft.isa.instructions.shift_right` says of two words, by one shifter.
+    """What :func:`weft.isa.operations.shift_right` says of two words, by one shifter.
 
     To the left by ``-amount`` is to the right by ``bits + amount`` out of ``x`` before as many
     zeros, and the low bits of that are those of ``amount``, negative or not.

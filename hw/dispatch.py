@@ -7,8 +7,9 @@ from amaranth.lib.wiring import In, Out
 from ..isa.config import AcceleratorConfig
 from ..isa.faults import ENGINE_NAMES, ZERO_RULES, FaultCode
 from ..isa.formats import FINISH, INSTRUCTION_BITS
-from ..isa.instructions import SELECTORS, InstructionSet
+from ..isa.instructions import InstructionSet
 from ..isa.memories import Engine
+from ..isa.operations import SELECTORS
 from ..isa.ordering import DISPATCHED
 from .interfaces import HEAD_STRUCT, INDEX_BITS, ISSUE, Issue, format_struct
 from .queue import CutQueue, Queue

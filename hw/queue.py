@@ -81,7 +81,7 @@ class Queue(wiring.Component):
 
 
 class CutQueue(wiring.Component):
-    """A deep queue whose ``o`` is as fast as that of a queue of two.
+    """A deep queue whose ``o`` is as fast as that of a queue of two, and comes from a register.
 
     Two entries in front are apart from the others, and ``o.ready`` leads to them alone. While
     nothing is behind them, values go there at once: a value is at ``o`` in the cycle after it was
@@ -108,7 +108,7 @@ class CutQueue(wiring.Component):
         m = Module()
         shape = self.i.payload.shape()
         m.submodules.behind = behind = Queue(shape, self._depth - FRONT)
-        m.submodules.front = front = Queue(shape, FRONT)
+        m.submodules.front = front = Queue(shape, FRONT, registered=True)
         passes = ~behind.o.valid & front.i.ready
         m.d.comb += [
             behind.i.payload.eq(self.i.payload),

@@ -76,7 +76,7 @@ class Walk(wiring.Component):
         greatest = max(arrival.banks for arrival in self._arrivals)
         m.submodules.columns = columns = Span(greatest)
         m.submodules.rows = rows = Span()
-        m.submodules.moves = moves = Queue(self.o.payload.shape(), 2)
+        m.submodules.moves = moves = Queue(self.o.payload.shape(), 2, registered=True)
         wiring.connect(m, moves.o, wiring.flipped(self.o))
 
         # An element's beats, and a beat's elements. ``slot`` is where the element at ``at``

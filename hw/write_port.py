@@ -22,7 +22,8 @@ class WritePort(wiring.Component):
     """Writes for one client, a burst and a beat a cycle.
 
     Addresses go out as requests come, at most ``OUTSTANDING`` bursts ahead of the responses,
-    whether their data are there or not. Data follow their address by a cycle at the earliest.
+    whether their data are there or not. Data are taken as they come, two of them before their burst
+    is known, and go out as soon as it is.
     ``bready`` is 1 unless two responses wait for the client.
 
     Members
@@ -96,26 +97,21 @@ class WritePort(wiring.Component):
         return lengths
 
     def _data(self, m: Module, lengths: Queue) -> None:
-        """W: the client's beats, cut by the bursts' lengths."""
+        """W: the client's beats, cut by the bursts' lengths behind a queue, so that the client
+        does not wait for what the bursts are."""
         axi, beat = self.axi, self.client.data
-        layout = data.StructLayout({**beat.payload.shape().members, "last": 1})
-        m.submodules.beats = beats = Queue(layout, 2)
+        m.submodules.beats = beats = Queue(beat.payload.shape(), 2)
+        wiring.connect(m, wiring.flipped(beat), beats.i)
         at = Signal(BURST_BITS)
-        last = at == lengths.o.payload
-        moves = beats.i.valid & beats.i.ready
+        sent = axi.wvalid & axi.wready
         m.d.comb += [
-            beats.i.valid.eq(beat.valid & lengths.o.valid),
-            beats.i.p.data.eq(beat.p.data),
-            beats.i.p.strobe.eq(beat.p.strobe),
-            beats.i.p.last.eq(last),
-            beat.ready.eq(beats.i.ready & lengths.o.valid),
-            lengths.o.ready.eq(moves & last),
-            axi.wvalid.eq(beats.o.valid),
+            axi.wvalid.eq(beats.o.valid & lengths.o.valid),
             axi.wdata.eq(beats.o.p.data),
             axi.wstrb.eq(beats.o.p.strobe),
-            axi.wlast.eq(beats.o.p.last),
-            beats.o.ready.eq(axi.wready),
-            self.written.eq(Mux(moves, sum(beat.p.strobe), 0)),
+            axi.wlast.eq(at == lengths.o.payload),
+            beats.o.ready.eq(axi.wready & lengths.o.valid),
+            lengths.o.ready.eq(sent & axi.wlast),
+            self.written.eq(Mux(beat.valid & beat.ready, sum(beat.p.strobe), 0)),
         ]
-        with m.If(moves):
-            m.d.sync += at.eq(Mux(last, 0, at + 1))
+        with m.If(sent):
+            m.d.sync += at.eq(Mux(axi.wlast, 0, at + 1))

@@ -22,8 +22,9 @@ from .errors import (
     WeftError,
 )
 from .faults import FaultCode
-from .instructions import AluOpcode, Instruction, InstructionSet, Operation
+from .instructions import Instruction, InstructionSet
 from .memories import Engine, MemoryType
+from .operations import AluOpcode, Operation
 from .spec import spec_hash
 
 __all__ = [

@@ -25,7 +25,8 @@ from difflib import get_close_matches
 from .config import AcceleratorConfig
 from .errors import ProgramError
 from .formats import FLAGS, INSTRUCTION_BITS
-from .instructions import Instruction, InstructionSet, params_of
+from .instructions import Instruction, InstructionSet
+from .operations import params_of
 
 RAW = ".word"
 HEXADECIMAL = ("dram_base",)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from . import instructions
 from .errors import ProgramError
 from .formats import MATMUL
-from .instructions import SELECTORS, LaneValue, Operation
 from .memories import Engine
+from .operations import SELECTORS, LaneValue, Operation
 
 
 def step(name: str, mode: int, value: LaneValue, summary: str = "") -> Operation:

@@ -8,8 +8,9 @@ from enum import IntEnum
 
 from .errors import DeviceFault
 from .formats import INSTRUCTION_BYTES
-from .instructions import InstructionSet, Operation
+from .instructions import InstructionSet
 from .memories import Engine
+from .operations import Operation
 
 
 class FaultCode(IntEnum):

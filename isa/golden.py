@@ -17,10 +17,11 @@ import numpy as np
 from .config import QNT_LANE_BYTES, AcceleratorConfig
 from .faults import FaultCode, device_fault, static_fault
 from .formats import FLAG_BITS, INSTRUCTION_BYTES
-from .instructions import InstructionSet, Operation
+from .instructions import InstructionSet
 from .interpret import AccessError, interpret
 from .memories import MEMORIES, QNT_LANE, qnt_views
 from .nest import Load, walk
+from .operations import Operation
 from .ordering import ENGINES, POPS, PUSHES, QUEUE_OF, Ordering, Step, Stop
 from .storage import numpy_dtype
 

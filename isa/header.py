@@ -13,8 +13,9 @@ from dataclasses import fields
 from .config import AcceleratorConfig
 from .faults import FaultCode
 from .formats import WORD_BITS, uop_layout
-from .instructions import AluOpcode, InstructionSet
+from .instructions import InstructionSet
 from .memories import MEMORIES, QNT_LANE, MemoryType
+from .operations import AluOpcode
 from .registers import IDENTITY, REGISTERS, VERSION
 from .spec import spec_hash
 

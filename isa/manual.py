@@ -10,9 +10,10 @@ from .config import PRESETS
 from .examples import section
 from .faults import FAULT_TEXT, FaultCode
 from .formats import HEAD, UOP_FIELDS, Field, Layout, Slot, uop_layout
-from .instructions import AluOpcode, InstructionSet
+from .instructions import InstructionSet
 from .memories import MEMORIES, QNT_LANE, MemoryType
 from .nest_text import format_nest
+from .operations import AluOpcode
 from .ordering import DISPATCHED
 from .registers import COUNTERS, REGISTERS
 

@@ -1,6 +1,6 @@
 """Loop nests over buffers of integers: the language in which a meaning is written.
 
-The same few nodes say what an instruction does (:mod:`weft.isa.instructions`) and what a
+The same few nodes say what an instruction does (:mod:`weft.isa.operations`) and what a
 network's operator does (the middle level of the compiler), so that one printer, one numpy
 interpreter, one code generator and one matcher serve both.
 

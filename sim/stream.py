@@ -20,7 +20,8 @@ from ..isa.golden import (
     step_of,
     unread_stop,
 )
-from ..isa.instructions import SELECTORS, InstructionSet, Operation
+from ..isa.instructions import InstructionSet
+from ..isa.operations import SELECTORS, Operation
 from ..isa.ordering import Ordering, Step, Stop
 
 if TYPE_CHECKING:

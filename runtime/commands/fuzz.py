@@ -17,6 +17,8 @@ from .options import add_hardware, chosen_hardware, print_json
 
 MISMATCH = 1
 DEFAULT_MINUTES = 1.0
+EVERY = 60.0
+"""Seconds between lines of a search that no terminal shows."""
 
 
 def arguments(parser: argparse.ArgumentParser) -> None:
@@ -114,10 +116,11 @@ def _print_coverage(coverage: Coverage) -> None:
 @contextmanager
 def _progress(
     campaign: Campaign,
-) -> Iterator[tuple[Callable[[Report], None] | None, Callable[[str, float], None] | None]]:
-    """A line on the terminal, for the search and for the builds before; None if nobody watches."""
+) -> Iterator[tuple[Callable[[Report], None], Callable[[str, float], None] | None]]:
+    """A line on the terminal, for the search and for the builds before; elsewhere one now and
+    then, of what was searched."""
     if not sys.stderr.isatty():
-        yield None, None
+        yield _Log().say, None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -137,11 +140,26 @@ def _progress(
             parts.append(report.seconds / (60 * campaign.minutes))
         if campaign.steps is not None:
             parts.append(report.steps / campaign.steps)
-        text = f"{report.programs} programs, {report.steps} steps, {len(report.findings)} found"
-        bars.update(task, completed=max(parts), description=text)
+        bars.update(task, completed=max(parts), description=_so_far(report))
 
     def build(phase: str, fraction: float) -> None:
         bars.update(task, completed=fraction, description=f"building the RTL: {phase}")
 
     with bars:
         yield show, build
+
+
+class _Log:
+    """Lines about a search, for a log that nobody may be watching: not more than one a minute."""
+
+    def __init__(self):
+        self._next = EVERY
+
+    def say(self, report: Report) -> None:
+        if report.seconds >= self._next:
+            self._next = report.seconds + EVERY
+            print(f"{report.seconds:.0f} s: {_so_far(report)}", file=sys.stderr, flush=True)
+
+
+def _so_far(report: Report) -> str:
+    return f"{report.programs} programs, {report.steps} steps, {len(report.findings)} found"

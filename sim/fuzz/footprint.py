@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from ...isa.config import AcceleratorConfig
-from ...isa.instructions import Instruction, InstructionSet, Operation
+from ...isa.instructions import Instruction, InstructionSet
 from ...isa.interpret import AccessError, interpret
 from ...isa.memories import MemoryType
 from ...isa.nest import (
@@ -31,6 +31,7 @@ from ...isa.nest import (
     Sum,
     walk,
 )
+from ...isa.operations import Operation
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -13,8 +13,9 @@ from dataclasses import replace
 from ...isa.config import AcceleratorConfig
 from ...isa.faults import ZERO_RULES
 from ...isa.formats import FLAGS
-from ...isa.instructions import Instruction, InstructionSet, Operation, params_of
+from ...isa.instructions import Instruction, InstructionSet
 from ...isa.memories import Engine
+from ...isa.operations import Operation, params_of
 from ...isa.ordering import DISPATCHED
 from .choices import Choices
 from .footprint import instruction_set, reach

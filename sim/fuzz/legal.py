@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING
 
 from ...isa.config import AcceleratorConfig
 from ...isa.formats import UOP_BYTES
-from ...isa.instructions import Instruction, Operation, params_of
+from ...isa.instructions import Instruction
 from ...isa.memories import MEMORIES, Engine, MemoryType
+from ...isa.operations import Operation, params_of
 from ...isa.ordering import DISPATCHED
 from .choices import Choices
 from .footprint import PADS, Footprints, instruction_set, reach

@@ -19,8 +19,8 @@ from weft.hw.alu import (
 )
 from weft.hw.lower import stored
 from weft.isa import AluOpcode, InstructionSet
-from weft.isa.instructions import RESCALING
 from weft.isa.nest import Cast, Index, Load, rewrite, walk
+from weft.isa.operations import RESCALING
 
 PLAIN = replace(SMALL, requantize=False)
 

@@ -169,8 +169,7 @@ def write_port(component: type[WritePort]) -> None:
         "an answer stays": keeps(
             m, client.response.valid, client.response.ready, client.response.payload
         ),
-        "data are taken only for what has been asked for": ~passes(client.data)
-        | (levels["lengths"] != 0),
+        "data go out only for what has been asked for": ~axi.wvalid | (levels["lengths"] != 0),
         "each of them goes out once": levels["beats"] == held,
         "bursts": levels["under_way"] == bursts + levels["addresses"] + levels["responses"],
         "a request has beats": ~valid | (left != 0),
@@ -371,7 +370,7 @@ MISTAKES: list[tuple[Proof, type, tuple[int, ...], str, str]] = [
     (registers, RegisterBlock, (), "bus.arready.eq(~bus.rvalid)", "bus.arready.eq(1)"),
     (registers, RegisterBlock, (), "(data & mask) | (value & ~mask)", "data"),
     (registers, RegisterBlock, (), "bus.awready.eq(~has_address)", "bus.awready.eq(~bus.bvalid)"),
-    (write_port, WritePort, (), "beat.valid & lengths.o.valid", "beat.valid"),
+    (write_port, WritePort, (), "axi.wready & lengths.o.valid", "axi.wready"),
     (write_port, WritePort, (), "lengths.i, under_way.i)", "lengths.i)"),
     (read_port, ReadPort, (1,), "client.beat.valid & client.beat.ready", "client.beat.ready"),
     (read_port, ReadPort, (1,), "- (axi.rvalid & axi.rlast)", "- axi.rvalid"),

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from weft.hw.lower import Lowering, low_bits, named, stored
 from weft.hw.pipeline import Pipelining
 from weft.isa import AcceleratorConfig, InstructionSet, UnsupportedError
-from weft.isa.instructions import shift_right
 from weft.isa.nest import (
     F32,
     I8,
@@ -31,6 +30,7 @@ from weft.isa.nest import (
 from weft.isa.nest import (
     Const as Literal,
 )
+from weft.isa.operations import shift_right
 from weft.isa.requantize import requantize, rescale, rescale_int
 
 TYPES = {"a8": I8, "b8": U8, "c16": U16, "d32": I32, "e32": U32, "f32": I32, "g64": I64}

@@ -11,7 +11,7 @@ import pytest
 from weft.isa import PRESETS, AcceleratorConfig, Instruction, InstructionSet, spec_hash
 from weft.isa.formats import uop_layout
 from weft.isa.header import c_header
-from weft.isa.instructions import params_of
+from weft.isa.operations import params_of
 from weft.isa.registers import REGISTERS
 
 CC = next((path for name in ("cc", "gcc", "clang") if (path := shutil.which(name))), None)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import strategies as st
 
 from weft.isa import AcceleratorConfig, Instruction, InstructionSet
-from weft.isa.instructions import params_of
+from weft.isa.operations import params_of
 
 
 @st.composite

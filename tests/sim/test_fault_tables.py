@@ -10,7 +10,7 @@ import pytest
 
 from weft.isa import PRESETS, AcceleratorConfig, FaultCode, Instruction, InstructionSet
 from weft.isa.faults import ZERO_RULES, ZeroRule
-from weft.isa.instructions import SELECTORS, Operation, params_of
+from weft.isa.operations import SELECTORS, Operation, params_of
 from weft.sim.fuzz.footprint import Footprints
 from weft.sim.fuzz.outcome import golden, on_device
 from weft.sim.fuzz.program import DATA, DRAM_BYTES, STORED, TABLES, program_of

@@ -9,7 +9,7 @@ import pytest
 
 from weft.isa import PRESETS, Instruction
 from weft.isa.golden import GoldenModel, stepped
-from weft.isa.instructions import OPERATIONS
+from weft.isa.operations import OPERATIONS
 from weft.isa.ordering import Ordering
 from weft.sim.fuzz.choices import RandomChoices
 from weft.sim.fuzz.footprint import Footprints, Touch
