@@ -120,7 +120,7 @@ def _progress(
     """A line on the terminal, for the search and for the builds before; elsewhere one now and
     then, of what was searched."""
     if not sys.stderr.isatty():
-        yield _Log().say, None
+        yield Log().say, None
         return
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
@@ -149,7 +149,7 @@ def _progress(
         yield show, build
 
 
-class _Log:
+class Log:
     """Lines about a search, for a log that nobody may be watching: not more than one a minute."""
 
     def __init__(self):
