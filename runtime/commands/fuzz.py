@@ -156,6 +156,7 @@ class Log:
         self._next = EVERY
 
     def say(self, report: Report) -> None:
+        """To be told after every session."""
         if report.seconds >= self._next:
             self._next = report.seconds + EVERY
             print(f"{report.seconds:.0f} s: {_so_far(report)}", file=sys.stderr, flush=True)
