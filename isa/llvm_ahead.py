@@ -17,9 +17,9 @@ from .storage import unit_strides
 
 LINE = 64
 """Bytes that are fetched together."""
-ROWS = range(1024, 16385)
+ROWS = range(1024, 8193)
 """Bytes of rows that are asked for: a shorter one shares its page with the next, and of a longer
-one the beginning matters little."""
+one the beginning matters less than what it costs to ask."""
 
 
 class Ahead(Folds):
