@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 
 from .lanes import Lanes
-from .llvm_folds import Folds
+from .llvm_ahead import Ahead
 from .llvm_ir import Value, type_text
 from .llvm_loops import Totals
 from .nest import I16, I32, I64, Block, Load, Nest, Store
@@ -59,8 +59,8 @@ class Rows:
         return (self.at[i], 0) if i < len(self.at) else (self.at[0], i * self.apart)
 
 
-class Tiles(Folds):
-    """Sums, reductions, roundings, and contractions in tiles.
+class Tiles(Ahead):
+    """Sums, reductions, roundings, prefetches, and contractions in tiles.
 
     ``target`` is None where everything is left to lanes.
     """

@@ -290,7 +290,12 @@ class _Function(Tiles):
         whole, even = count - count % LANES, start % 2 == 0
         if whole:
             first, last = self.constant(start, I64), self.constant(start + whole, I64)
-            piece = lambda: self.piece(name, self.names[name], LANES, body, even)  # noqa: E731
+
+            def piece() -> None:
+                touched = (n for n in walk(body) if isinstance(n, Load | Store))
+                self.ask_ahead(touched, name, count, LANES)
+                self.piece(name, self.names[name], LANES, body, even)
+
             self.loop(name, first, last, LANES, piece)
         at, size = start + whole, LANES // 2
         while at < stop:

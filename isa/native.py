@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SOURCES = (
-    "nest", "requantize", "storage", "lanes", "tiles", "llvm_ir", "llvm_access", "llvm_folds",
-    "llvm_loops", "llvm_math", "llvm_pairs", "llvm_rounding", "llvm_rows", "llvm_sums",
-    "llvm_tiles", "lower", "native",
+    "nest", "requantize", "storage", "lanes", "tiles", "llvm_ir", "llvm_access", "llvm_ahead",
+    "llvm_folds", "llvm_loops", "llvm_math", "llvm_pairs", "llvm_rounding", "llvm_rows",
+    "llvm_sums", "llvm_tiles", "lower", "native",
 )  # fmt: skip
 """The modules that decide what code a nest becomes."""
 

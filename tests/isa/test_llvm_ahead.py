@@ -1,0 +1,39 @@
+"""Rows that are fetched while the one before them is computed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from weft.isa.native import NativeCode
+from weft.isa.nest import F32, Binary, Block, Buffer, Const, For, Index, Load, Nest, Store
+
+ROWS = 5
+
+
+def code(columns: int, apart: int) -> NativeCode:
+    """``out = x + 1`` in rows that begin ``apart`` elements from one another; then it twice."""
+    buffers = Buffer("x", F32, (ROWS * apart,)), Buffer("out", F32, (ROWS * apart,))
+    place = (Binary("add", Binary("mul", Index("r"), Const(apart)), Index("c")),)
+
+    def along(value: Load, other: Const | Load) -> For:
+        stored = Store("out", place, Binary("add", value, other))
+        return For("c", Const(0), Const(columns), stored, True)
+
+    more, twice = along(Load("x", place), Const(1.0, F32)), along(*(Load("out", place),) * 2)
+    body = For("r", Const(0), Const(ROWS), Block((more, twice)))
+    return NativeCode([Nest("f", (), buffers, body)], tiled=True)
+
+
+@pytest.mark.parametrize(
+    ("columns", "apart", "asked"), [(1024, 1024, 2), (1000, 1000, 2), (64, 64, 0), (1024, 1040, 0)]
+)
+def test_rows_of_about_a_page_are_asked_for_once_by_the_one_before(
+    columns: int, apart: int, asked: int
+) -> None:
+    made = code(columns, apart)
+    assert made.text().count("call void @llvm.prefetch") == asked
+    x = np.random.default_rng(0).normal(size=(ROWS, apart)).astype(np.float32)
+    out = np.zeros_like(x)
+    made.run("f", {}, {"x": x.reshape(-1), "out": out.reshape(-1)})
+    assert np.array_equal(out[:, :columns], (x[:, :columns] + 1) * 2)
