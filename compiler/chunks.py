@@ -59,26 +59,33 @@ def chunks(layer: Layer, tile: Tile, stays: bool = False) -> Iterator[Chunk]:
         starts, ends = number == 0, number == len(outer) - 1
         shortest = LAST_STRIPE if ends and stays else STRIPE
         if len(reductions) == 1 and rows.count * columns.count >= 2 * shortest:
-            least = blocks_of(shortest, columns.count)
-            stripes = _stripes(rows, least, starts and not (ends and stays), ends)
+            high = layer.window[0]
+            least = blocks_of(shortest, columns.count * high)
+            stripes = [
+                Range(rows.start + high * stripe.start, high * stripe.count)
+                for stripe in _stripes(
+                    rows.count // high, least, starts and not (ends and stays), ends
+                )
+            ]
         for i, (depth, taps) in enumerate(reductions):
             last = i == len(reductions) - 1
             for stripe in stripes:
                 yield Chunk(batch, blocks, rows, stripe, columns, depth, taps, i == 0, last)
 
 
-def _stripes(rows: Range, least: int, starts: bool, ends: bool) -> list[Range]:
-    """A tile's rows in stripes of ``least`` and more, :data:`STRIPES` of them if there is a choice.
+def _stripes(rows: int, least: int, starts: bool, ends: bool) -> list[Range]:
+    """A tile's rows, or rows of windows, in stripes of ``least`` and more, :data:`STRIPES` of them
+    if there is a choice.
 
     So the array can begin, and the next load overwrite, before all of a tile is loaded or done.
     At the start of a layer it waits for what the first stripe reads, at the end for the store of
     the last one: those are the shortest, and the others as long as all on their outer side.
     """
-    sizes, left = list[int](), rows.count
+    sizes, left = list[int](), rows
     while left:
-        size = max(least, sum(sizes) if starts or ends else blocks_of(rows.count, STRIPES))
+        size = max(least, sum(sizes) if starts or ends else blocks_of(rows, STRIPES))
         sizes.append(size if left >= 2 * size else left)
         left -= sizes[-1]
     if ends:
         sizes.reverse()
-    return [Range(rows.start + sum(sizes[:i]), size) for i, size in enumerate(sizes)]
+    return [Range(sum(sizes[:i]), size) for i, size in enumerate(sizes)]

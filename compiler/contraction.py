@@ -216,7 +216,12 @@ class ContractionSchedule:
         _, height, width, channels = kernel.shapes[kernel.output]
         planes = blocks_of(channels, self.config.block)
         base, stay = self.bases.tensors[kernel.output], self.bases.stays.get(kernel.output)
-        for zone, sums in self.steps.zones(chunk, acc):
+        zones = self.steps.zones(chunk, acc)
+        if self.work.pool is not None:
+            steps, *greatest = self.steps.greatest(chunk, acc)
+            stage.steps += steps
+            zones = [greatest]
+        for zone, sums in zones:
             record = records
             if records is not None:
                 record = part(records, zone.record * each, 1 + (chunk.blocks.count - 1) * step)

@@ -21,6 +21,7 @@ from .effort import Effort
 from .elementwise import ElementwiseSchedule, Plan, among_others, is_plain, plan, records_of
 from .kernel import Kernel, Refusal
 from .layout import blocks
+from .pool import check_rises
 from .schedule import Bases, Rings, Stage
 from .search import choose, estimate
 from .tensorize import tensorize_with, ways_to
@@ -262,7 +263,10 @@ class ContractionJob(Job):
             work.tap_lanes,
             len(self.starts),
             tail=tail,
+            window=work.window,
         )
+        if work.pool is not None:
+            check_rises(packed, self._channel_axis, self.records)
         self._whole, self._decided = whole, decided
         self._effort: Effort = effort
         self._whole_records = self.records
@@ -274,6 +278,11 @@ class ContractionJob(Job):
     def on_chip(self) -> bool:
         """Whether it reads its input where an earlier layer left it in ``inp``."""
         return self.layer.on_chip
+
+    @property
+    def _channel_axis(self) -> int:
+        """The lane axis of a weight element that runs along output channels."""
+        return [loop for loop, _ in self.work.weight_lanes].index(self.work.channel)
 
     def settle(self, on_chip: bool, taken: int, in_turn: int = 0) -> None:
         """See :meth:`Job.settle`."""
@@ -316,7 +325,7 @@ class ContractionJob(Job):
             self._whole_records,
             self.layer.zones,
             self.layer.weights,
-            [loop for loop, _ in work.weight_lanes].index(work.channel),
+            self._channel_axis,
             work.image.pad,
             (work.image.rows.taps, work.column_steps),
         )
@@ -381,7 +390,7 @@ def _searched(whole: Layer, config: AcceleratorConfig, effort: Effort) -> list[_
     found = list[_Way]()
     refused: Refusal | None = None
     ways: dict[tuple[Zone, ...], tuple[bool, bool]] = {}
-    for way in WAYS:
+    for way in WAYS if not (whole.taken_of > 1 and whole.image.pad) else WAYS[:1]:
         ways.setdefault(zones_of(whole.image, whole.tap_lanes, *way), way)
     for zones, way in ways.items():
         layer = _with_zones(whole, zones)
@@ -403,6 +412,8 @@ def _searched(whole: Layer, config: AcceleratorConfig, effort: Effort) -> list[_
 def _decided(whole: Layer, decided: Decision, config: AcceleratorConfig) -> _Way:
     if not isinstance(decided.tile, Tile):
         raise Refusal("a sum of products is cut along outputs, rows, columns, depth and taps")
+    if whole.taken_of > 1 and whole.image.pad and any(decided.zones):
+        raise Refusal("zones have records of their own, and windows reach over their borders")
     layer = _with_zones(whole, zones_of(whole.image, whole.tap_lanes, *decided.zones))
     return _Way(layer, decided.zones, decided.tile, estimate(layer, decided.tile, config))
 

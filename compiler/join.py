@@ -23,6 +23,7 @@ from .kernel import Kernel, Refusal
 from .matcher import Matcher
 from .module import Module
 from .partition import Placement
+from .pool import pooled
 from .programs import programs_of
 from .ranges import within
 from .unify import normal
@@ -54,19 +55,27 @@ def joined(module: Module, first: Placement, second: Placement) -> Placement | N
     one, two = first.job, second.job
     if not isinstance(one, ContractionJob) or not isinstance(two, ElementwiseJob):
         return None
-    if one.work.tail is not None or second.views:
+    if one.work.tail is not None or one.work.pool is not None or second.views:
         return None
     if one.output not in two.inputs or not read_by_one_alone(module.graph, one.output):
         return None
+    apart = one.estimate + two.among_others
     more = tail_of(two.work, len(two.inputs) - 1, len(two.parameters), module.config)
     try:
-        if one.estimate_with(more) > one.estimate + two.among_others:
+        if two.kernel.reduction is not None:
+            known = Matcher(one.kernel, module.config).known
+            (image,) = two.work.images.values()
+            kernel = pooled(one.kernel, two.kernel, image, known)
+        elif one.estimate_with(more) > apart:
             return None
-        kernel = composed(one.kernel, two.kernel, module.config)
+        else:
+            kernel = composed(one.kernel, two.kernel, module.config)
         job = job_of(kernel, module.config, effort=module.effort)
     except Refusal:
         return None
     assert isinstance(job, ContractionJob)
+    if job.work.pool is not None and job.estimate > apart:
+        return None
     job.read_bytes += one.read_bytes - job.products_bytes
     job.met, job.unfold = one.met, one.unfold
     return Placement(second.node, job, views=first.views, joins=first.nodes)

@@ -106,6 +106,8 @@ class Keeper:
             return False
         reader = self.jobs[number + 1]
         assert isinstance(reader, ContractionJob)
+        if max(job.layer.taken_of, reader.layer.taken_of) > 1:
+            return False  # rows of tiles are those of products, not of what is stored
         walks = reader.layer.rows, reader.layer.columns
         alone = job.layer.batches == 1 and not self.lives.in_turn(number)
         return alone and all(w.taps == w.stride == 1 and not w.origin for w in walks)

@@ -39,7 +39,7 @@ from .marks import (
 )
 from .partition import Placement
 from .schedule import Range
-from .work import Act, Elementwise
+from .work import Act, Elementwise, Pool
 
 
 @dataclass(frozen=True)
@@ -186,6 +186,7 @@ class _References:
             y += mark(CONSTANT, at + each)[None, :, None, None]
         blocks, outputs = np.array(layer.weights.inputs), np.arange(layer.outputs)
         per_block = (len(job.records) - len(job.parameters)) // layer.variants
+        of_all = np.zeros((), np.uint64)
         taps = min(layer.tap_lanes, weights.shape[-1])
         for zone in layer.zones:
             target = (..., _slice(zone.rows), _slice(zone.columns))
@@ -209,10 +210,14 @@ class _References:
             of_qnt = np.zeros((), np.uint64)
             if len(job.records):
                 of_qnt = self._records(name, record)[None, :, None, None]
-            if tail is None:
+            if job.work.pool is not None:
+                of_all = of_qnt  # zones have no records of their own
+            elif tail is None:
                 y[target] = mark(STORED, y[target], of_qnt)
             else:
                 y[target] = alu(job.work.ending.operation, y[target], of_qnt)
+        if job.work.pool is not None:
+            return mark(STORED, _greatest(y, job.work.pool), of_all)
         return y if tail is None else self._tail(name, job, tail, y)
 
     def _tail(self, name: str, job: ContractionJob, tail: Elementwise, sums: Marks) -> Marks:
@@ -263,6 +268,15 @@ class _References:
             return np.zeros((), np.uint64)
         first = len(job.records) - len(job.parameters)
         return self._records(name, np.array(first + job.parameters.index(fields)))
+
+
+def _greatest(sums: Marks, pool: Pool) -> Marks:
+    """The marks of the greatest ones of windows of ``sums`` [..., rows, columns]."""
+    high, wide = pool.window
+    first, *others = (sums[..., y::high, x::wide] for y, x in np.ndindex(high, wide))
+    for other in others:
+        first = first + addend(pool.operation, other)
+    return first
 
 
 def _under(x: Marks, image: Image, positions: tuple[Range, Range], taps: tuple[int, ...]) -> Marks:

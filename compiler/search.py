@@ -72,7 +72,7 @@ def choose(layer: Layer, config: AcceleratorConfig, effort: Effort = "default") 
     _check_pads(layer)
     _check_lanes(layer.columns, config)
     found: Choice | None = None
-    for columns in _column_sizes(layer.columns):
+    for columns in _column_sizes(layer.columns, layer.window[1]):
         here = _among(_tiles(layer, columns, effort), layer, columns, config)
         if here is not None and (found is None or here.cycles < found.cycles):
             found = here
@@ -107,6 +107,7 @@ def estimate(layer: Layer, tile: Tile, config: AcceleratorConfig) -> int:
         and all(1 <= size <= limit for size, limit in zip(sizes, limits, strict=True))
         and (layer.dense or tile.depth == layer.depth)
         and tile.taps in (1, layer.rows.taps)
+        and not (tile.rows % layer.window[0] or tile.columns % layer.window[1])
     ):
         raise Refusal(f"there is no tile {tile} of such a layer")
     found = _among(np.array([astuple(tile)], np.int64), layer, tile.columns, config)
@@ -129,11 +130,11 @@ def _check_lanes(columns: Walk, config: AcceleratorConfig) -> None:
         raise Refusal(f"a window every {columns.stride} lanes; {config.inp_depth - 1} can be told")
 
 
-def _column_sizes(columns: Walk) -> Iterator[int]:
-    """From all to one; only all where a part would begin within an element."""
-    size = columns.positions
+def _column_sizes(columns: Walk, window: int) -> Iterator[int]:
+    """From all to one window; only all where a part would begin within an element."""
+    size = columns.positions // window
     while True:
-        yield size
+        yield size * window
         if size == 1 or columns.lanes > 1:
             return
         size = blocks_of(size, 2)
@@ -150,9 +151,11 @@ def sizes(extent: int, effort: Effort) -> list[int]:
 
 def _tiles(layer: Layer, columns: int, effort: Effort) -> np.ndarray:
     """Candidates: a row for each, in the order of :class:`.tiling.Tile`'s fields."""
+    window = layer.window[0]
+    rows = [size * window for size in sizes(layer.rows.positions // window, effort)]
     axes = (
         sizes(layer.outputs, effort),
-        [layer.in_turn] if layer.in_turn else sizes(layer.rows.positions, effort),
+        [layer.in_turn] if layer.in_turn else rows,
         [columns],
         sizes(layer.depth, effort) if layer.dense else [layer.depth],
         sorted({layer.rows.taps, 1}, reverse=True),
@@ -167,6 +170,7 @@ def _among(
     """The best of the candidates that fit; None if none does."""
     need = _needs(layer, tiles, columns)
     outputs, rows = tiles[:, 0], tiles[:, 1]
+    counted = layer.tail.acts or layer.taken_of > 1
     fits = (
         _in_turn(layer, tiles, columns, need, config)
         & (need.inp <= config.inp_depth - layer.taken)
@@ -174,7 +178,7 @@ def _among(
         & (need.acc <= config.acc_depth)
         & (need.uops <= config.uop_depth)
         & (np.maximum(rows, columns) < MOST_TRIPS)
-        & (need.out < (MOST_TRIPS if layer.tail.acts else config.acc_depth + 1))
+        & (need.out < (MOST_TRIPS if counted else config.acc_depth + 1))
     )
     if layer.tail.acts and layer.records + layer.tail.records > config.qnt_depth:
         return None
@@ -240,15 +244,15 @@ def _needs(layer: Layer, tiles: np.ndarray, columns: int) -> _Needs:
         most = {n: layer.most_inputs(n) for n in np.unique(outputs).tolist()}
         blocks = np.array([most[n] for n in outputs.tolist()])
     wgt = np.minimum(outputs, shape[0]) * np.minimum(depth, shape[1]) * np.minimum(taps, shape[2])
-    out = outputs * rows * columns
+    out = outputs * rows * columns // layer.taken_of
     return _Needs(
         height,
         length,
         blocks,
         (blocks * height * length + layer.overhang) * (not layer.on_chip),
         wgt * shape[3],
-        out * layer.tail.regions,
-        outputs * depth * taps * layer.column_steps,
+        out * layer.tail.regions * layer.taken_of,
+        outputs * depth * taps * layer.column_steps * layer.taken_of,
         out,
     )
 
@@ -293,8 +297,13 @@ def _estimates(
     )
     down = down + len({z.rows for z in layer.zones}) - 1
     across += len({z.columns for z in layer.zones}) - 1
-    pieces = channel_tiles * layer.batches * down * across
+    pieces = channel_tiles * layer.batches * down * across * layer.taken_of
     computing = layer.steps + (pieces * BRANCH_CYCLES + tile_count * START_CYCLES) * (chunks + 1)
+    if layer.taken_of > 1:
+        taken = layer.batches * layer.outputs * layer.rows.positions * layer.columns.positions
+        computing = computing + (taken - taken // layer.taken_of)
+        computing = computing + tile_count * (layer.taken_of - 1) * ACT_CYCLES
+        pieces = tile_count
     stored_rows = layer.batches * layer.rows.positions * across if across > 1 else 0
     stores = START_CYCLES * pieces * outputs + BRANCH_CYCLES * stored_rows * layer.outputs
     writing = tile_count * need.out * out_cycles + stores

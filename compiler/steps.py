@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -43,12 +43,17 @@ class Steps:
         self._blocks: dict[tuple[Range, Range], tuple[int, ...]] = {}
 
     def zones(self, chunk: Chunk, acc: Span) -> list[tuple[Zone, Span]]:
-        """The zones of the chunk's stripe, each with its accumulators: dense, in this order."""
+        """The zones of the chunk's stripe, each with its accumulators: dense, in this order.
+
+        Where one of a window's sums is stored, all are among those of the stripe (:meth:`_taps`).
+        """
         found: list[tuple[Zone, Span]] = []
         at = 0
         for whole in self.layer.zones:
             zone = whole.within(chunk.stripe, chunk.columns)
-            if zone is not None:
+            if zone is not None and self.layer.taken_of > 1:
+                found.append((zone, acc))
+            elif zone is not None:
                 count = chunk.blocks.count * zone.rows.count * zone.columns.count
                 found.append((zone, part(acc, at, count)))
                 at += count
@@ -76,19 +81,54 @@ class Steps:
         return [
             action
             for zone, target in self.zones(chunk, acc)
-            for action in self._in_zone(chunk, zone, inp, wgt, target, reads)
+            if (taps := zone.taps.common(chunk.taps)) is not None
+            # Whether no chunk of the tile has come before that takes taps of this zone.
+            for fresh in (chunk.depth.start == 0 and chunk.taps.start <= zone.taps.start,)
+            for bound in self._taps(_Bound.of(chunk, replace(zone, taps=taps), inp, wgt, target))
+            for action in self._bound(bound, fresh, reads)
         ]
 
-    def _in_zone(
-        self, chunk: Chunk, zone: Zone, inp: Span, wgt: Span, acc: Span, reads: tuple[Span, ...]
-    ) -> list[Action]:
-        taps = zone.taps.common(chunk.taps)
-        if taps is None:
-            return []
-        # Whether no chunk of the tile has come before that takes taps of this zone.
-        fresh = chunk.depth.start == 0 and chunk.taps.start <= zone.taps.start
-        bound = _Bound(chunk, replace(zone, taps=taps), inp, wgt, acc)
-        walk = self._nested(bound) or self._walk(bound)
+    def greatest(self, chunk: Chunk, acc: Span) -> tuple[list[Action], Zone, Span]:
+        """The steps that leave the greatest sum of each window of the chunk's stripe, the positions
+        of those, and where they are."""
+        pool = self.work.pool
+        assert pool is not None
+        high, wide = pool.window
+        rows = Range(chunk.stripe.start // high, chunk.stripe.count // high)
+        columns = Range(chunk.columns.start // wide, chunk.columns.count // wide)
+        size = chunk.blocks.count * rows.count * columns.count
+        first = part(acc, 0, size)
+        loops = {"iter_out": 1, "iter_in": size, "dst_factor_in": 1, "src_factor_in": 1}
+        others = [part(acc, tap * size, size) for tap in range(1, high * wide)]
+        steps = [
+            Action(pool.operation, loops, (other, first), (first,),
+                   Uops([(first.start, other.start, 0)]), (0, 1))
+            for other in others
+        ]  # fmt: skip
+        return steps, Zone(rows, columns, Range(0, 0), Range(0, 0)), first
+
+    def _taps(self, at: _Bound) -> Iterator[_Bound]:
+        """A zone for each tap of the pool's window, if there is one: its accumulators lie behind
+        those of the taps before it, one for each window of the stripe."""
+        if self.work.pool is None:
+            yield at
+            return
+        chunk, zone = at.chunk, at.zone
+        every = high, wide = self.work.pool.window
+        row = chunk.columns.count // wide
+        plane = chunk.stripe.count // high * row
+        for tap, (ty, tx) in enumerate(np.ndindex(*every)):
+            rows, columns = _each(zone.rows, ty, high), _each(zone.columns, tx, wide)
+            if rows is not None and columns is not None:
+                down = (rows.start - chunk.stripe.start) // high
+                right = (columns.start - chunk.columns.start) // wide
+                first = at.first + tap * chunk.blocks.count * plane + down * row + right
+                own = replace(zone, rows=rows, columns=columns)
+                yield at._replace(zone=own, first=first, row=row, plane=plane, every=every)
+
+    def _bound(self, at: _Bound, fresh: bool, reads: tuple[Span, ...]) -> list[Action]:
+        """The steps of what is bound; ``fresh`` if accumulators hold nothing before."""
+        walk, acc = self._nested(at) or self._walk(at), at.acc
         reads = (*reads, acc)
 
         def step(operation: str, run: _Run) -> Action:
@@ -149,15 +189,15 @@ class Steps:
         ground = self._ground(chunk, at.inp)
         down, corner = ground.down, self._corner(at, ground)
         outputs = chunk.blocks.count
-        uops = self._relative(chunk, zone.taps, zone.steps, rows * columns, ground)
-        uops = uops + np.array((at.acc.start, corner, at.wgt.start), np.int32)
+        uops = self._relative(chunk, zone.taps, zone.steps, at.plane, ground)
+        uops = uops + np.array((at.first, corner, at.wgt.start), np.int32)
         loops = {
             "iter_out": rows,
             "iter_in": columns,
-            "dst_factor_out": columns if rows > 1 else 0,
+            "dst_factor_out": at.row if rows > 1 else 0,
             "dst_factor_in": 1 if columns > 1 else 0,
-            "src_factor_out": down if rows > 1 else 0,
-            "src_factor_in": layer.columns.stride if columns > 1 else 0,
+            "src_factor_out": at.every[0] * down if rows > 1 else 0,
+            "src_factor_in": at.every[1] * layer.columns.stride if columns > 1 else 0,
         }
         count = len(uops)
         return _Walk(
@@ -246,14 +286,14 @@ class Steps:
             loops = {
                 "iter_out": chunk.blocks.count,
                 "iter_in": trips,
-                "dst_factor_out": int(chunk.blocks.count > 1),
+                "dst_factor_out": at.plane if chunk.blocks.count > 1 else 0,
                 "src_factor_in": pitch if trips > 1 else 0,
                 "wgt_factor_out": depth if outputs > 1 else 0,
                 "wgt_factor_in": weight if trips > 1 else 0,
             }
             return _Run(loops, (first, first + 1))
 
-        dst, src, wgt = at.acc.start, self._corner(at, ground), at.wgt.start
+        dst, src, wgt = at.first, self._corner(at, ground), at.wgt.start
         count = chunk.depth.count
         uops = ((dst, src, wgt), (dst, src + pitch, wgt + weight))
         rest = run(1, count - 1) if count > 1 else None
@@ -261,13 +301,36 @@ class Steps:
 
 
 class _Bound(NamedTuple):
-    """A chunk in a zone, with what lies where; the zone's taps are those of the chunk."""
+    """A chunk in a zone, with what lies where; the zone's taps are those of the chunk.
+
+    ``first`` of the accumulators ``acc`` is that of the first position; from there on it is ``row``
+    to the next row and ``plane`` to the next output block. The zone's rows and columns are counted
+    from their first on, and are ``every`` so many positions of the image.
+    """
 
     chunk: Chunk
     zone: Zone
     inp: Span
     wgt: Span
     acc: Span
+    first: int
+    row: int
+    plane: int
+    every: tuple[int, int] = (1, 1)
+
+    @classmethod
+    def of(cls, chunk: Chunk, zone: Zone, inp: Span, wgt: Span, acc: Span) -> _Bound:
+        """With dense accumulators."""
+        row, rows = zone.columns.count, zone.rows.count
+        return cls(chunk, zone, inp, wgt, acc, acc.start, row, rows * row)
+
+
+def _each(positions: Range, tap: int, window: int) -> Range | None:
+    """Those of ``positions`` that are the windows' tap of that number: the first, and how many;
+    None if none is."""
+    first = positions.start + (tap - positions.start) % window
+    count = len(range(first, positions.stop, window))
+    return Range(first, count) if count else None
 
 
 class _Ground(NamedTuple):

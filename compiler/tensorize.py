@@ -26,6 +26,7 @@ from .affine import is_index
 from .contract import contractions
 from .kernel import Kernel, Refusal
 from .matcher import Matcher, loads, record_of
+from .pool import is_pooled, products_of
 from .rewrites import forms
 from .unify import Pattern, patterns
 from .work import Contraction, Elementwise, Ending, Tensorized
@@ -104,6 +105,12 @@ def _tensorized(
     kernel: Kernel, config: AcceleratorConfig, only: Collection[str] | None = None
 ) -> tuple[Tensorized, ...]:
     _check_ends(kernel)
+    if is_pooled(kernel):
+        inner, pool = products_of(kernel, Matcher(kernel, config, only))
+        found = [w for w in _tensorized(inner, config, only) if isinstance(w, Contraction)]
+        if not found or any(w.tail is not None or w.kernel is not inner for w in found):
+            raise Refusal("it takes the maximum of more than sums of products")
+        return tuple(replace(w, kernel=kernel, pool=pool) for w in found)
     refusal = Refusal("no instruction stores such a value")
     for form in forms(kernel) if only is None else (kernel,):
         if isinstance(form, Refusal):

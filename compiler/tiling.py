@@ -34,7 +34,7 @@ class Tail:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """A contraction's extents, in elements.
+    """A contraction's extents, in elements; positions are those of its products.
 
     ``batches`` of images; ``outputs`` channel blocks of output; ``inputs`` as in
     :class:`.constants.Weights`.
@@ -61,6 +61,13 @@ class Layer:
     scratchpads, and keep their weights there."""
     tail: Tail = Tail()
     """What is done with the sums."""
+    window: tuple[int, int] = (1, 1)
+    """Rows and columns of positions of which only the greatest sum is stored."""
+
+    @property
+    def taken_of(self) -> int:
+        """Sums of which one is stored."""
+        return self.window[0] * self.window[1]
 
     @property
     def rows(self) -> Walk:
@@ -131,7 +138,8 @@ class Tile:
     """Sizes of a tile: output blocks, rows, columns; input blocks and rows of taps of a chunk.
 
     ``weights_outer`` says that all tiles of the image are done with one tile of output channels
-    before the next; otherwise all channels are done with one tile of the image.
+    before the next; otherwise all channels are done with one tile of the image. Rows and columns
+    are those of whole windows.
     """
 
     outputs: int
@@ -172,7 +180,7 @@ def extents(layer: Layer, tile: Tile) -> Extents:
         * min(tile.taps, shape[2])
         * shape[3]
     )
-    out = tile.outputs * tile.rows * tile.columns
+    out = tile.outputs * tile.rows * tile.columns // layer.taken_of
     return Extents(
         height,
         box_columns,
@@ -180,8 +188,8 @@ def extents(layer: Layer, tile: Tile) -> Extents:
         blocks,
         0 if layer.on_chip else blocks * height * box_columns + layer.overhang,
         wgt,
-        out * layer.tail.regions,
-        tile.outputs * tile.depth * tile.taps * layer.column_steps,
+        out * layer.tail.regions * layer.taken_of,
+        tile.outputs * tile.depth * tile.taps * layer.column_steps * layer.taken_of,
         out,
     )
 

@@ -26,6 +26,18 @@ class Ending:
     keep: str | None = None
 
 
+@dataclass(frozen=True)
+class Pool:
+    """Which of neighbouring sums is stored: the greatest one of each window of them.
+
+    ``operation`` leaves the greater of two accumulators in the first one; ``window`` are a window's
+    rows and columns, of positions of the products.
+    """
+
+    operation: str
+    window: tuple[int, int]
+
+
 @dataclass(frozen=True, eq=False)
 class Contraction:
     """Accumulators that sum products over taps and channels.
@@ -62,6 +74,8 @@ class Contraction:
         How the sum is stored, or what becomes of it in its place.
     tail : Elementwise or None
         What is done with that, and how it is stored; its region ``sums`` is the one meant.
+    pool : Pool or None
+        Which sums are stored; None if all are. The image's positions are those of the products.
     """
 
     kernel: Kernel
@@ -79,6 +93,12 @@ class Contraction:
     picked: Expr | None
     ending: Ending
     tail: Elementwise | None = None
+    pool: Pool | None = None
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """Rows and columns of products' positions, of which one is stored."""
+        return (1, 1) if self.pool is None else self.pool.window
 
     @property
     def storing(self) -> Ending:
@@ -94,6 +114,8 @@ class Contraction:
     def operations(self) -> tuple[str, ...]:
         """All that it uses."""
         own = (*self.first, self.add, self.image.load, self.load_weights, self.ending.operation)
+        if self.pool is not None:
+            own = (*own, self.pool.operation)
         return own if self.tail is None else (*own, *self.tail.operations)
 
 
