@@ -30,8 +30,6 @@ class Accesses(Functions, ABC):
         self.lanes: Lanes | None = None
         self.guarded: frozenset[tuple[str, Expr]] = frozenset()
         self.stores = 0
-        self.asked: set[str] = set()
-        """Buffers whose next rows are fetched."""
         self.known: dict[Expr, tuple[Lanes | None, Value]] = {}
         self.shared: dict[tuple[int, bool], tuple[Expr, Lanes | None, Value]] | None = None
         """Values of expressions by their identity, and whether for all lanes, while nothing is

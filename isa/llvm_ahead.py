@@ -3,7 +3,8 @@
 A processor fetches by itself what follows within a page. Where a loop goes along a row and the next
 trip of an outer loop, or the next item, along the one behind it, every row may be another page, and
 its first lines would be waited for. The first loop in lanes that touches a buffer asks for them.
-Reductions do not: they wait for memory already, and have nothing to compute meanwhile.
+Reductions do not: they wait for memory already, and have nothing to compute meanwhile. A loop that
+takes a few neighbours of each of many rows, as packing of columns does, asks some rows ahead.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Iterable
 
 from .lanes import lane_step
 from .llvm_folds import Folds
-from .nest import Load, Store, walk
+from .nest import Load, Nest, Store, walk
 from .storage import unit_strides
 
 LINE = 64
@@ -21,9 +22,21 @@ ROWS = range(1024, 8193)
 """Bytes of rows that are asked for: a shorter one shares its page with the next, and of a longer
 one the beginning matters less than what it costs to ask."""
 
+PAGE = 4096
+"""Bytes at least between rows of which a loop takes a few neighbours."""
+FAR = 16
+"""How many such rows ahead."""
+
 
 class Ahead(Folds):
     """Sums, reductions, roundings, and prefetches."""
+
+    def __init__(self, nest: Nest, checked: frozenset[str], pairs: bool):
+        super().__init__(nest, checked, pairs)
+        self.around: list[tuple[str, int]] = []
+        """The loops that surround what is emitted and their trips, the outermost first."""
+        self.asked: set[str] = set()
+        """Buffers of which something is fetched ahead."""
 
     def ask_ahead(self, touched: Iterable[Load | Store], name: str, extent: int, step: int) -> None:
         """Within a trip of ``step`` elements of a loop ``name`` over ``extent``: fetch what lies
@@ -34,31 +47,58 @@ class Ahead(Folds):
             buffer = self.buffers[access.buffer]
             unit = buffer.dtype.bits // 8
             row, trip = extent * unit, step * unit
-            if row not in ROWS or trip % LINE or not trip or buffer.name in self.asked:
+            if row not in ROWS or trip % LINE or buffer.name in self.asked:
                 continue
-            if buffer.name in self.checked or not self.follows(access, name, unit, row):
+            if self.step(access, name) != unit:
                 continue
-            self.asked.add(buffer.name)
-            self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
-            at = self.address(buffer, self.place(buffer, access.indices)[0])
-            for further in range(row, row + trip, LINE):
-                line = self.emit(f"getelementptr i8, ptr {at}, i64 {further}")
-                write = int(isinstance(access, Store))
-                self.line(f"call void @llvm.prefetch.p0(ptr {line}, i32 {write}, i32 3, i32 1)")
+            if any(self.step(access, n) == row for n in self.names if n != name):
+                self.fetch(access, row, trip)
 
-    def follows(self, access: Load | Store, name: str, unit: int, row: int) -> bool:
-        """Whether elements lie side by side along ``name``, and rows along another index."""
+    def ask_far_ahead(self, touched: Iterable[Load | Store], name: str, count: int) -> None:
+        """Before ``count`` lanes of ``name``: fetch what those some rows further will load."""
+        if self.target is None:
+            return
+        for access in touched:
+            unit = self.buffers[access.buffer].dtype.bits // 8
+            if isinstance(access, Store) or access.buffer in self.asked:
+                continue
+            if not unit or count * unit % LINE:
+                continue
+            if self.step(access, name) != unit:
+                continue
+            size = count * unit
+            for outer, trips in reversed(self.around):
+                step = self.step(access, outer)
+                if step is not None and step >= PAGE:
+                    if trips >= 4 * FAR:
+                        self.fetch(access, FAR * step, count * unit)
+                    break
+                size *= trips
+                if size >= ROWS.start:
+                    break
+
+    def fetch(self, access: Load | Store, distance: int, count: int) -> None:
+        """Prefetch ``count`` bytes that lie at a distance from what is touched."""
+        buffer = self.buffers[access.buffer]
+        self.asked.add(buffer.name)
+        self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        at = self.address(buffer, self.place(buffer, access.indices)[0])
+        write = int(isinstance(access, Store))
+        for further in range(distance, distance + count, LINE):
+            line = self.emit(f"getelementptr i8, ptr {at}, i64 {further}")
+            self.line(f"call void @llvm.prefetch.p0(ptr {line}, i32 {write}, i32 3, i32 1)")
+
+    def step(self, access: Load | Store, name: str) -> int | None:
+        """By how many bytes an index moves an access; None if irregularly, or with checks."""
+        buffer = self.buffers[access.buffer]
+        if buffer.name in self.checked:
+            return None
         if any(isinstance(n, Load) for i in access.indices for n in walk(i)):
-            return False
-
-        def step(index: str) -> int | None:
-            total = 0
-            strides = unit_strides(self.buffers[access.buffer])
-            for at, stride in zip(access.indices, strides, strict=True):
-                by = lane_step(at, {index: 1})
-                if by is None:
-                    return None
-                total += by * stride
-            return total
-
-        return step(name) == unit and any(step(n) == row for n in self.names if n != name)
+            return None
+        total = 0
+        for at, stride in zip(access.indices, unit_strides(buffer), strict=True):
+            by = lane_step(at, {name: 1})
+            if by is None:
+                return None
+            total += by * stride
+        return total

@@ -224,7 +224,12 @@ class _Function(Tiles):
                 if any(isinstance(n, Store) for n in walk(body)):
                     self.known = {}  # another trip may find something else
                 first, last = self.cast(self.expr(start), I64), self.cast(self.expr(stop), I64)
+                trips = 0
+                if isinstance(start, Const) and isinstance(stop, Const):
+                    trips = int(stop.value) - int(start.value)
+                self.around.append((index, trips))
                 self.loop(index, first, last, 1, lambda: self.stmt(body))
+                self.around.pop()
             case _:
                 raise TypeError(f"not a statement: {stmt!r}")
 
@@ -285,6 +290,9 @@ class _Function(Tiles):
         many = loads > MANY_LOADS or has_rows(body, name, self.buffers)
         whole_lanes = LANES if many else WHOLE_LANES
         if count <= whole_lanes and count & (count - 1) == 0:
+            touched = (n for n in walk(body) if isinstance(n, Load | Store))
+            with self.binding(name, self.constant(start, I64)):
+                self.ask_far_ahead(touched, name, count)
             self.piece(name, self.constant(start, I64), count, body, start % 2 == 0)
             return
         whole, even = count - count % LANES, start % 2 == 0

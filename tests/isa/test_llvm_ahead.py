@@ -37,3 +37,20 @@ def test_rows_of_about_a_page_are_asked_for_once_by_the_one_before(
     out = np.zeros_like(x)
     made.run("f", {}, {"x": x.reshape(-1), "out": out.reshape(-1)})
     assert np.array_equal(out[:, :columns], (x[:, :columns] + 1) * 2)
+
+
+@pytest.mark.parametrize(("rows", "columns", "asked"), [(64, 1024, 1), (63, 1024, 0), (64, 512, 0)])
+def test_packing_asks_some_rows_ahead_where_each_is_a_page(
+    rows: int, columns: int, asked: int
+) -> None:
+    buffers = Buffer("w", F32, (rows, columns)), Buffer("out", F32, (4, rows, 16))
+    r, k, c = map(Index, "rkc")
+    column = Binary("add", Binary("mul", k, Const(16)), c)
+    inner = For("c", Const(0), Const(16), Store("out", (k, r, c), Load("w", (r, column))), True)
+    body = For("r", Const(0), Const(rows), For("k", Const(0), Const(4), inner))
+    made = NativeCode([Nest("f", (), buffers, body)], tiled=True)
+    assert made.text().count("call void @llvm.prefetch") == asked
+    w = np.random.default_rng(0).normal(size=(rows, columns)).astype(np.float32)
+    out = np.zeros((4, rows, 16), np.float32)
+    made.run("f", {}, {"w": w, "out": out})
+    assert np.array_equal(out, w[:, :64].reshape(rows, 4, 16).transpose(1, 0, 2))
