@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.compiler.compiled import BATCHED, SERIAL, TINY, assert_equals_host, outputs_of
@@ -21,7 +21,7 @@ from weft.compiler.levels import format_module, parse_module
 from weft.compiler.module import Module
 from weft.compiler.pipeline import compile_graph, run
 from weft.compiler.pool import check_rises
-from weft.isa import AcceleratorConfig, ModelError
+from weft.isa import AcceleratorConfig, MissingToolError, ModelError
 from weft.runtime.executor import Executor
 from weft.sim import connect
 
@@ -72,10 +72,7 @@ def maximum(x: np.ndarray, pool: tuple[int, int]) -> np.ndarray:
 GRAPHS = {
     "ragged": network,
     "depthwise": lambda: network("depthwise", (1, 8, 6, 7)),
-    "rows": lambda: network(pool=(3, 1), filters=9),
-    "columns": lambda: network(pool=(1, 2)),
-    "strides": lambda: network(image=(1, 15, 13, 5), size=(3, 2), strides=(1, 2)),
-    "unpadded": lambda: network(image=(1, 9, 10, 5), pool=(3, 3), padding="valid", behind=1),
+    "unpadded": lambda: network(image=(1, 9, 10, 8), pool=(3, 3), padding="valid", behind=1),
     "images": lambda: network(image=(3, 6, 6, 4)),
 }
 
@@ -87,8 +84,21 @@ def test_what_is_pooled_is_exact(name, always):
     assert_equals_host(graph, TINY, random_inputs(graph))
 
 
+@settings(max_examples=8)
 @given(data=st.data())
 def test_pooled_layers_of_any_shape_are_the_maximum_of_what_is_stored_apart(data):
+    assert_pooled_is_the_maximum(data)
+
+
+@pytest.mark.deep
+@settings(max_examples=200)
+@given(data=st.data())
+def test_two_hundred_pooled_layers_are_the_maximum_of_what_is_stored_apart(data):
+    assert_pooled_is_the_maximum(data)
+
+
+def assert_pooled_is_the_maximum(data: st.DataObject) -> None:
+    """Of a layer, a window and a machine, all drawn."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("weft.compiler.jobs.ElementwiseJob.among_others", 1 << 30)
         pair = st.tuples(st.integers(1, 3), st.integers(1, 3))
@@ -233,7 +243,11 @@ def test_a_pooled_layer_takes_fewer_cycles_on_the_rtl(monkeypatch):
     monkeypatch.setattr("weft.compiler.join.joined", lambda module, first, second: None)
     apart = compile_graph(graph, TINY)
     assert [len(m.steps) for m in (both, apart)] == [1, 2]
-    with connect("rtl", TINY, dram_bytes=8 << 20) as device:
+    try:
+        device = connect("rtl", TINY, dram_bytes=8 << 20)
+    except MissingToolError as error:
+        pytest.skip(str(error))
+    with device:
         for model in (both, apart):
             outputs, profile = Executor(model, device)(inputs)
             expected = outputs_of(apart, inputs)
