@@ -266,6 +266,8 @@ class ContractionJob(Job):
             window=work.window,
         )
         if work.pool is not None:
+            if work.image.columns.lanes > 1 and work.window[1] > 1:
+                raise Refusal("windows over positions that are lanes")
             check_rises(packed, self._channel_axis, self.records)
         self._whole, self._decided = whole, decided
         self._effort: Effort = effort

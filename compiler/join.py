@@ -8,6 +8,8 @@ then, which :mod:`.tensorize` matches like any other.
 Nobody stores and loads that byte; but the array takes a step for each requantization, which the
 store engine does beside it otherwise. So two layers become one if the products with these steps are
 estimated to take no more cycles than the products, and the operator among others.
+
+A maximum over windows of a layer's results is taken of its sums instead (:mod:`.pool`).
 """
 
 from __future__ import annotations
@@ -64,8 +66,7 @@ def joined(module: Module, first: Placement, second: Placement) -> Placement | N
     try:
         if two.kernel.reduction is not None:
             known = Matcher(one.kernel, module.config).known
-            (image,) = two.work.images.values()
-            kernel = pooled(one.kernel, two.kernel, image, known)
+            kernel = pooled(one.kernel, two.kernel, two.work.images, known)
         elif one.estimate_with(more) > apart:
             return None
         else:

@@ -54,11 +54,11 @@ LIMIT = 1 << 31
 """Where an accumulator wraps."""
 
 
-def pooled(one: Kernel, two: Kernel, image: Image, known: Loaded) -> Kernel:
+def pooled(one: Kernel, two: Kernel, images: Mapping[int, Image], known: Loaded) -> Kernel:
     """``two``, a maximum over windows of what ``one`` computes, as one kernel.
 
-    ``image`` is how ``two`` walks over the output of ``one``; ``known`` tells of constants of
-    ``one`` what they hold.
+    ``images`` tell how ``two`` walks over what it reads, ``known`` of constants of ``one`` what
+    they hold.
 
     Raises
     ------
@@ -70,6 +70,9 @@ def pooled(one: Kernel, two: Kernel, image: Image, known: Loaded) -> Kernel:
         raise Refusal("they go along other axes")
     if two.shapes[one.output] != shape or one.reduction is not None:
         raise Refusal("their tensors have other shapes")
+    if len(images) != 1:
+        raise Refusal("its maximum is of more than one tensor")
+    (image,) = images.values()
     if image.padded or not all(map(_apart, (image.rows, image.columns))):
         raise Refusal("its windows are no parts of the image")
     if not within(one.value, (I8.min, I8.max), known):
@@ -133,6 +136,8 @@ def products_of(kernel: Kernel, matcher: Matcher) -> tuple[Kernel, Pool]:
     if not within(value, (init, I8.max), matcher.known):
         raise Refusal("its maximum may be what it starts from")
     (rows, height), (columns, width) = reduction.axes
+    if height * width == 1:
+        raise Refusal("its windows are of one position")
     y, x = (is_index(e) for e in kernel.element[1:3])
     if y is None or x is None or len({rows, columns, y, x}) < 4:
         raise Refusal("its positions are no loops of their own")

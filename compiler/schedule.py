@@ -152,6 +152,13 @@ class Range:
         start, stop = max(self.start, other.start), min(self.stop, other.stop)
         return Range(start, stop - start) if start < stop else None
 
+    def each(self, tap: int, window: int) -> Range | None:
+        """Those that are a window's tap of that number, if windows of so many follow one another
+        from position 0 on: the first, and how many; None if none is."""
+        first = self.start + (tap - self.start) % window
+        count = len(range(first, self.stop, window))
+        return Range(first, count) if count else None
+
     @staticmethod
     def cut(extent: int, size: int) -> list[Range]:
         """``extent`` in ranges of ``size``, the last one shorter."""

@@ -295,10 +295,15 @@ def _estimates(
         + (layer.records + tail.records) * config.qnt_element_bytes / config.bus_bytes
         + layer.starts * config.acc_element_bytes / config.bus_bytes
     )
+    runs, beside = (
+        sum(parts + count - 1 for count in bands)
+        for parts, bands in zip((down, across), layer.bands, strict=True)
+    )
     down = down + len({z.rows for z in layer.zones}) - 1
     across += len({z.columns for z in layer.zones}) - 1
-    pieces = channel_tiles * layer.batches * down * across * layer.taken_of
+    pieces = channel_tiles * layer.batches * runs * beside
     computing = layer.steps + (pieces * BRANCH_CYCLES + tile_count * START_CYCLES) * (chunks + 1)
+    pieces = channel_tiles * layer.batches * down * across
     if layer.taken_of > 1:
         taken = layer.batches * layer.outputs * layer.rows.positions * layer.columns.positions
         computing = computing + (taken - taken // layer.taken_of)

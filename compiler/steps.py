@@ -118,7 +118,7 @@ class Steps:
         row = chunk.columns.count // wide
         plane = chunk.stripe.count // high * row
         for tap, (ty, tx) in enumerate(np.ndindex(*every)):
-            rows, columns = _each(zone.rows, ty, high), _each(zone.columns, tx, wide)
+            rows, columns = zone.rows.each(ty, high), zone.columns.each(tx, wide)
             if rows is not None and columns is not None:
                 down = (rows.start - chunk.stripe.start) // high
                 right = (columns.start - chunk.columns.start) // wide
@@ -323,14 +323,6 @@ class _Bound(NamedTuple):
         """With dense accumulators."""
         row, rows = zone.columns.count, zone.rows.count
         return cls(chunk, zone, inp, wgt, acc, acc.start, row, rows * row)
-
-
-def _each(positions: Range, tap: int, window: int) -> Range | None:
-    """Those of ``positions`` that are the windows' tap of that number: the first, and how many;
-    None if none is."""
-    first = positions.start + (tap - positions.start) % window
-    count = len(range(first, positions.stop, window))
-    return Range(first, count) if count else None
 
 
 class _Ground(NamedTuple):

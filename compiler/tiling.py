@@ -70,6 +70,16 @@ class Layer:
         return self.window[0] * self.window[1]
 
     @property
+    def bands(self) -> tuple[list[int], list[int]]:
+        """Along rows and along columns: how many zones each tap of such a window lies in."""
+        rows, columns = {z.rows for z in self.zones}, {z.columns for z in self.zones}
+        high, wide = self.window
+        return (
+            [sum(z.each(tap, high) is not None for z in rows) for tap in range(high)],
+            [sum(z.each(tap, wide) is not None for z in columns) for tap in range(wide)],
+        )
+
+    @property
     def rows(self) -> Walk:
         """Along the image's height."""
         return self.image.rows

@@ -57,6 +57,9 @@ def generated(seed: int) -> Graph:
             x = n.depthwise(x, (3, 2), multiplier=8, activation="relu")
         elif which < 0.23:
             x = n.requantize(x)
+        elif which < 0.28 and min(n.shape(x)[1:3]) > 1:
+            x = n.conv(x, int(rng.integers(1, 20)), 3, activation="relu")
+            x = n.max_pool(x, 2, strides=2, padding="valid")
         else:
             x = STEPS[rng.integers(len(STEPS))](n, x, rng, earlier)
         earlier.append(x)
