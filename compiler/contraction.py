@@ -218,9 +218,9 @@ class ContractionSchedule:
         base, stay = self.bases.tensors[kernel.output], self.bases.stays.get(kernel.output)
         zones = self.steps.zones(chunk, acc)
         if self.work.pool is not None:
-            steps, *greatest = self.steps.greatest(chunk, acc)
+            steps, windows, there = self.steps.greatest(chunk, acc)
             stage.steps += steps
-            zones = [greatest]
+            zones = [(windows, there)]
         for zone, sums in zones:
             record = records
             if records is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -105,7 +106,7 @@ def assert_pooled_is_the_maximum(data: st.DataObject) -> None:
         n = NetworkBuilder("any", data.draw(st.integers(0, 99)))
         size = data.draw(st.integers(1, 9)), data.draw(st.integers(1, 9))
         x = n.input(data.draw(st.integers(1, 2)), *size, data.draw(st.sampled_from([2, 5])))
-        window = {"strides": data.draw(pair), "dilations": data.draw(pair)}
+        window: dict[str, Any] = {"strides": data.draw(pair), "dilations": data.draw(pair)}
         if data.draw(st.booleans()):
             y = n.conv(x, data.draw(st.sampled_from([3, 9])), data.draw(pair), **window)
         else:
