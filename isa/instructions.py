@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from . import formats
+from . import formats, operations
 from .errors import ProgramError
 from .formats import FLAGS, Format, Layout
 from .memories import MEMORIES, Engine, Memory, MemoryType
 from .nest import Nest
-from .operations import OPERATIONS, SELECTORS, Operation
+from .operations import SELECTORS, Operation
 
 if TYPE_CHECKING:
     from .config import AcceleratorConfig
@@ -49,7 +49,7 @@ class InstructionSet:
         self.formats: Mapping[int, Format] = {f.opcode: f for f in formats.enabled(config)}
         self.operations: Mapping[str, Operation] = {
             o.name: o
-            for o in OPERATIONS
+            for o in operations.OPERATIONS
             if o.format.opcode in self.formats
             and (o.extension is None or getattr(config, o.extension))
         }
@@ -161,4 +161,4 @@ class InstructionSet:
 
 @lru_cache(maxsize=4096)
 def _meaning(name: str, config: AcceleratorConfig) -> Nest:
-    return next(o for o in OPERATIONS if o.name == name).meaning(config)
+    return next(o for o in operations.OPERATIONS if o.name == name).meaning(config)

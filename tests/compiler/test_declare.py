@@ -21,7 +21,7 @@ from weft.compiler.artifact import AcceleratorStep
 from weft.compiler.partition import kernel_for
 from weft.compiler.tensorize import reason_against
 from weft.hw.matrix import matmul_modes
-from weft.isa import AcceleratorConfig, ConfigError, ProgramError, instructions
+from weft.isa import AcceleratorConfig, ConfigError, ProgramError, operations
 from weft.isa.declare import declare, step
 from weft.isa.nest import Expr, Index, Load, Sum
 
@@ -32,7 +32,7 @@ Lanes = tuple[Expr, ...]
 
 @pytest.fixture(autouse=True)
 def _forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(instructions, "OPERATIONS", instructions.OPERATIONS)
+    monkeypatch.setattr(operations, "OPERATIONS", operations.OPERATIONS)
 
 
 def rows(taps: int, apart: int = 1, lanes_apart: int = 1) -> tuple[Callable, Callable]:

@@ -11,7 +11,7 @@ from tests.networks import random_inputs, single
 from weft.compiler import compile_graph
 from weft.compiler.artifact import AcceleratorStep
 from weft.compiler.host import compile_nodes
-from weft.isa import AcceleratorConfig, Engine, Operation, instructions
+from weft.isa import AcceleratorConfig, Engine, Operation, operations
 from weft.isa.formats import MATMUL
 from weft.isa.nest import Expr, Index, Load, Sum
 
@@ -40,7 +40,7 @@ def with_depthwise(monkeypatch: pytest.MonkeyPatch) -> None:
             MATMUL,
             {"mode": mode},
             Engine.COMPUTE,
-            instructions.step_meaning(MATMUL, name, value),
+            operations.step_meaning(MATMUL, name, value),
             "a test's",
             "overwrite",
         )
@@ -49,7 +49,7 @@ def with_depthwise(monkeypatch: pytest.MonkeyPatch) -> None:
             ("neighbours.add", 7, adding),
         )
     ]
-    monkeypatch.setattr(instructions, "OPERATIONS", (*instructions.OPERATIONS, *made))
+    monkeypatch.setattr(operations, "OPERATIONS", (*operations.OPERATIONS, *made))
 
 
 @pytest.mark.usefixtures("with_depthwise")

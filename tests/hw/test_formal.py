@@ -336,19 +336,16 @@ def cut_queue(component: type[CutQueue], depth: int) -> None:
     m.submodules.dut = opened.fragment
     held, choose, followed, ahead, value = _one_followed(m, dut, depth)
 
-    levels, positions, entries = {}, Const(1), {}
-    for part, size in (("front", FRONT), ("behind", depth - FRONT)):
-        level, produce, *rest = opened.registers(part, "fifo")
-        consume = rest[0] if rest else Const(0)
-        levels[part] = level
-        before = Const(0) if part == "front" else levels["front"]
-        place, at = Signal(range(2 * depth), name=f"place_{part}"), consume + ahead - before
-        m.d.comb += place.eq(at - Mux(at >= size, size, 0))
-        entries[part] = opened.entry(part, "fifo", "storage", address=place)
-        positions &= (level <= size) & (consume < size) & (produce < size)
-        positions &= (consume + level == produce) | (consume + level == produce + size)
-    front, behind = levels["front"], levels["behind"]
-    found = Mux(ahead < front, entries["front"], entries["behind"])
+    # The first value is in a register, the front's other one and those behind it in memories.
+    first, there = opened.registers("front")
+    second, *_ = opened.registers("front", "fifo")
+    behind, produce, consume = opened.registers("behind", "fifo")
+    front, size = there + second, depth - FRONT
+    place, at = Signal(range(2 * depth)), consume + ahead - front
+    m.d.comb += place.eq(at - Mux(at >= size, size, 0))
+    in_front = Mux(ahead == 0, first, opened.entry("front", "fifo", "storage", address=Const(0)))
+    in_memory = opened.entry("behind", "fifo", "storage", address=place)
+    found = Mux(ahead < front, in_front, in_memory)
     prove(
         m,
         [dut, choose],
@@ -360,11 +357,12 @@ def cut_queue(component: type[CutQueue], depth: int) -> None:
             "an offer stays": stays(m, dut.o),
             "what has come in has not gone before its turn": ~followed | (ahead < held),
             "what comes out is what came in": ~(followed & (ahead == 0)) | (dut.o.payload == value),
-            "positions": positions,
-            "the front is filled first": (behind == 0) | (front != 0),
+            "positions": (behind <= size) & (consume < size) & (produce < size)
+            & ((consume + behind == produce) | (consume + behind == produce + size)),
+            "the front is filled first": (second <= there) & (there | (behind == 0)),
             "contents": ~followed | (found == value),
         },
-    )
+    )  # fmt: skip
 
 
 def input_writes(component: type[InputWrites]) -> None:
