@@ -94,7 +94,7 @@ def test_the_step_on_four_bit_weights_is_used_where_they_have_four_bits(tmp_path
 def test_of_two_that_fit_the_cheaper_is_used_and_the_other_told_with_its_cost(size, used, other):
     declared(5)
     made = layer(size, EDGE)
-    assert {name.partition(".")[0] for name in operations(made)} & {"row", "depthwise"} == {used}
+    assert {name.partition(".")[0] for name in used_by(made)} & {"row", "depthwise"} == {used}
     rivals = [o for o in made.search.others if "instructions" in o]
     assert rivals
     for rival in rivals:
@@ -103,7 +103,7 @@ def test_of_two_that_fit_the_cheaper_is_used_and_the_other_told_with_its_cost(si
         assert rival["estimate"] >= made.choices["estimate"]
 
 
-def operations(made: AcceleratorStep) -> set[str]:
+def used_by(made: AcceleratorStep) -> set[str]:
     return {instruction.operation for instruction in made.instructions}
 
 
@@ -123,7 +123,7 @@ def test_a_wrong_stride_is_refused_by_name_and_not_used(options, reason):
     refusal = reason_against(kernel_for(graph, graph.nodes[0]), config, ("row.set", "row.add"))
     assert refusal.startswith("row.set, row.add: ")
     assert re.search(reason, refusal), refusal
-    assert not operations(layer(5, config)) & {"row.set", "row.add"}
+    assert not used_by(layer(5, config)) & {"row.set", "row.add"}
 
 
 def cubes(neighbours: int = 1, matrices: int = 1, rows: int = 1) -> None:
@@ -163,7 +163,7 @@ def test_a_step_on_several_elements_of_weights_computes_what_the_host_does(kind,
     (made,) = model.steps
     assert isinstance(made, AcceleratorStep)
     window = arguments[2] if kind == "conv" else 1
-    assert ("cube.set" in operations(made)) == isinstance(window, tuple)
+    assert ("cube.set" in used_by(made)) == isinstance(window, tuple)
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_a_wrong_stride_of_weights_is_refused_by_name_and_not_used(options, reas
     assert re.search(reason, refusal), refusal
     (made,) = compile_graph(graph, config).steps
     assert isinstance(made, AcceleratorStep)
-    assert not operations(made) & {"cube.set", "cube.add"}
+    assert not used_by(made) & {"cube.set", "cube.add"}
 
 
 def test_a_step_that_writes_several_elements_is_refused():
