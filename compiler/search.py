@@ -301,8 +301,8 @@ def _estimates(
     )
     down = down + len({z.rows for z in layer.zones}) - 1
     across += len({z.columns for z in layer.zones}) - 1
-    pieces = channel_tiles * layer.batches * runs * beside
-    computing = layer.steps + (pieces * BRANCH_CYCLES + tile_count * START_CYCLES) * (chunks + 1)
+    branches = channel_tiles * layer.batches * runs * beside
+    computing = layer.steps + (branches * BRANCH_CYCLES + tile_count * START_CYCLES) * (chunks + 1)
     pieces = channel_tiles * layer.batches * down * across
     if layer.taken_of > 1:
         taken = layer.batches * layer.outputs * layer.rows.positions * layer.columns.positions

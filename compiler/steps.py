@@ -78,15 +78,17 @@ class Steps:
     def of(self, chunk: Chunk, inp: Span, wgt: Span, acc: Span) -> list[Action]:
         """The steps of a chunk, zone by zone, given what lies where."""
         reads = (*self._inputs(chunk, inp), part(wgt, 0, math.prod(self.weights(chunk))))
-        return [
-            action
-            for zone, target in self.zones(chunk, acc)
-            if (taps := zone.taps.common(chunk.taps)) is not None
+        actions = list[Action]()
+        for zone, target in self.zones(chunk, acc):
+            taps = zone.taps.common(chunk.taps)
+            if taps is None:
+                continue
             # Whether no chunk of the tile has come before that takes taps of this zone.
-            for fresh in (chunk.depth.start == 0 and chunk.taps.start <= zone.taps.start,)
-            for bound in self._taps(_Bound.of(chunk, replace(zone, taps=taps), inp, wgt, target))
-            for action in self._bound(bound, fresh, reads)
-        ]
+            fresh = chunk.depth.start == 0 and chunk.taps.start <= zone.taps.start
+            whole = _Bound.of(chunk, replace(zone, taps=taps), inp, wgt, target)
+            for bound in self._taps(whole):
+                actions += self._bound(bound, fresh, reads)
+        return actions
 
     def greatest(self, chunk: Chunk, acc: Span) -> tuple[list[Action], Zone, Span]:
         """The steps that leave the greatest sum of each window of the chunk's stripe, the positions

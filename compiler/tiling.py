@@ -69,7 +69,7 @@ class Layer:
         """Sums of which one is stored."""
         return self.window[0] * self.window[1]
 
-    @property
+    @cached_property
     def bands(self) -> tuple[list[int], list[int]]:
         """Along rows and along columns: how many zones each tap of such a window lies in."""
         rows, columns = {z.rows for z in self.zones}, {z.columns for z in self.zones}

@@ -22,9 +22,9 @@ class WritePort(wiring.Component):
     """Writes for one client, a burst and a beat a cycle.
 
     Addresses go out as requests come, at most ``OUTSTANDING`` bursts ahead of the responses,
-    whether their data are there or not. Data are taken as they come, two of them before their burst
-    is known, and go out as soon as it is.
-    ``bready`` is 1 unless two responses wait for the client.
+    whether their data are there or not. Data are taken as they come, at most two before their burst
+    is known, and go out a cycle later, or when it is. ``bready`` is 1 unless two responses wait for
+    the client.
 
     Members
     -------
@@ -33,7 +33,7 @@ class WritePort(wiring.Component):
     axi : :py:`Out(axi4_write_signature(config))`
         AW, W and B.
     written : :py:`Out(range(bus_bytes + 1))`
-        Bytes that leave in this cycle, by their strobes; for the counters.
+        Bytes taken from the client in this cycle, by their strobes; for the counters.
     """
 
     def __init__(self, config: AcceleratorConfig):
