@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
 import subprocess
-import threading
+import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -29,6 +30,14 @@ def folder() -> Path:
     return path
 
 
+def building() -> tempfile.TemporaryDirectory[str]:
+    """A place for what is not whole yet.
+
+    Whatever a compiler that was broken off still writes goes with it or finds it gone.
+    """
+    return tempfile.TemporaryDirectory(prefix=".build-", dir=folder(), ignore_cleanup_errors=True)
+
+
 def key_of(*parts: str) -> str:
     """A file name's worth of hash, of everything that decides what the file contains."""
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
@@ -49,12 +58,13 @@ class Runtime:
         compiling, self.libraries = wave_flags(verilator, compiler) if trace else ((), ())
         self._objects: list[Path] = []
         self._jobs: list[tuple[subprocess.Popen[str], Path, Path]] = []
+        self._work = building()
         wanted = (*RUNTIME, *(WAVE_RUNTIME if trace else ()))
         for name in (*wanted, *(COVERAGE_RUNTIME if coverage else ())):
             target = folder() / f"{key}-{name}.o"
             self._objects.append(target)
             if not target.exists():
-                partial = target.with_suffix(f".{os.getpid()}-{threading.get_ident()}.o")
+                partial = Path(self._work.name) / target.name
                 source = verilator.root / "include" / name
                 flags = (*RUNTIME_FLAGS, *compiling)
                 job = start_compiler(verilator, compiler, source, partial, flags)
@@ -65,8 +75,7 @@ class Runtime:
 
     def __exit__(self, *exception: object) -> None:
         kill([job for job, _, _ in self._jobs])
-        for _, partial, _ in self._jobs:
-            partial.unlink(missing_ok=True)
+        self._work.cleanup()
 
     def objects(self, tick: Callable[[], None]) -> list[Path]:
         """The object files, once they are there."""
@@ -92,6 +101,7 @@ def start_compiler(
         ],
         stderr=subprocess.PIPE,
         text=True,
+        process_group=0,
     )
 
 
@@ -108,10 +118,14 @@ def wait(job: subprocess.Popen[str], tick: Callable[[], None]) -> None:
 
 
 def kill(jobs: Iterable[subprocess.Popen[str]]) -> None:
-    """End what has not ended by itself, because the build was broken off."""
+    """End what has not ended by itself, because the build was broken off.
+
+    A compiler is a group of processes: its driver does not take the others with it.
+    """
     for job in jobs:
-        job.kill()
-        job.wait()
+        if job.poll() is None:
+            os.killpg(job.pid, signal.SIGKILL)
+            job.wait()
         if job.stderr is not None:
             job.stderr.close()
 

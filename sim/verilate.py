@@ -10,7 +10,6 @@ import fcntl
 import math
 import os
 import subprocess
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from .objects import (
     PACKING,
     RUNTIME_FLAGS,
     Runtime,
+    building,
     first_error,
     folder,
     key_of,
@@ -137,7 +137,7 @@ def build(
         with _lock(path):
             if path.exists():
                 return path
-            with tempfile.TemporaryDirectory(prefix=".build-", dir=folder()) as name:
+            with building() as name:
                 work = Path(name)
                 report("verilate", GENERATED)
                 kind = _Kind(trace, coverage, COVERAGE_MODEL_FLAGS if coverage else MODEL_FLAGS)

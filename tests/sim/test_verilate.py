@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import importlib.util
-import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -13,7 +13,7 @@ import pytest
 from tests.sim import dut
 from weft.isa.errors import DeviceError, MissingToolError
 from weft.sim import toolchain, verilate
-from weft.sim.objects import folder
+from weft.sim.objects import folder, kill, start_compiler
 from weft.sim.paths import cache_directory
 from weft.sim.toolchain import Compiler, Verilator
 from weft.sim.verilate import build, find_tools
@@ -133,7 +133,6 @@ def test_what_a_failing_compiler_says_is_told(monkeypatch: pytest.MonkeyPatch):
     with pytest.raises(DeviceError, match=r"the C\+\+ compiler fails: .*no-such-option"):
         build(dut.verilog(16), 16)
     assert not list(folder().glob(".build-*"))
-    assert not list(folder().glob(f"*.{os.getpid()}-*"))
 
 
 def test_an_old_verilator_needs_zlib_for_waves(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
@@ -167,3 +166,18 @@ def test_two_processes_may_build_the_same_at_once(tmp_path: Path, monkeypatch: p
         path.name.partition("-")[2] or path.suffix for path in (tmp_path / "rtl").iterdir()
     )
     assert kept == [".lock", ".so", "verilated.cpp.o", "verilated_threads.cpp.o"]
+
+
+def test_a_compiler_that_is_broken_off_writes_nothing_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    monkeypatch.setattr(Compiler, "machine_flags", ())
+    begun, late = tmp_path / "begun", tmp_path / "late"
+    script = f"(touch {begun}; sleep 0.5; touch {late}) & wait"
+    compiler = Compiler(("sh", "-c", script))
+    job = start_compiler(toolchain.find_verilator(), compiler, begun, late, ())
+    while not begun.exists():
+        time.sleep(0.01)
+    kill([job])
+    time.sleep(1.0)
+    assert not late.exists()
