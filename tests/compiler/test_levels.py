@@ -286,9 +286,18 @@ def any_inputs(graph: Graph) -> dict[str, np.ndarray]:
     return inputs
 
 
+QUICK = ("resnet20_cifar10_fp32", "micro_speech")
+"""Of floats, whose sums depend on what is joined, and of integers."""
+
+
 @needs_shared
-@pytest.mark.deep
-@pytest.mark.parametrize("path", models(), ids=lambda path: path.stem)
+@pytest.mark.parametrize(
+    "path",
+    [
+        pytest.param(p, id=p.stem, marks=[pytest.mark.deep] * (p.stem not in QUICK))
+        for p in models()
+    ],
+)
 def test_every_level_of_a_real_network_means_the_same(path, tmp_path):
     network = load(path)
     if network.unbound is not None:
