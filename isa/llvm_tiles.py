@@ -192,8 +192,8 @@ class Tiles(Ahead):
     def row_tiles(self, c: Contraction, shape: Shape, first: Value | int, count: int) -> None:
         """Tiles of ``count`` rows from ``first`` on; the last one may do some rows again."""
         base = self.constant(first, I64) if isinstance(first, int) else first
-        if count <= shape.rows:
-            self.tile(c, shape, base)
+        if count <= shape.rows:  # fewer in what is left of blocks
+            self.tile(c, replace(shape, rows=count), base)
             return
         stop = self.binary("add", base, self.constant(count, I64))
         if count % shape.rows == 0:

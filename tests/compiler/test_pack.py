@@ -135,6 +135,29 @@ def test_packing_means_the_same_and_tiles_compute_it(
         assert np.array_equal(arrays["out"].reshape(rows, columns), a @ b)
 
 
+@pytest.mark.parametrize("depth", [512, 1024])  # in one stretch and in several
+@pytest.mark.parametrize("rows", [209, 217, 225, 233, 300])
+def test_what_is_left_of_the_blocks_of_rows_writes_nothing_else(rows: int, depth: int) -> None:
+    nest = product(rows, depth, 64)
+    rng = np.random.default_rng(rows)
+    a = rng.integers(-9, 9, (rows, depth)).astype(np.float32)
+    b = rng.integers(-9, 9, (depth, 64)).astype(np.float32)
+    made = packed(nest, lambda name: b if name == "b" else None)
+    assert made is not None
+    margin = 64 * 64
+    memory = np.full(rows * 64 + 2 * margin, 0.5, np.float32)
+    out = memory[margin:-margin]
+    arrays = {**made.constants, "a": a, "out": out}
+    given_arrays = {
+        buffer.name: arrays[made.views.get(buffer.name, buffer.name)].reshape(buffer.shape)
+        for buffer in made.nest.buffers
+    }
+    NativeCode([made.nest], tiled=True).run(made.nest.name, {}, given_arrays)
+    assert np.array_equal(out.reshape(rows, 64), a @ b)
+    assert (memory[:margin] == 0.5).all()
+    assert (memory[-margin:] == 0.5).all()
+
+
 def test_no_vector_is_spilled_in_the_inner_loop_of_a_convolution() -> None:
     if "+avx2" not in this_processor().features.split(","):
         pytest.skip("the registers that are counted are those of AVX2")
