@@ -10,9 +10,10 @@ from pathlib import Path
 import numpy as np
 
 from ..isa.errors import DataError
-from ..isa.native import LinkedCode, NativeCode, Processor, Row, kept_object
+from ..isa.native import LinkedCode, NativeCode, Processor, Row, kept_object, this_processor
 from ..isa.nest import Block, Load, Nest, Store, distinct
 from ..isa.pool import Phases
+from ..isa.tiles import Target
 from .flatten import flattened
 from .graph import Graph, Node, element_dtype
 from .items import phases
@@ -88,7 +89,8 @@ class HostCode:
         if made and (code or not made.code):
             self.code = LinkedCode(code, made.names()) if code else None
         else:
-            made, nests = prepared(graph, nodes, self.inputs, self.outputs)
+            target = (processor or this_processor()).target
+            made, nests = prepared(graph, nodes, self.inputs, self.outputs, target)
             self.code = NativeCode(nests, (), 2, cache, True, processor) if nests else None
             if path:
                 made.code = self.code.key if isinstance(self.code, NativeCode) else ""
@@ -233,8 +235,9 @@ def _without_data(graph: Graph, names: Collection[str]) -> Graph:
 
 
 def prepared(
-    graph: Graph, nodes: Sequence[Node], inputs: Sequence[str], outputs: Sequence[str]
-) -> tuple[Prepared, list[Nest]]:
+    graph: Graph, nodes: Sequence[Node], inputs: Sequence[str], outputs: Sequence[str],
+    target: Target,
+) -> tuple[Prepared, list[Nest]]:  # fmt: skip
     """What runs some nodes, and the functions that it calls; those of equal structure are one."""
     plan = planned(graph, nodes, inputs, outputs)
     made = Prepared(views=plan.views)
@@ -248,7 +251,7 @@ def prepared(
         if step.nest is None:
             made.steps.append(Step(step.nodes, (), step.arguments, step.writes))
             continue
-        one, names = step.ready(constant)
+        one, names = step.ready(constant, target)
         places = _places(one, {f"b{k}": name for k, name in enumerate(names)}, step, made)
         calls = [
             Called(number, items, tuple((places[name], extent) for name, extent in buffers))

@@ -6,8 +6,9 @@ same language again and mean the same:
 * The operand with *rows* is copied into a buffer of its own where it is not a plain load: with a
   border instead of a condition, widened to ``i16`` where it is an integer, the axes that are summed
   over innermost.
-* The operand with *columns* is packed as ``[column // 16][term][column % 16]``, integers in pairs
-  of neighbouring terms, filled up with zeros: at compile time where it is a constant.
+* The operand with *columns* is packed as ``[column // n][term][column % n]``, integers in pairs
+  of neighbouring terms, filled up with zeros: at compile time where it is a constant. The processor
+  decides on ``n``, 16 or 32.
 * The sum runs over plain loads from both, axes that lie one within the other merged into one, and
   the columns are the innermost loop.
 
@@ -48,16 +49,16 @@ from ..isa.nest import (
     walk,
 )
 from ..isa.storage import numpy_dtype, unit_strides
-from ..isa.tiles import NEAR_CACHE
+from ..isa.tiles import NEAR_CACHE, Target
 from .factors import CROWD, FEW, Axis, Constant, Factors, Operand, replaced
 from .memory import aligned
 from .ranges import folded
 from .winograd import winograd
 
-COLUMNS = 16
-"""Columns that lie side by side."""
-GROUP = 4
-"""Blocks of columns that are packed at a time."""
+LANES = 16
+"""Of the widest vector there is."""
+TOGETHER = 64
+"""Columns that are packed at a time."""
 NEAR = 3 * NEAR_CACHE // 4
 """Bytes of rows that stay near while columns are packed and multiplied group by group."""
 MANY = 128
@@ -88,7 +89,7 @@ class Packed:
     scratch: tuple[str, ...] = ()
 
 
-def packed(nest: Nest, constant: Constant) -> Packed | None:
+def packed(nest: Nest, constant: Constant, target: Target) -> Packed | None:
     """``nest`` with its contractions made ready; None if it has none.
 
     Parameters
@@ -97,6 +98,8 @@ def packed(nest: Nest, constant: Constant) -> Packed | None:
         Anything.
     constant : callable
         The value of a buffer that never changes, in any shape; None of others.
+    target : Target
+        What will run it.
     """
     result = Packed(nest)
     buffers = {b.name: b for b in nest.buffers}
@@ -112,14 +115,14 @@ def packed(nest: Nest, constant: Constant) -> Packed | None:
         prefix = f"{nest.name} {k}"
         fewer = winograd(one, prefix)
         if fewer is None:
-            made += one.statements(prefix, result, buffers)
+            made += one.statements(prefix, result, buffers, target)
             continue
         buffers.update((b.name, b) for b in fewer.buffers)
         result.scratch = (*result.scratch, *fewer.scratch)
         known = {fewer.filters: fewer.array}
         for part in fewer.statements:
             two = _Ready.of(part, buffers, known.get)
-            made += [part] if two is None else two.statements(prefix, result, buffers)
+            made += [part] if two is None else two.statements(prefix, result, buffers, target)
     if not found:
         return None
     body = made[0] if len(made) == 1 else Block(tuple(made))
@@ -132,7 +135,9 @@ def packed(nest: Nest, constant: Constant) -> Packed | None:
 class _Ready(Factors):
     """What becomes of a contraction."""
 
-    def statements(self, prefix: str, result: Packed, buffers: dict[str, Buffer]) -> list[Stmt]:
+    def statements(
+        self, prefix: str, result: Packed, buffers: dict[str, Buffer], target: Target
+    ) -> list[Stmt]:
         """The steps; what they need is added to ``result`` and ``buffers``."""
         steps: list[Stmt] = []
         element = self.dtype if self.dtype.kind == "f" else I16
@@ -140,7 +145,7 @@ class _Ready(Factors):
         axes = self.merged(moves)
         name = self.vector[0]
         pairs = element == I16 and name not in self.x.names and self.step(axes[-1], moves) == 1
-        size = FEW if self.vector[1] <= FEW else COLUMNS
+        size = FEW if self.vector[1] <= FEW else target.columns
         w, terms, grouped = self.columns(
             f"{prefix} columns", element, axes, pairs, size, steps, result, buffers
         )
@@ -175,11 +180,12 @@ class _Ready(Factors):
         whole, rest = divmod(self.vector[1], size)
         if grouped and not rest and math.prod(e for _, e in rows) * self.bytes_of_row() <= NEAR:
             packing = steps.pop()
-            group = substitute(body_of, {"vb": Index("vg") * GROUP + Index("vs")})
+            count = TOGETHER // size
+            group = substitute(body_of, {"vb": Index("vg") * count + Index("vs")})
             group = rewrite(group, folded)
             assert isinstance(group, Stmt)
-            products = loops([*rows, ("vs", GROUP), ("vi", size)], group)
-            around = [*outer, ("vg", whole // GROUP)]
+            products = loops([*rows, ("vs", count), ("vi", size)], group)
+            around = [*outer, ("vg", whole // count)]
             both = _without(packing, {n for n, _ in around}), products
             steps.append(loops(around, Block(both)))
         elif whole:
@@ -211,7 +217,7 @@ class _Ready(Factors):
         if x.plain and source.dtype == element:
             moves = _moves(x, [s // unit for s in unit_strides(source)])
             dense = sorted(unit_strides(source)) == sorted(_dense(source, unit))
-            full = vector not in x.names or (moves[vector] == 1 and self.vector[1] % COLUMNS == 0)
+            full = vector not in x.names or (moves[vector] == 1 and self.vector[1] % LANES == 0)
             crowded = self.crowded(moves, unit)
             start = sum(
                 p.const * s // unit for p, s in zip(x.places, unit_strides(source), strict=True)
@@ -327,15 +333,16 @@ class _Ready(Factors):
         value = rewrite(value, folded)
         assert isinstance(value, Expr)
         body = loops(lie, Store(name, load.indices, value))
-        grouped = blocks % GROUP == 0 and not pairs
+        count = TOGETHER // size
+        grouped = blocks % count == 0 and not pairs
         if grouped:
             # Rows of memory are read some panels at a time: there is a cost for every row.
             each = [a for a in lie if a[0] not in ("vb", "vi")]
-            order = [*each[: len(outer)], ("vg", blocks // GROUP), *each[len(outer) :],
-                     ("vs", GROUP), ("vi", size)]  # fmt: skip
+            order = [*each[: len(outer)], ("vg", blocks // count), *each[len(outer) :],
+                     ("vs", count), ("vi", size)]  # fmt: skip
             panels = rewrite(
                 substitute(
-                    Store(name, load.indices, value), {"vb": Index("vg") * GROUP + Index("vs")}
+                    Store(name, load.indices, value), {"vb": Index("vg") * count + Index("vs")}
                 ),
                 folded,
             )

@@ -10,6 +10,7 @@ import numpy as np
 
 from ..isa.nest import Load, Nest, Stmt, Store, rewrite
 from ..isa.nest import Node as Term
+from ..isa.tiles import Target
 from .fuse import fused
 from .graph import Call, Graph, Node
 from .hoist import hoist
@@ -38,9 +39,11 @@ class HostStep:
     kernel: Kernel | None = None
     arguments: tuple[str, ...] = ()
 
-    def ready(self, constant: Callable[[str], np.ndarray | None]) -> tuple[Packed, list[str]]:
-        """The nest with its contractions made ready, and the names of the buffers that it calls
-        ``b0``, ``b1`` ...: steps of the same structure have the same nest."""
+    def ready(
+        self, constant: Callable[[str], np.ndarray | None], target: Target
+    ) -> tuple[Packed, list[str]]:
+        """The nest with its contractions made ready for a processor, and the names of the buffers
+        that it calls ``b0``, ``b1`` ...: steps of the same structure have the same nest."""
         assert self.nest is not None
         names = [buffer.name for buffer in self.nest.buffers]
 
@@ -49,7 +52,7 @@ class HostStep:
             return self.constants[own] if own in self.constants else constant(own)
 
         form = anonymous(self.nest)
-        return packed(form, known) or Packed(hoist(form)), names
+        return packed(form, known, target) or Packed(hoist(form)), names
 
 
 def anonymous(nest: Nest) -> Nest:

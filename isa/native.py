@@ -256,7 +256,7 @@ class NativeCode(LinkedCode):
         """The module as LLVM IR, before LLVM's passes."""
         own = self.processor
         pairs = "+avx2" in own.features.split(",")
-        target = Target.of(own.triple, own.features) if self.tiled else None
+        target = own.target if self.tiled else None
         bodies: list[str] = []
         declarations: set[str] = set()
         for nest in self.nests.values():
@@ -334,6 +334,11 @@ class Processor:
     triple: str
     cpu: str
     features: str
+
+    @property
+    def target(self) -> Target:
+        """What tiles must know of it."""
+        return Target.of(self.triple, self.features)
 
 
 @lru_cache(maxsize=1)

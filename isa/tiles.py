@@ -63,6 +63,12 @@ class Target:
     registers: int
     pairs: bool
 
+    @property
+    def columns(self) -> int:
+        """How many totals of 32 bits lie side by side in a tile: two vectors, where they are
+        short four."""
+        return max(16, 2 * self.bits // 32)
+
     @classmethod
     def of(cls, triple: str, features: str) -> Target:
         """By LLVM's names."""
