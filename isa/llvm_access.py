@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 
 from .lanes import Lanes, mentions
 from .llvm_ir import Value, type_suffix, type_text
-from .llvm_math import Functions
+from .llvm_places import Offset, Places
 from .nest import BOOL, I64, Buffer, DType, Expr, Index, Load, Nest, Store, dtype_of, walk
 from .storage import unit_strides
 
 BYTE = DType("u", 8)
 
 
-class Accesses(Functions, ABC):
+class Accesses(Places):
     """A function's arguments, the names that are bound, and its memory.
 
     ``%b<k>`` is the address of buffer ``k`` and ``%e<k>`` its first extent.
@@ -68,7 +68,9 @@ class Accesses(Functions, ABC):
         """What is found out within is forgotten afterwards: control may not have come by."""
         guarded, known, stores = self.guarded, dict(self.known), self.stores
         shared = None if self.shared is None else dict(self.shared)
+        computed = dict(self.computed)
         yield
+        self.computed = computed
         self.guarded = guarded
         self.known = known if self.stores == stores else {}
         self.shared = shared
@@ -85,7 +87,7 @@ class Accesses(Functions, ABC):
 
     # --- indices
 
-    def place(self, buffer: Buffer, indices: tuple[Expr, ...]) -> tuple[Value, int | None]:
+    def place(self, buffer: Buffer, indices: tuple[Expr, ...]) -> tuple[Offset, int | None]:
         """The offset of the first lane's element and its step from lane to lane.
 
         Both in the units of :func:`weft.isa.storage.unit_strides`. The step is None where the
@@ -95,16 +97,17 @@ class Accesses(Functions, ABC):
         self.check(buffer, indices)
         step: int | None = 0
         if self.lanes is not None:
-            steps = [self.lanes.step(i) for i in indices]
+            steps = [self.linear(i).step(self.lanes.steps) for i in indices]
             known = [s * k for s, k in zip(strides, steps, strict=True) if k is not None]
             step = sum(known) if len(known) == len(steps) else None
-        value = self.first_lane if step is not None else self.expr
+        if step is not None:
+            return self.offset(indices, strides), step
         offset = self.constant(0, I64)
         for index, stride in zip(indices, strides, strict=True):
-            at = self.cast(value(index), I64)
+            at = self.cast(self.expr(index), I64)
             scaled = self.binary("mul", at, self.constant(stride, I64), " nsw")
             offset = self.binary("add", offset, scaled, " nsw")
-        return offset, step
+        return Offset(offset), None
 
     def check(self, buffer: Buffer, indices: tuple[Expr, ...]) -> None:
         """Return with the buffer's number unless the first index is within the first extent."""
@@ -145,13 +148,9 @@ class Accesses(Functions, ABC):
         self.line(f"ret i64 {number + 1}")
         self.start(go_on)
 
-    def address(self, buffer: Buffer, offset: Value) -> str:
+    def address(self, buffer: Buffer, offset: Offset) -> str:
         """A pointer to the byte that holds the element at an offset."""
-        byte = offset
-        if buffer.dtype.bits < 8:
-            byte = self.binary("shr", offset, self.constant(3, I64))
-        base = f"%b{self.numbers[buffer.name]}"
-        return self.emit(f"getelementptr inbounds i8, ptr {base}, i64 {byte.text}")
+        return self.pointer_at(buffer, f"%b{self.numbers[buffer.name]}", offset)
 
     def side_by_side(self, buffer: Buffer, indices: tuple[Expr, ...], step: int | None) -> bool:
         """Whether the lanes' elements are neighbours that one access can take."""
@@ -165,14 +164,15 @@ class Accesses(Functions, ABC):
             for stride, index in zip(unit_strides(buffer), indices, strict=True)
         )
 
-    def each_lane(self, offset: Value, step: int | None, count: int) -> Iterator[Value]:
+    def each_lane(self, offset: Offset, step: int | None, count: int) -> Iterator[Offset]:
         """The lanes' offsets, one after another."""
         for i in range(count):
             if step is None:
                 kind = type_text(I64, count)
-                yield self.op(f"extractelement {kind} {offset.text}, i64 {i}", I64)
+                one = self.op(f"extractelement {kind} {offset.start.text}, i64 {i}", I64)
+                yield Offset(one)
             else:
-                yield self.binary("add", offset, self.constant(i * step, I64), " nsw")
+                yield offset.beyond(i * step)
 
     # --- loads
 
@@ -194,7 +194,7 @@ class Accesses(Functions, ABC):
             text = self.emit(f"insertelement {kind} {text}, {scalar} {element.text}, i64 {i}")
         return Value(text, dtype, count)
 
-    def load_one(self, buffer: Buffer, offset: Value) -> Value:
+    def load_one(self, buffer: Buffer, offset: Offset) -> Value:
         """One element at an offset."""
         at, dtype = self.address(buffer, offset), buffer.dtype
         if dtype.bits >= 8:
@@ -202,9 +202,9 @@ class Accesses(Functions, ABC):
         byte = self.op(f"load i8, ptr {at}, align 1", BYTE)
         return self.cast(self.shift(byte, "shr", self.bit(offset)), dtype)
 
-    def bit(self, offset: Value) -> Value:
+    def bit(self, offset: Offset) -> Value:
         """At which bit of its byte an element below 8 bits starts."""
-        return self.cast(self.binary("and", offset, self.constant(7, I64)), BYTE)
+        return self.cast(self.binary("and", self.whole(offset), self.constant(7, I64)), BYTE)
 
     def load_nibbles(self, at: str, dtype: DType, count: int) -> Value:
         """Neighbours of 4 bits, from a byte's beginning."""
@@ -254,7 +254,7 @@ class Accesses(Functions, ABC):
             element = self.op(f"extractelement {kind} {value.text}, i64 {i}", dtype)
             self.store_one(buffer, one, element)
 
-    def store_one(self, buffer: Buffer, offset: Value, value: Value) -> None:
+    def store_one(self, buffer: Buffer, offset: Offset, value: Value) -> None:
         """One element at an offset; what shares its byte stays."""
         at, dtype = self.address(buffer, offset), buffer.dtype
         if dtype.bits >= 8:

@@ -67,7 +67,7 @@ class Tiles(Ahead):
 
     def __init__(self, nest: Nest, checked: frozenset[str], target: Target | None, pairs: bool):
         super().__init__(nest, checked, pairs)
-        self.target = target
+        self.target, self.frozen = target, target is not None
         self.stretch_of_sum: Stretch | None = None
 
     def fits(self, c: Contraction) -> bool:
@@ -295,9 +295,7 @@ class Tiles(Ahead):
                 if name not in places:
                     stack.enter_context(self.binding(name, self.constant(0, I64)))
             offset, _ = self.place(self.buffers[load.buffer], load.indices)
-            at = self.address(self.buffers[load.buffer], offset)
-            # Frozen: how it comes about is nothing to the loops, which LLVM spends less time on.
-            return self.emit(f"freeze ptr {at}")
+            return self.address(self.buffers[load.buffer], offset)
 
     def terms(
         self, c: Contraction, shape: Shape, axes: tuple[tuple[str, int], ...], x: Rows,

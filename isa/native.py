@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 SOURCES = (
     "nest", "requantize", "storage", "lanes", "tiles", "llvm_ir", "llvm_access", "llvm_ahead",
-    "llvm_folds", "llvm_loops", "llvm_math", "llvm_pairs", "llvm_rounding", "llvm_rows",
-    "llvm_sums", "llvm_tiles", "lower", "native",
+    "llvm_folds", "llvm_loops", "llvm_math", "llvm_pairs", "llvm_places", "llvm_rounding",
+    "llvm_rows", "llvm_sums", "llvm_tiles", "lower", "native",
 )  # fmt: skip
 """The modules that decide what code a nest becomes."""
 
