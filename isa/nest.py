@@ -28,7 +28,6 @@ and the axes of a ``Sum`` hide outer names.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache, reduce
@@ -446,30 +445,31 @@ def rewrite(node: Node, rule: Callable[[Node], Node | None]) -> Node:
 def _rewritten(
     node: Node, rule: Callable[[Node], Node | None], done: dict[int, tuple[Node, Node]]
 ) -> Node:
-    before = done.get(id(node))
-    if before is not None:
-        return before[1]
     rebuilt = node
-    if children(node):
-        changes: dict[str, object] = {}
-        for name in _field_names(type(node)):
-            value = getattr(node, name)
-            if isinstance(value, _NODES):
-                new: Node = _rewritten(value, rule, done)
-                if new is not value:
-                    changes[name] = new
-            elif isinstance(value, tuple):
-                items = [
-                    _rewritten(i, rule, done) if isinstance(i, _NODES) else i for i in value
-                ]  # fmt: skip
-                if any(map(operator.is_not, items, value)):
-                    changes[name] = tuple(items)
-        if changes:
+    below = node.__dict__.get(_BELOW)
+    if below is None:
+        below = children(node)
+    if below:
+        changed = False
+        now: list[Node] = []
+        for child in below:
+            before = done.get(id(child))
+            new = _rewritten(child, rule, done) if before is None else before[1]
+            now.append(new)
+            changed = changed or new is not child
+        if changed:
             # What :func:`dataclasses.replace` does, at a tenth of its cost.
             rebuilt = object.__new__(type(node))
             rebuilt.__dict__.update(node.__dict__)
-            del rebuilt.__dict__[_BELOW]
-            rebuilt.__dict__.update(changes)
+            rebuilt.__dict__[_BELOW] = tuple(now)
+            rest = iter(now)
+            for name in _field_names(type(node)):
+                value = getattr(node, name)
+                if isinstance(value, _NODES):
+                    rebuilt.__dict__[name] = next(rest)
+                elif isinstance(value, tuple):
+                    items = (next(rest) if isinstance(i, _NODES) else i for i in value)
+                    rebuilt.__dict__[name] = tuple(items)
     result = rule(rebuilt)
     final = rebuilt if result is None else result
     done[id(node)] = node, final
