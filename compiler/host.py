@@ -273,14 +273,15 @@ def _functions(
         used = {n.buffer for n in distinct(stmt) if isinstance(n, Load | Store)}
         own = tuple(b for b in nest.buffers if b.name in used)
         form = anonymous(replace(nest, buffers=own, body=stmt))
-        if form not in known:
-            known[form] = []
+        functions = known.get(form)
+        if functions is None:
+            functions = known[form] = []
             at = {buffer.name: k for k, buffer in enumerate(form.buffers)}
             for phase in phases(flattened(form)):
                 number = numbers.setdefault(anonymous(phase.nest), len(numbers))
                 taken = [(at[b.name], b.shape[0] if b.shape else 1) for b in phase.nest.buffers]
-                known[form].append((number, phase.items, taken))
-        for number, items, taken in known[form]:
+                functions.append((number, phase.items, taken))
+        for number, items, taken in functions:
             yield number, items, [(own[k].name, extent) for k, extent in taken]
 
 
