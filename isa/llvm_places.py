@@ -1,4 +1,4 @@
-"""Where elements of buffers lie, as LLVM IR: what several addresses have in common is computed once.
+"""Where elements lie, as LLVM IR: what several addresses have in common is computed once.
 
 An index is taken apart into names times literals and one literal more. Addresses that differ by
 literals only share a pointer, and those are left to the processor's addressing. LLVM would find
