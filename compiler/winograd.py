@@ -167,7 +167,8 @@ def _filtered(taps: np.ndarray) -> np.ndarray:
     made = np.empty((SIDE, SIDE, channels, filters), taps.dtype)
     count = max(1, NEAR // filters)
     for first in range(0, channels, count):
-        g = np.ascontiguousarray(taps[:, :, first : first + count])
+        near = taps[:, :, first : first + count].copy(order="K")  # as it lies, and turned there
+        g = np.ascontiguousarray(near)
         rows = np.empty((SIDE, *g.shape[1:]), g.dtype)
         part = made[:, :, first : first + count]
         for a, b in ((g, rows), (rows.swapaxes(0, 1), part.swapaxes(0, 1))):
