@@ -15,7 +15,7 @@ from weft.compiler.operators import Operator, lowered
 from weft.compiler.pack import packed
 from weft.compiler.winograd import winograd
 from weft.isa.interpret import interpret
-from weft.isa.native import Processor
+from weft.isa.native import Processor, this_processor
 from weft.isa.nest import (
     F32,
     Buffer,
@@ -105,7 +105,7 @@ def test_floats_of_several_pictures_are_as_near_as_those_of_the_plain_sum() -> N
     nest = pictures(2, 32, 48, 5, 6)
     rng = np.random.default_rng(1)
     arrays = {b.name: rng.standard_normal(b.shape).astype(np.float32) for b in nest.buffers}
-    made = packed(nest, lambda name: arrays[name] if name == "w" else None)
+    made = packed(nest, lambda name: arrays[name] if name == "w" else None, this_processor().target)
     assert made is not None
     assert any("totals" in name for name in made.scratch)
     exact = {n: a.astype(np.float64) for n, a in arrays.items()}
