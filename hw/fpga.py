@@ -32,6 +32,9 @@ DEVICES = {
     "ecp5-5g-25k": ("--um5g-25k", "CABGA381", ("8",)),
 }
 """Devices, and what nextpnr calls them and their package; their speed grades, the slowest first."""
+CLOCK_PADS = {"CABGA756": "P5", "CABGA381": "G2", "CABGA256": "L1"}
+"""By package, the pad of PCLKT6_1: it has a wire of its own to the clock network. From pads without
+one the clock goes through the fabric, and not every time has the router found a way."""
 CAPACITY = {
     "25k": {"lut": 24_288, "dsp": 28, "block_ram": 56},
     "45k": {"lut": 43_848, "dsp": 72, "block_ram": 108},
@@ -139,6 +142,7 @@ def place(
     text = generate(config)
     (directory / "weft.v").write_text(text)
     (directory / "harness.v").write_text(harness(config))
+    (directory / "pins.lpf").write_text(pins(package))
 
     script = f"{READ} -json netlist.json; tee -o cells.json stat -json"
     started = time.monotonic()
@@ -150,7 +154,8 @@ def place(
         [*nextpnr, size, "--package", package, "--speed", speed, "--freq", str(megahertz),
          "--json", "netlist.json", "--textcfg", "placed.config", "--report", "timing.json",
          "--placer", "static", "--router", "router2", "--timing-allow-fail",
-         "--lpf-allow-unconstrained", "--seed", "1", "-q", "-l", "nextpnr.log"],
+         "--lpf", "pins.lpf", "--lpf-allow-unconstrained", "--seed", "1",
+         "-q", "-l", "nextpnr.log"],
         directory, "nextpnr", progress,
     )  # fmt: skip
     placed = time.monotonic()
@@ -171,6 +176,11 @@ def place(
             "nextpnr": round((placed - synthesized) / 60, 1),
         },
     )
+
+
+def pins(package: str) -> str:
+    """Where the harness's pins are, as nextpnr reads it. All but the clock's are its choice."""
+    return f'LOCATE COMP "clk" SITE "{CLOCK_PADS[package]}";\n'
 
 
 def cells(statistics: Mapping[str, Any]) -> dict[str, int]:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 import shutil
 
 import pytest
@@ -141,3 +142,24 @@ def test_scratchpads_become_block_ram_and_products_multipliers(name, tmp_path):
     products = config.batch * config.block**2
     dsp = cells(fpga.json.loads(counts))["dsp"]
     assert dsp >= products
+
+
+@pytest.mark.deep
+@pytest.mark.parametrize("device", fpga.DEVICES)
+def test_the_clock_has_a_wire_of_its_own_from_its_pad(device, tmp_path):
+    try:
+        yosys, nextpnr = (fpga._command(name) for name in fpga._TOOLS)
+    except MissingToolError as error:
+        pytest.skip(str(error))
+    (tmp_path / "top.v").write_text(
+        "module top(input clk, i, output o); reg [15:0] s; assign o = s[15];\n"
+        "always @(posedge clk) s <= {s, i}; endmodule\n"
+    )
+    size, package, _ = fpga.DEVICES[device]
+    (tmp_path / "pins.lpf").write_text(fpga.pins(package))
+    script = "read_verilog top.v; synth_ecp5 -top top -json top.json"
+    routed = [size, "--package", package, "--json", "top.json", "--lpf", "pins.lpf",
+              "--lpf-allow-unconstrained", "--textcfg", "top.config", "-q"]  # fmt: skip
+    fpga._run([*yosys, "-q", "-p", script], tmp_path, "yosys", lambda line: None)
+    fpga._run([*nextpnr, *routed], tmp_path, "nextpnr", lambda line: None)
+    assert re.search(r"arc: G_\wDCC\dCLKI G_JPCLKT61", (tmp_path / "top.config").read_text())
