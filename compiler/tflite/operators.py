@@ -268,6 +268,8 @@ def _lstm(operator: _Operator) -> _Made:
     out = operator.tensors[operator.outputs[0]]
     time_major = bool(access(options.TimeMajor))
     reason = lstm_form.refusal(tensors, out, time_major)
+    if inputs[0] in operator.tensors.variables:
+        reason = "VARIABLE"
     code = access(options.FusedActivationFunction)
     if code != tflite.ActivationFunctionType.TANH:
         reason = f"ACTIVATION_{code}"

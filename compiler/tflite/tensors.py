@@ -91,6 +91,8 @@ class Tensors:
         if len(shape) > RANK_LIMIT or any(extent <= 0 for extent in shape):
             raise source.error(f"{name} has shape {list(shape[:RANK_LIMIT])} of rank {len(shape)}")
         data = self._data(index, dtype, shape, PACKED.get(code))
+        if data is not None and index in self.variables:  # TensorFlow Lite's interpreter refuses it
+            raise UnsupportedError(f"{source.name}: {name} is a variable with a value in the file")
         if code in PACKED and data is None:
             raise UnsupportedError(f"{source.name}: {name} is computed and of type INT4")
         return Tensor(self.file_names[index], dtype, shape, self._quant(index, shape), data)

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import tflite
 
 import weft
 from tests.shared import SHARED, model_path, needs_shared
 from weft.compiler.artifact import AcceleratorStep
 from weft.compiler.catalog.lstm import rescaled, sigmoid, tangent
+from weft.compiler.graph import Opaque
 from weft.compiler.host import compile_nodes
 from weft.compiler.pipeline import compile_graph
-from weft.isa import AcceleratorConfig
+from weft.isa import AcceleratorConfig, UnsupportedError
 from weft.isa.requantize import rescale_int
 from weft.runtime.executor import Executor
 from weft.sim import connect
@@ -56,3 +58,27 @@ def test_its_products_run_on_the_accelerator_and_its_states_go_on():
     alone = compile_nodes(graph, graph.nodes).run({source: x[1].reshape(1, 28, 28)})[target]
     np.testing.assert_array_equal(fresh, alone)
     assert len(graph.carried) == 2
+
+
+def variable(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """From now on, files say of that tensor, too, that it keeps its value."""
+    said = tflite.Tensor.IsVariable
+    monkeypatch.setattr(
+        tflite.Tensor, "IsVariable", lambda tensor: said(tensor) or tensor.Name() == name.encode()
+    )
+
+
+@needs_shared
+def test_weights_that_keep_their_value_are_refused(monkeypatch: pytest.MonkeyPatch):
+    variable(monkeypatch, "arith.constant11")
+    with pytest.raises(UnsupportedError, match=r"constant11\) is a variable with a value in"):
+        weft.load(model_path("mnist_lstm"))
+
+
+@needs_shared
+def test_a_layer_of_an_input_that_keeps_its_value_is_none_of_ours(monkeypatch: pytest.MonkeyPatch):
+    variable(monkeypatch, "serving_default_fixed_input:0")
+    graph = weft.load(model_path("mnist_lstm")).graph
+    assert "UNIDIRECTIONAL_SEQUENCE_LSTM+VARIABLE" in [
+        node.op.kind for node in graph.nodes if isinstance(node.op, Opaque)
+    ]
