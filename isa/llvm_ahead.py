@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 from .lanes import lane_step
 from .llvm_folds import Folds
-from .nest import Load, Nest, Store, walk
+from .nest import Index, Load, Nest, Store, walk
 from .storage import unit_strides
 
 LINE = 64
@@ -89,11 +89,14 @@ class Ahead(Folds):
             self.line(f"call void @llvm.prefetch.p0(ptr {line}, i32 {write}, i32 3, i32 1)")
 
     def step(self, access: Load | Store, name: str) -> int | None:
-        """By how many bytes an index moves an access; None if irregularly, or with checks."""
+        """By how many bytes an index moves an access; None if irregularly, with checks, or by what
+        has no value yet, as the axes of a sum further in."""
         buffer = self.buffers[access.buffer]
         if buffer.name in self.checked:
             return None
-        if any(isinstance(n, Load) for i in access.indices for n in walk(i)):
+        below = [n for i in access.indices for n in walk(i)]
+        if any(isinstance(n, Load) or (isinstance(n, Index) and n.name not in self.names)
+               for n in below):  # fmt: skip
             return None
         total = 0
         for at, stride in zip(access.indices, unit_strides(buffer), strict=True):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from weft.isa.native import NativeCode
-from weft.isa.nest import F32, Binary, Block, Buffer, Const, For, Index, Load, Nest, Store
+from weft.isa.nest import F32, Binary, Block, Buffer, Const, For, Index, Load, Nest, Store, Sum
 
 ROWS = 5
 
@@ -54,3 +54,16 @@ def test_packing_asks_some_rows_ahead_where_each_is_a_page(
     out = np.zeros((4, rows, 16), np.float32)
     made.run("f", {}, {"w": w, "out": out})
     assert np.array_equal(out, w[:, :64].reshape(rows, 4, 16).transpose(1, 0, 2))
+
+
+def test_what_lies_where_a_sum_has_come_to_is_not_asked_for() -> None:
+    buffers = Buffer("w", F32, (64, 3, 512)), Buffer("out", F32, (64, 16))
+    r, c = Index("r"), Index("c")
+    total = Sum((("k", 3),), Load("w", (r, Index("k"), c)))
+    inner = For("c", Const(0), Const(16), Store("out", (r, c), total), True)
+    body = For("r", Const(0), Const(64), inner)
+    made = NativeCode([Nest("f", (), buffers, body)], tiled=True)
+    w = np.random.default_rng(0).integers(-9, 9, (64, 3, 512)).astype(np.float32)
+    out = np.zeros((64, 16), np.float32)
+    made.run("f", {}, {"w": w, "out": out})
+    assert np.array_equal(out, w[:, :, :16].sum(axis=1))
