@@ -56,7 +56,7 @@ from .ranges import folded
 from .winograd import winograd
 
 LANES = 16
-"""Of the widest vector there is."""
+"""Elements of 32 bits in the widest vector there is."""
 TOGETHER = 64
 """Columns that are packed at a time."""
 NEAR = 3 * NEAR_CACHE // 4

@@ -68,9 +68,9 @@ class Accesses(Places):
         """What is found out within is forgotten afterwards: control may not have come by."""
         guarded, known, stores = self.guarded, dict(self.known), self.stores
         shared = None if self.shared is None else dict(self.shared)
-        computed = dict(self.computed)
+        sums, pointers = dict(self.known_sums), dict(self.known_pointers)
         yield
-        self.computed = computed
+        self.known_sums, self.known_pointers = sums, pointers
         self.guarded = guarded
         self.known = known if self.stores == stores else {}
         self.shared = shared
@@ -97,7 +97,7 @@ class Accesses(Places):
         self.check(buffer, indices)
         step: int | None = 0
         if self.lanes is not None:
-            steps = [self.linear(i).step(self.lanes.steps) for i in indices]
+            steps = [self.lanes.step(i) for i in indices]
             known = [s * k for s, k in zip(strides, steps, strict=True) if k is not None]
             step = sum(known) if len(known) == len(steps) else None
         if step is not None:

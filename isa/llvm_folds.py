@@ -14,7 +14,6 @@ from .llvm_ir import Value, type_text
 from .llvm_loops import Totals
 from .llvm_rounding import Roundings
 from .nest import I32, I64, Binary, Const, Expr, For, Load, Select, Store, Sum, promote, walk
-from .tiles import Target
 
 BITS = 256
 """Of a vector."""
@@ -26,8 +25,6 @@ Step = Callable[[Value, Value], Value]
 
 class Folds(Roundings):
     """Sums, roundings, and reductions along memory, where code is not left to LLVM's passes."""
-
-    target: Target | None
 
     def sum(self, e: Sum) -> Value:
         """The value of a sum."""

@@ -11,10 +11,11 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from .lanes import Lanes, mentions
+from .lanes import Lanes
 from .llvm_ir import Value
 from .llvm_math import Functions
 from .nest import I64, Binary, Buffer, Cast, Const, DType, Expr, Index
+from .tiles import Target
 
 
 @dataclass(frozen=True)
@@ -39,33 +40,23 @@ class Linear:
     literal: int
     wide: bool
 
-    def step(self, steps: Mapping[str, int | None]) -> int | None:
-        """As :func:`weft.isa.lanes.lane_step` has it."""
-        total = 0
-        for term, by in self.terms:
-            if isinstance(term, Index):
-                step = steps.get(term.name, 0)
-                if step is None:
-                    return None
-                total += by * step
-            elif mentions(term, steps):
-                return None
-        return total
-
 
 class Places(Functions, ABC):
     """A builder that knows values by what they are computed from."""
 
     names: dict[str, Value]
     lanes: Lanes | None
-    frozen: bool = False
-    """Whether the code is as it shall be: pointers are frozen, so that how they come about is
-    nothing to LLVM's passes over loops, which spend a quarter of their time on it."""
+    target: Target | None
+    """What tiles are for; None where all is left to LLVM's passes. Where there are tiles, pointers
+    are frozen: how they come about is nothing to the passes over loops, which would spend a quarter
+    of their time on it."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.computed: dict[tuple[object, ...], Value] = {}
-        """Sums by their terms, and pointers by theirs, where control has come by."""
+        self.known_sums: dict[tuple[str | int, ...], Value] = {}
+        """Those that control has come by, by their terms: names and what they are multiplied by."""
+        self.known_pointers: dict[tuple[str, str], str] = {}
+        """Likewise, by where a buffer begins and the name of the offset."""
         self.apart: dict[int, tuple[Expr, Linear]] = {}
         """Indices taken apart, by their identity."""
 
@@ -127,15 +118,16 @@ class Places(Functions, ABC):
 
     def total(self, terms: Mapping[str, int]) -> Value:
         """The sum of values of ``i64`` times literals."""
-        total, key = self.constant(0, I64), ()
+        total = self.constant(0, I64)
+        key: tuple[str | int, ...] = ()
         # In the order in which values came about: what is known before a loop comes first.
         for text, by in sorted(terms.items(), key=_age):
             if by:
                 key = (*key, text, by)
-                if key not in self.computed:
+                if key not in self.known_sums:
                     term = self.binary("mul", Value(text, I64), self.constant(by, I64))
-                    self.computed[key] = self.binary("add", total, term)
-                total = self.computed[key]
+                    self.known_sums[key] = self.binary("add", total, term)
+                total = self.known_sums[key]
         return total
 
     def whole(self, offset: Offset) -> Value:
@@ -147,21 +139,19 @@ class Places(Functions, ABC):
         start, further = offset.start, offset.further
         if buffer.dtype.bits < 8:
             start, further = self.binary("shr", self.whole(offset), self.constant(3, I64)), 0
-        key = "pointer", base, start.text
-        if start.number == 0:
-            pointer = Value(base, I64)
-        elif key in self.computed:
-            pointer = self.computed[key]
-        else:
-            at = self.emit(f"getelementptr i8, ptr {base}, i64 {start.text}")
-            if self.frozen:
-                at = self.emit(f"freeze ptr {at}")
-            pointer = self.computed[key] = Value(at, I64)
+        pointer = base if start.number == 0 else self.known_pointers.get((base, start.text))
+        if pointer is None:
+            pointer = self.emit(f"getelementptr i8, ptr {base}, i64 {start.text}")
+            if self.target is not None:
+                pointer = self.emit(f"freeze ptr {pointer}")
+            self.known_pointers[base, start.text] = pointer
         if not further:
-            return pointer.text
-        return self.emit(f"getelementptr i8, ptr {pointer.text}, i64 {further}")
+            return pointer
+        return self.emit(f"getelementptr i8, ptr {pointer}, i64 {further}")
 
 
 def _age(term: tuple[str, int]) -> tuple[bool, int]:
+    """Orders names: parameters, ``%p`` and a number, before others, a letter and a number that
+    grows."""
     text = term[0]
     return not text.startswith("%p"), int(text[2:])

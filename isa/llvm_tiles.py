@@ -67,7 +67,7 @@ class Tiles(Ahead):
 
     def __init__(self, nest: Nest, checked: frozenset[str], target: Target | None, pairs: bool):
         super().__init__(nest, checked, pairs)
-        self.target, self.frozen = target, target is not None
+        self.target = target
         self.stretch_of_sum: Stretch | None = None
 
     def fits(self, c: Contraction) -> bool:
