@@ -4,13 +4,15 @@ A nest of parallel loops around a sum of products becomes up to three steps, whi
 same language again and mean the same:
 
 * The operand with *rows* is copied into a buffer of its own where it is not a plain load: with a
-  border instead of a condition, widened to ``i16`` where it is an integer, the axes that are summed
-  over innermost.
-* The operand with *columns* is packed as ``[column // n][term][column % n]``, integers in pairs
-  of neighbouring terms, filled up with zeros: at compile time where it is a constant. The processor
-  decides on ``n``, 16 or 32.
+  border instead of a condition, the axes that are summed over innermost. Integers are widened to
+  ``i16``; or, where the processor multiplies bytes and columns are constants that fit ``i8``, they
+  become ``u8``: what they are above the least value that they can have.
+* The operand with *columns* is packed as ``[column // n][term][column % n]``, integers in groups
+  of 2 or 4 neighbouring terms, filled up with zeros: at compile time where it is a constant. The
+  processor decides on ``n``, 16 or 32.
 * The sum runs over plain loads from both, axes that lie one within the other merged into one, and
-  the columns are the innermost loop.
+  the columns are the innermost loop. Of rows above a least value it lacks that value times the
+  column's sum, which is added.
 
 :mod:`weft.isa.tiles` then has such a loop nest as tiles.
 """
@@ -25,8 +27,11 @@ import numpy as np
 
 from ..isa.interpret import interpret
 from ..isa.nest import (
+    I8,
     I16,
+    I32,
     I64,
+    U8,
     Block,
     Buffer,
     Cast,
@@ -52,7 +57,7 @@ from ..isa.storage import numpy_dtype, unit_strides
 from ..isa.tiles import NEAR_CACHE, Target
 from .factors import CROWD, FEW, Axis, Constant, Factors, Operand, replaced
 from .memory import aligned
-from .ranges import folded
+from .ranges import folded, of_types, range_of
 from .winograd import winograd
 
 LANES = 16
@@ -65,6 +70,26 @@ MANY = 128
 """Columns for which it is worth while to copy rows."""
 SLACK = 32
 """Elements behind a copy that may be read, though they count for nothing."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How operands are kept.
+
+    Attributes
+    ----------
+    rows, columns : DType
+        Of their elements.
+    group : int
+        Neighbouring terms that are multiplied together.
+    least : int
+        What rows are less by.
+    """
+
+    rows: DType
+    columns: DType
+    group: int = 1
+    least: int = 0
 
 
 @dataclass(eq=False)
@@ -113,7 +138,7 @@ def packed(nest: Nest, constant: Constant, target: Target) -> Packed | None:
             continue
         found = True
         prefix = f"{nest.name} {k}"
-        fewer = winograd(one, prefix)
+        fewer = None if one.bytes_of(target) else winograd(one, prefix)
         if fewer is None:
             made += one.statements(prefix, result, buffers, target)
             continue
@@ -140,33 +165,38 @@ class _Ready(Factors):
     ) -> list[Stmt]:
         """The steps; what they need is added to ``result`` and ``buffers``."""
         steps: list[Stmt] = []
-        element = self.dtype if self.dtype.kind == "f" else I16
-        x, moves = self.rows(f"{prefix} rows", element, steps, result, buffers)
-        axes = self.merged(moves)
         name = self.vector[0]
-        pairs = element == I16 and name not in self.x.names and self.step(axes[-1], moves) == 1
-        size = FEW if self.vector[1] <= FEW else target.columns
+        size = max(FEW, target.bits // 32) if self.vector[1] <= FEW else target.columns
+        form = self.bytes_of(target) or (
+            Form(self.dtype, self.dtype) if self.dtype.kind == "f" else Form(I16, I16, 2)
+        )
+        x, moves = self.rows(f"{prefix} rows", form, steps, result, buffers)
+        axes = self.merged(moves)
+        if name in self.x.names or self.step(axes[-1], moves) != 1:
+            form = replace(form, group=1)
         w, terms, grouped = self.columns(
-            f"{prefix} columns", element, axes, pairs, size, steps, result, buffers
+            f"{prefix} columns", form, axes, size, steps, result, buffers
         )
         places = {n: Index(n) for n, _ in (*self.loops, *self.sum.axes)}
         sums: list[Axis] = []
         place: Expr = Const(0, I64)
         for k, (axis, (own, extent)) in enumerate(zip(axes, terms, strict=True)):
             at: Expr = Index(own)
-            if pairs and k == len(axes) - 1:
-                at = at * 2 + Index("p")
+            if form.group > 1 and k == len(axes) - 1:
+                at = at * form.group + Index("p")
             place = place + at * Const(self.step(axis, moves), I64)
             sums.append((own, extent))
-        if pairs:
-            sums.append(("p", 2))
+        if form.group > 1:
+            sums.append(("p", form.group))
         for n, _ in self.loops:
             if moves.get(n):
                 place = place + places[n] * Const(moves[n], I64)
         body = Load(x, (place,)) * w
-        total = Sum(tuple(sums), body)
         block, lane = Index("vb"), Index("vi")
         column: Expr = block * size + lane
+        total: Expr = Sum(tuple(sums), body)
+        if form.least:
+            total = total + self.lacking(f"{prefix} columns", form, size, result, buffers)
         replaced = tuple(
             rewrite(s, lambda n: total if isinstance(n, Sum) else None) for s in self.stores
         )
@@ -197,6 +227,46 @@ class _Ready(Factors):
             steps.append(loops([*outer, *rows, ("vi", rest)], last))
         return steps
 
+    def bytes_of(self, target: Target) -> Form | None:
+        """The form of products of bytes; None where the processor has none, or they do not fit."""
+        if not target.quads or self.dtype.kind == "f" or self.vector[0] in self.x.names:
+            return None
+        known = of_types(self.buffers)
+
+        def loaded(name: str) -> tuple[int, int] | None:
+            data = self.constant(name)
+            return known(name) if data is None else (int(data.min()), int(data.max()))
+
+        x, w = range_of(self.x.value, known), range_of(self.w.value, loaded)
+        if x is None or w is None or x[1] - x[0] > U8.max or w[0] < I8.min or w[1] > I8.max:
+            return None
+        fixed = all(
+            self.constant(n.buffer) is not None for n in walk(self.w.value) if isinstance(n, Load)
+        )
+        return Form(U8, I8, 4, x[0]) if fixed or x[0] == 0 else None
+
+    def lacking(
+        self, columns: str, form: Form, size: int, result: Packed, buffers: dict[str, Buffer]
+    ) -> Expr:
+        """What a column's total lacks if rows are less by a value."""
+        outer = [a for a in self.loops if a[0] in self.w.names and a != self.vector]
+        blocks = -(-self.vector[1] // size)
+        packed = result.constants[columns].reshape(
+            math.prod(e for _, e in outer) * blocks, -1, size, form.group
+        )
+        sums = packed.sum((1, 3), np.int64) * form.least
+        name = f"{columns} lack"
+        array = aligned((sums.size,), numpy_dtype(I32))
+        array[...] = sums.reshape(-1).astype(np.int32)
+        result.constants[name] = array
+        buffers[name] = Buffer(name, I32, array.shape)
+        place: Expr = Const(0, I64)
+        for n, extent in (*outer, ("vb", blocks)):
+            place = place * extent + Index(n)
+        found = rewrite(Load(name, (place * size + Index("vi"),)), folded)
+        assert isinstance(found, Load)
+        return found
+
     def bytes_of_row(self) -> int:
         """Of all terms of a row."""
         return math.prod(e for _, e in self.sum.axes) * self.dtype.bits // 8
@@ -206,15 +276,16 @@ class _Ready(Factors):
         return moves.get(axis[-1][0], 0)
 
     def rows(
-        self, name: str, element: DType, steps: list[Stmt], result: Packed,
+        self, name: str, form: Form, steps: list[Stmt], result: Packed,
         buffers: dict[str, Buffer],
     ) -> tuple[str, dict[str, int]]:  # fmt: skip
         """The buffer that rows are read from, flat, and by how many elements an index moves it."""
-        x, vector = self.x, self.vector[0]
+        x, vector, element = self.x, self.vector[0], form.rows
         source = buffers[x.load.buffer]
         extents = dict((*self.loops, *self.sum.axes))
         unit = source.dtype.bits // 8
-        if x.plain and source.dtype == element:
+        plain = x.plain or x.value == Cast(I32, x.load) - Const(-form.least)
+        if plain and source.dtype == element:
             moves = _moves(x, [s // unit for s in unit_strides(source)])
             dense = sorted(unit_strides(source)) == sorted(_dense(source, unit))
             full = vector not in x.names or (moves[vector] == 1 and self.vector[1] % LANES == 0)
@@ -222,7 +293,9 @@ class _Ready(Factors):
             start = sum(
                 p.const * s // unit for p, s in zip(x.places, unit_strides(source), strict=True)
             )
-            if dense and full and start == 0 and not crowded:
+            inner = math.prod(e for _, e in self.merged(moves)[-1])
+            whole = inner % form.group == 0  # or the last group would reach beyond the buffer
+            if dense and full and start == 0 and not crowded and whole:
                 flat = f"{name}/{source.name}"
                 size = math.prod(source.shape)
                 buffers[flat] = Buffer(flat, source.dtype, (size,))
@@ -231,8 +304,8 @@ class _Ready(Factors):
         summed = {n for n, _ in self.sum.axes}
         order: list[int] = []
         for wanted in (0, 1, 2):
-            for d, form in enumerate(x.places):
-                names = form.indices
+            for d, linear in enumerate(x.places):
+                names = linear.indices
                 kind = 0 if not names & summed else 1 if names - summed else 2
                 if vector in names:
                     kind = 2
@@ -252,6 +325,8 @@ class _Ready(Factors):
         at = {x.load.indices[d]: Index(f"s{d}") + Const(bounds[d][0], I64) for d in order}
         assert len(at) == len(order)
         value = replaced(x.value, at)
+        if form.least:
+            value = Cast(element, value - Const(form.least))
         value = rewrite(value, folded)
         assert isinstance(value, Expr)
         place: Expr = Const(0, I64)
@@ -284,7 +359,7 @@ class _Ready(Factors):
         return found
 
     def columns(
-        self, name: str, element: DType, axes: list[tuple[Axis, ...]], pairs: bool, size: int,
+        self, name: str, form: Form, axes: list[tuple[Axis, ...]], size: int,
         steps: list[Stmt], result: Packed, buffers: dict[str, Buffer],
     ) -> tuple[Expr, list[Axis], bool]:  # fmt: skip
         """A load of the packed columns, the axes of the sum that it is read along, and whether the
@@ -299,30 +374,29 @@ class _Ready(Factors):
         read = list(terms)
         for k, (axis, (own, count)) in enumerate(zip(axes, terms, strict=True)):
             at: Expr = Index(own)
-            if pairs and k == len(axes) - 1:
-                at = at * 2 + Index("p")
-                read[k] = (own, -(-count // 2))
-                if count % 2:
+            if form.group > 1 and k == len(axes) - 1:
+                at = at * form.group + Index("p")
+                read[k] = (own, -(-count // form.group))
+                if count % form.group:
                     certain.append(at < count)
             for n, e in reversed(axis):
                 values[n] = at if axis[0][0] == n else at % e
                 at = at // e
         blocks = -(-extent // size)
         lie: list[Axis] = [*outer, ("vb", blocks), *read, ("vi", size)]
-        if pairs:
-            lie.append(("p", 2))
+        if form.group > 1:
+            lie.append(("p", form.group))
         place: Expr = Const(0, I64)
         step = 1
         for n, e in reversed(lie):
             place = Index(n) * Const(step, I64) + place
             step *= e
-        buffer = Buffer(name, element, (step,))
-        buffers[name] = buffer
+        buffers[name] = Buffer(name, form.columns, (step,))
         load = rewrite(Load(name, (place,)), folded)
         assert isinstance(load, Load)
         data = self.constant(self.w.load.buffer)
         if data is not None and self.w.value == self.w.load:
-            transposed = self.transposed(data, element, axes, pairs, size)
+            transposed = self.transposed(data, form, axes, size)
             if transposed is not None:
                 result.constants[name] = transposed.reshape(-1)
                 return load, read, False
@@ -334,7 +408,7 @@ class _Ready(Factors):
         assert isinstance(value, Expr)
         body = loops(lie, Store(name, load.indices, value))
         count = TOGETHER // size
-        grouped = blocks % count == 0 and not pairs
+        grouped = blocks % count == 0 and form.group == 1
         if grouped:
             # Rows of memory are read some panels at a time: there is a cost for every row.
             each = [a for a in lie if a[0] not in ("vb", "vi")]
@@ -354,14 +428,14 @@ class _Ready(Factors):
             steps.append(body)
             return load, read, grouped
         arrays = {n: _shaped(self.constant(n), buffers[n]) for n in others}
-        arrays[name] = aligned((step,), numpy_dtype(element))
+        arrays[name] = aligned((step,), numpy_dtype(form.columns))
         used = tuple(buffers[n] for n in (*others, name))
         interpret(Nest("pack", (), used, body), {}, arrays, checked=False)
         result.constants[name] = arrays[name]
         return load, read, False
 
     def transposed(
-        self, data: np.ndarray, element: DType, axes: list[tuple[Axis, ...]], pairs: bool, size: int
+        self, data: np.ndarray, form: Form, axes: list[tuple[Axis, ...]], size: int
     ) -> np.ndarray | None:
         """The packed columns of a plain load, by numpy; None if its indices are no plain ones."""
         source = self.buffers[self.w.load.buffer]
@@ -390,20 +464,20 @@ class _Ready(Factors):
         lead = array.shape[: len(outer)]
         counts = [math.prod(e for _, e in axis) for axis in axes]
         array = array.reshape((*lead, self.vector[1], *counts))
-        last = -(-counts[-1] // 2) * 2 if pairs else counts[-1]
+        last = -(-counts[-1] // form.group) * form.group
         columns = -(-self.vector[1] // size) * size
         if (columns, last) != (self.vector[1], counts[-1]):
             wide = np.zeros((*lead, columns, *counts[:-1], last), array.dtype)
             wide[tuple(slice(0, n) for n in array.shape)] = array
             array = wide
-        inner = (*counts[:-1], last // 2, 2) if pairs else tuple(counts)
+        inner = (*counts[:-1], last // form.group, form.group) if form.group > 1 else tuple(counts)
         array = array.reshape((*lead, columns // size, size, *inner))
         k = len(lead)
         order = [*range(k + 1), *range(k + 2, k + 2 + len(counts)), k + 1]
-        if pairs:
+        if form.group > 1:
             order.append(k + 2 + len(counts))
         array = array.transpose(order)
-        made = aligned(array.shape, numpy_dtype(element))
+        made = aligned(array.shape, numpy_dtype(form.columns))
         made[...] = array
         return made
 

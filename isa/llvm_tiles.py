@@ -11,11 +11,17 @@ from .lanes import Lanes
 from .llvm_ahead import Ahead
 from .llvm_ir import Value, type_text
 from .llvm_loops import Totals
-from .nest import I16, I32, I64, Block, Load, Nest, Store
+from .nest import I32, I64, Block, Load, Nest, Store
 from .tiles import NEAR_CACHE, Contraction, Shape, Target, shape_of, split_of
 
-UNROLL = {False: 4, True: 2}
-"""Terms of the innermost loop, for floats or single integers and for pairs."""
+UNROLL = {1: 4, 2: 2, 4: 2}
+"""Turns of the innermost loop that are written out, by how many terms each takes."""
+DOT = {
+    4: "llvm.x86.avx512.vpdpbusd.128", 8: "llvm.x86.avx512.vpdpbusd.256",
+    16: "llvm.x86.avx512.vpdpbusd.512",
+}  # fmt: skip
+"""What multiplies ``u8`` by ``i8`` and adds four products to a total, by the lanes of a total. It
+wraps as every addition does. All of LLVM's versions know it with vectors of ``i32``."""
 
 
 @dataclass(frozen=True)
@@ -222,7 +228,7 @@ class Tiles(Ahead):
         w = self.pointer(c, c.w, {})
         zero = Value("zeroinitializer", c.dtype, shape.lanes)
         totals = (zero,) * (shape.rows * shape.vectors)
-        axes = c.sum.axes[:-1] if c.pairs else c.sum.axes
+        axes = c.sum.axes[:-1] if c.group > 1 else c.sum.axes
         part = self.stretch_of_sum
         if part is not None:
             axes = tuple((n, part.extent if n == part.name else e) for n, e in axes)
@@ -318,7 +324,7 @@ class Tiles(Ahead):
                 if extent > 1
                 else self.terms(c, shape, tuple(rest), x, w, totals)
             )
-        unroll = min(extent, UNROLL[c.pairs])
+        unroll = min(extent, UNROLL[c.group])
         whole = extent // unroll * unroll
 
         def trip(totals: Totals) -> Totals:
@@ -352,7 +358,7 @@ class Tiles(Ahead):
         self, c: Contraction, shape: Shape, x: Rows, w: str, x_at: int, w_at: int,
         totals: Totals,
     ) -> Totals:  # fmt: skip
-        """Totals after one term, or a pair of them."""
+        """Totals after one term, or a group of them."""
         by = c.w_steps[c.vector[0]] * shape.lanes
         columns = [
             self.vector_at(c, self.at(w, w_at + by * v), c.w.buffer, shape.lanes)
@@ -378,36 +384,43 @@ class Tiles(Ahead):
     def vector_at(self, c: Contraction, pointer: str, buffer: str, lanes: int) -> Value:
         """A vector of a factor, ready to be multiplied."""
         dtype = self.buffers[buffer].dtype
-        count = 2 * lanes if c.pairs else lanes
-        kind = type_text(dtype, count)
-        value = self.op(f"load {kind}, ptr {pointer}, align {dtype.bits // 8}", dtype, count)
-        return value if c.pairs else self.cast(value, c.dtype)
+        kind = I32 if c.group > 1 else dtype
+        text = f"load {type_text(kind, lanes)}, ptr {pointer}, align {dtype.bits // 8}"
+        value = self.op(text, kind, lanes)
+        return value if c.group > 1 else self.cast(value, c.dtype)
 
     def spread(self, c: Contraction, pointer: str, lanes: int) -> Value:
-        """A scalar or pair of the first factor, in all lanes."""
-        if c.pairs:
-            both = self.op(f"load i32, ptr {pointer}, align 2", I32)
-            wide = self.splat(both, lanes)
-            kinds = type_text(I32, lanes), type_text(I16, 2 * lanes)
-            text = f"bitcast {kinds[0]} {wide.text} to {kinds[1]}"
-            return self.op(text, I16, 2 * lanes)
+        """A scalar or group of the first factor, in all lanes."""
         dtype = self.buffers[c.x.buffer].dtype
-        one = self.op(f"load {type_text(dtype)}, ptr {pointer}, align {dtype.bits // 8}", dtype)
-        return self.splat(self.cast(one, c.dtype), lanes)
+        kind = I32 if c.group > 1 else dtype
+        one = self.op(f"load {type_text(kind)}, ptr {pointer}, align {dtype.bits // 8}", kind)
+        return self.splat(one if c.group > 1 else self.cast(one, c.dtype), lanes)
 
     def product(self, c: Contraction, total: Value, a: Value, b: Value) -> Value:
-        """A total and one product, or the two of each pair."""
+        """A total and one product, or those of each group; of groups, a lane of the factors is
+        32 bits of neighbours."""
         kind = type_text(c.dtype, total.lanes)
-        if c.pairs:
-            if self.target is not None and self.target.pairs:
+        if c.group > 1:
+            assert self.target is not None
+            if c.group == 4 and self.target.quads:
+                return self.call(DOT[total.lanes], (I32, total.lanes), total, a, b)
+            a, b = self.members(c, c.x, a), self.members(c, c.w, b)
+            if c.group == 2 and self.target.pairs:
                 return self.multiply_add(total, a, b)
-            wide = [self.cast(v, I32) for v in (a, b)]
-            products = self.binary("mul", wide[0], wide[1])
-            return self.binary("add", total, self.neighbours(products, None))
+            products = self.binary("mul", self.cast(a, I32), self.cast(b, I32))
+            while products.lanes > total.lanes:
+                products = self.neighbours(products, None)
+            return self.binary("add", total, products)
         if c.dtype.kind == "f":
             product = self.emit(f"fmul contract {kind} {a.text}, {b.text}")
             return self.op(f"fadd contract {kind} {total.text}, {product}", c.dtype, total.lanes)
         return self.binary("add", total, self.binary("mul", a, b))
+
+    def members(self, c: Contraction, load: Load, groups: Value) -> Value:
+        """The neighbours in each lane of a factor, one by one."""
+        dtype, count = self.buffers[load.buffer].dtype, c.group * groups.lanes
+        kinds = type_text(groups.dtype, groups.lanes), type_text(dtype, count)
+        return self.op(f"bitcast {kinds[0]} {groups.text} to {kinds[1]}", dtype, count)
 
     def tail(self, c: Contraction, shape: Shape, place: dict[str, Value], totals: Totals) -> None:
         """The stores of one row."""

@@ -15,8 +15,10 @@ from dataclasses import dataclass, replace
 
 from .lanes import is_narrow, lane_step
 from .nest import (
+    I8,
     I16,
     I32,
+    U8,
     Binary,
     Block,
     Buffer,
@@ -41,6 +43,8 @@ LATENCY = 5
 """Cycles from one addition to a total to the next one, and a little."""
 EACH = 1
 """Cycles that a term costs besides, whatever the tile."""
+GROUPS = {(I16, I16): 2, (U8, I8): 4}
+"""How many neighbouring products fill 32 bits, by the types of rows and columns."""
 NEAR_CACHE = 512 << 10
 """Bytes of a cache that is near; rows and vectors that are used again shall stay in it."""
 
@@ -57,11 +61,15 @@ class Target:
         How many there are.
     pairs : bool
         Whether it is x86, which multiplies pairs of ``i16`` and adds the two products.
+    quads : bool
+        Whether one instruction multiplies four ``u8`` by four ``i8`` and adds the products to a
+        total, as those that Intel calls VNNI.
     """
 
     bits: int
     registers: int
     pairs: bool
+    quads: bool = False
 
     @property
     def columns(self) -> int:
@@ -74,9 +82,10 @@ class Target:
         """By LLVM's names."""
         have = set(features.split(","))
         if triple.startswith(("x86_64", "i686")):
-            if "+avx512f" in have and "+avx512bw" in have:
-                return cls(512, 32, True)
-            return cls(256 if "+avx2" in have else 128, 16, True)
+            if {"+avx512f", "+avx512bw"} <= have:
+                return cls(512, 32, True, "+avx512vnni" in have)
+            quads = "+avxvnni" in have or {"+avx512vnni", "+avx512vl"} <= have
+            return cls(256, 16, True, quads) if "+avx2" in have else cls(128, 16, True)
         return cls(128, 32, False)
 
 
@@ -96,8 +105,9 @@ class Contraction:
         The factors; ``w`` has vectors.
     dtype : DType
         Of a total.
-    pairs : bool
-        Whether the last axis of the sum is a pair of neighbours.
+    group : int
+        How many neighbours the last axis of the sum has, if they are multiplied together: 2 of
+        ``i16``, or 4 of ``u8`` by ``i8``; else 1.
     x_steps, w_steps : mapping
         By how many bytes each index moves a factor.
     out : DType
@@ -113,7 +123,7 @@ class Contraction:
     x: Load
     w: Load
     dtype: DType
-    pairs: bool
+    group: int
     x_steps: Mapping[str, int]
     w_steps: Mapping[str, int]
     out: DType
@@ -191,15 +201,12 @@ def contraction(stmt: Stmt, buffers: Mapping[str, Buffer]) -> Contraction | None
             return None
         by_vector = [s.get(vector, 0) for s in steps if s is not None]
         if by_vector[1] == units[1] and by_vector[0] in (0, units[0]):
-            return Contraction(tuple(loops), stmt, total, x, w, dtype, False, *known)
+            return Contraction(tuple(loops), stmt, total, x, w, dtype, 1, *known)
         last, extent = total.axes[-1] if total.axes else ("", 0)
-        pair = (
-            extent == 2
-            and all(s is not None and s.get(last) == 2 for s in steps)
-            and all(buffers[load.buffer].dtype == I16 for load in (x, w))
-        )
-        if pair and by_vector == [0, 4]:
-            return Contraction(tuple(loops), stmt, total, x, w, dtype, True, *known)
+        kinds = buffers[x.buffer].dtype, buffers[w.buffer].dtype
+        neighbours = all(s is not None and s.get(last) == units[0] for s in steps)
+        if neighbours and GROUPS.get(kinds) == extent and by_vector == [0, extent * units[0]]:
+            return Contraction(tuple(loops), stmt, total, x, w, dtype, extent, *known)
     return None
 
 
@@ -252,10 +259,15 @@ PLACE = 16
 
 
 def shape_of(c: Contraction, target: Target) -> tuple[Contraction, Shape]:
-    """The tile that is estimated to be fastest, and whether its rows go on from axis to axis."""
+    """The tile that is estimated to be fastest, and whether its rows go on from axis to axis.
+
+    Where products and their addition to a total are instructions ``apart``, they take two, and
+    registers in between.
+    """
     lanes = max(2, target.bits // c.dtype.bits)
     vectors = max(1, -(-c.vector[1] // lanes))
-    spare = 2 + (2 if c.pairs else 0)
+    apart = c.group == 2 or (c.group == 4 and not target.quads)
+    spare = 2 + (2 if apart else 0)
     most = (target.registers - spare) // vectors - 1
     if c.spread:
         most = (target.registers - vectors - spare + 1) // vectors
@@ -266,9 +278,9 @@ def shape_of(c: Contraction, target: Target) -> tuple[Contraction, Shape]:
         times = math.prod(extent for _, extent in c.rows) // max(1, count)
         place = PLACE if len(form.rows) > 1 else 0
         for rows in range(max(1, min(ROWS_LIMIT, count, most)), 0, -1):
-            work = rows * vectors / 2 * (2 if c.pairs else 1)
+            work = rows * vectors / 2 * (2 if apart else 1)
             loads = (rows + vectors if c.spread else rows * vectors + vectors) / 2
-            each = (max(work, loads, LATENCY) + EACH) * c.depth / (2 if c.pairs else 1)
+            each = (max(work, loads, LATENCY) + EACH) * c.depth / c.group
             cycles = times * -(-count // rows) * (each + place * rows)
             if best is None or cycles < best[0]:
                 best = cycles, form, Shape(rows, vectors, lanes)
@@ -288,7 +300,7 @@ def split_of(c: Contraction, shape: Shape) -> tuple[str, int, int] | None:
     nearest cache while they meet row after row. None where the sum is short, or the output does not
     hold totals.
     """
-    if not isinstance(c.body, Store) or c.pairs or not c.spread or c.vector[1] % shape.lanes:
+    if not isinstance(c.body, Store) or c.group > 1 or not c.spread or c.vector[1] % shape.lanes:
         return None
     if c.dtype.kind != "f" or c.out != c.dtype or math.prod(e for _, e in c.rows) < 4 * shape.rows:
         return None

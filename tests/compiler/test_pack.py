@@ -30,7 +30,24 @@ from weft.compiler.pack import packed
 from weft.isa.errors import ConfigError
 from weft.isa.interpret import interpret
 from weft.isa.native import NativeCode, Processor, this_processor
-from weft.isa.nest import F32, I8, I32, Buffer, For, Index, Load, Nest, Store, Sum, expr
+from weft.isa.nest import (
+    F32,
+    I8,
+    I32,
+    U8,
+    Buffer,
+    Cast,
+    DType,
+    For,
+    Index,
+    Load,
+    Nest,
+    Store,
+    Sum,
+    expr,
+)
+from weft.isa.storage import numpy_dtype
+from weft.isa.tiles import Target
 from weft.runtime.executor import threads_of
 
 BASELINE = Processor(this_processor().triple, "x86-64", "")
@@ -134,6 +151,85 @@ def test_packing_means_the_same_and_tiles_compute_it(
             arrays[buffer.name] = array.reshape(buffer.shape)
         run(made.nest, arrays)
         assert np.array_equal(arrays["out"].reshape(rows, columns), a @ b)
+
+
+BYTES = [Target(512, 32, True, True), Target(256, 16, True, True)]
+VNNI = Processor(
+    "x86_64-unknown-linux-gnu", "cascadelake", "+avx512f,+avx512bw,+avx512vl,+avx512vnni"
+)
+
+
+def product_of_bytes(rows: int, depth: int, columns: int, x: DType, zero: int) -> Nest:
+    """``out[i, j] = sum (a[i, k] - zero) * b[k, j]``."""
+    i, j, k = Index("i"), Index("j"), Index("k")
+    buffers = (
+        Buffer("a", x, (rows, depth)), Buffer("b", I8, (depth, columns)),
+        Buffer("out", I32, (rows, columns)),
+    )  # fmt: skip
+    factor = Cast(I32, Load("a", (i, k))) - zero
+    total = Sum((("k", depth),), factor * Load("b", (k, j)))
+    body = For("j", expr(0), expr(columns), Store("out", (i, j), total), True)
+    return Nest("p", (), buffers, For("i", expr(0), expr(rows), body, True))
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(1, 30), st.integers(2, 70), st.integers(2, 70), st.sampled_from([U8, I8]),
+    st.integers(-128, 255), st.booleans(), st.sampled_from(BYTES),
+)  # fmt: skip
+@example(3, 1024, 40, I8, -128, True, BYTES[0])
+@example(3, 7, 8, U8, 0, False, BYTES[0])  # columns that are no constants
+def test_products_of_bytes_are_exact(
+    rows: int, depth: int, columns: int, x: DType, zero: int, known: bool, target: Target
+) -> None:
+    nest = product_of_bytes(rows, depth, columns, x, zero)
+    rng = np.random.default_rng(depth)
+    a = rng.choice([x.min, x.max, 3, 77], (rows, depth)).astype(numpy_dtype(x))
+    b = rng.choice([-128, 127, 0, 5], (depth, columns)).astype(np.int8)
+    made = packed(nest, lambda name: b if known and name == "b" else None, target)
+    assert made is not None
+    kinds = {b.dtype for b in made.nest.buffers if b.name.startswith("p 0 ")}
+    if known or (x == U8 and zero == 0 and rows < 8 <= columns):  # else ``b`` may be the rows
+        assert kinds >= {U8, I8}
+    expected = (a.astype(np.int64) - zero) @ b.astype(np.int64)
+    code = NativeCode([made.nest], tiled=True)  # by such products only where this computer has them
+    for run in (lambda m: interpret(made.nest, {}, m), lambda m: code.run("p", {}, m)):
+        given_arrays = {"a": a, "b": b, "out": np.zeros((rows, columns), np.int32)}
+        arrays: dict[str, np.ndarray] = {}
+        for buffer in made.nest.buffers:
+            name = made.views.get(buffer.name, buffer.name)
+            array = made.constants.get(name, given_arrays.get(name))
+            if array is None:
+                array = np.zeros(buffer.shape, numpy_dtype(buffer.dtype))
+            arrays[buffer.name] = array.reshape(buffer.shape)
+        run(arrays)
+        assert np.array_equal(arrays["out"].reshape(rows, columns), expected)
+
+
+def test_weights_beyond_a_byte_are_no_products_of_bytes() -> None:
+    i, j, k = Index("i"), Index("j"), Index("k")
+    buffers = Buffer("a", I8, (4, 8)), Buffer("b", U8, (8, 16)), Buffer("out", I32, (4, 16))
+    for greatest, are in ((129, True), (130, False)):
+        b = np.full((8, 16), 2, np.uint8)
+        b[3, 5] = greatest
+        total = Sum((("k", 8),), Load("a", (i, k)) * (Cast(I32, Load("b", (k, j))) - 2))
+        body = For("j", expr(0), expr(16), Store("out", (i, j), total), True)
+        nest = Nest("p", (), buffers, For("i", expr(0), expr(4), body, True))
+        made = packed(nest, lambda name, b=b: b if name == "b" else None, BYTES[0])
+        assert made is not None
+        assert (made.constants["p 0 columns"].dtype == np.int8) == are
+
+
+@pytest.mark.skipif(not BASELINE.triple.startswith("x86_64"), reason="the instruction is x86's")
+def test_a_processor_with_products_of_bytes_uses_them() -> None:
+    b = np.ones((64, 64), np.int8)
+    nest = product_of_bytes(60, 64, 64, I8, 3)
+    made = packed(nest, lambda name: b if name == "b" else None, VNNI.target)
+    assert made is not None
+    blocks = NativeCode([made.nest], tiled=True, processor=VNNI).assembly().split("\n.LBB")
+    hot = max(blocks, key=lambda b: b.count("vpdpbusd"))
+    assert hot.count("vpdpbusd") >= 24
+    assert not [line for line in hot.splitlines() if "zmm" in line and "(%rsp)" in line]
 
 
 @pytest.mark.parametrize("depth", [512, 1024])  # in one stretch and in several
