@@ -12,7 +12,7 @@ from .llvm_ahead import Ahead
 from .llvm_ir import Value, type_text
 from .llvm_loops import Totals
 from .nest import I32, I64, Block, Load, Nest, Store
-from .tiles import NEAR_CACHE, Contraction, Shape, Target, shape_of, split_of
+from .tiles import NEAR_CACHE, NEAREST_CACHE, Contraction, Shape, Target, shape_of, split_of
 
 UNROLL = {1: 4, 2: 2, 4: 2}
 """Turns of the innermost loop that are written out, by how many terms each takes."""
@@ -148,14 +148,18 @@ class Tiles(Ahead):
         x = size(dict(c.x_steps), rows | axes)
         panel = size(dict(c.w_steps), axes | {c.vector[0]})
         again = math.prod(e for n, e in c.outer if not c.x_steps.get(n) and c.w_steps.get(n))
-        if again <= 1 or x + panel <= NEAR_CACHE * 3 // 4:
+        if again <= 1:
+            return count
+        w, nearest = panel * again, NEAREST_CACHE // 2
+        if w <= nearest or nearest < panel <= w <= NEAR_CACHE // 2:
+            return min(count, shape.rows)  # which stay in the nearest cache, as all vectors or none
+        if x + panel <= NEAR_CACHE * 3 // 4:
             return count
         each = x / count
         block = int(max(0, NEAR_CACHE // 2 - panel) / each) // shape.rows * shape.rows
         if block < 2 * shape.rows:
             return count
         passes = -(-count // block)
-        w = panel * again
         if w > NEAR_CACHE // 2 and w * passes > x * again:
             return count
         return min(count, block)

@@ -47,6 +47,8 @@ GROUPS = {(I16, I16): 2, (U8, I8): 4}
 """How many neighbouring products fill 32 bits, by the types of rows and columns."""
 NEAR_CACHE = 512 << 10
 """Bytes of a cache that is near; rows and vectors that are used again shall stay in it."""
+NEAREST_CACHE = 32 << 10
+"""Bytes of the nearest one."""
 
 
 @dataclass(frozen=True)
