@@ -9,7 +9,23 @@ from contextlib import contextmanager
 from .lanes import Lanes, mentions
 from .llvm_ir import Value, type_suffix, type_text
 from .llvm_places import Offset, Places
-from .nest import BOOL, I64, Buffer, DType, Expr, Index, Load, Nest, Store, dtype_of, walk
+from .nest import (
+    BOOL,
+    I8,
+    I32,
+    I64,
+    Binary,
+    Buffer,
+    Const,
+    DType,
+    Expr,
+    Index,
+    Load,
+    Nest,
+    Store,
+    dtype_of,
+    walk,
+)
 from .storage import unit_strides
 
 BYTE = DType("u", 8)
@@ -229,7 +245,36 @@ class Accesses(Places):
         source, dtype = self.dtype(stmt.value), buffer.dtype
         if (source.kind == "f") != (dtype.kind == "f"):
             raise TypeError(f"{buffer.name} holds {dtype}; a value of {source} needs a Cast")
-        return self.cast(self.expr(stmt.value), dtype)
+        return self.converted(stmt.value, dtype)
+
+    def converted(self, e: Expr, dtype: DType) -> Value:
+        """An expression in another type; extrema of narrow integers are taken as such."""
+        if (
+            isinstance(e, Binary)
+            and I8.bits <= dtype.bits < I32.bits
+            and self.is_extremum(e, dtype)
+        ):
+            a, b = self.converted(e.a, dtype), self.converted(e.b, dtype)
+            if lanes := max(a.lanes, b.lanes):
+                a, b = self.splat(a, lanes), self.splat(b, lanes)
+            return self.extreme(e.op, a, b)
+        return self.cast(self.expr(e), dtype)
+
+    def is_extremum(self, e: Expr, dtype: DType) -> bool:
+        """Whether ``e`` is the least or the greatest of values of an integer type."""
+
+        def holds(x: Expr) -> bool:
+            if isinstance(x, Const):
+                return isinstance(x.value, int) and dtype.min <= x.value <= dtype.max
+            own = self.dtype(x)
+            return self.is_extremum(x, dtype) or (
+                own.kind != "f" and dtype.min <= own.min and own.max <= dtype.max
+            )
+
+        return (
+            isinstance(e, Binary) and e.op in ("min", "max") and dtype.kind != "f"
+            and holds(e.a) and holds(e.b)
+        )  # fmt: skip
 
     def put(self, stmt: Store, value: Value) -> None:
         """A store of a value that is there."""

@@ -197,11 +197,7 @@ class Builder:
             word = table[op].format(s="s" if dtype.kind == "i" else "u")
             return self.op(f"{word} {kind} {a.text}, {b.text}", BOOL, lanes)
         if op in ("min", "max"):
-            word = {"i": f"s{op}", "u": f"u{op}", "f": f"{op}imum"}[dtype.kind]
-            name = f"llvm.{word}.{type_suffix(dtype, lanes)}"
-            # Which of two zeros is greater is left open.
-            flags = "nsz " if dtype.kind == "f" else ""
-            return self.call(name, (dtype, lanes), a, b, flags=flags)
+            return self.extreme(op, a, b)
         if dtype.kind == "f":
             if op not in _FLOAT:
                 raise TypeError(f"{op} is not defined on {dtype}")
@@ -301,6 +297,14 @@ class Builder:
         by = self.splat(amount, value.lanes) if value.lanes else amount
         kind = type_text(value.dtype, value.lanes)
         return self.op(f"{word} {kind} {value.text}, {by.text}", value.dtype, value.lanes)
+
+    def extreme(self, op: str, a: Value, b: Value) -> Value:
+        """The ``min`` or ``max`` of two values of one type, in it."""
+        word = {"i": f"s{op}", "u": f"u{op}", "f": f"{op}imum"}[a.dtype.kind]
+        name = f"llvm.{word}.{type_suffix(a.dtype, a.lanes)}"
+        # Which of two zeros is greater is left open.
+        flags = "nsz " if a.dtype.kind == "f" else ""
+        return self.call(name, (a.dtype, a.lanes), a, b, flags=flags)
 
     def choose(self, cond: Value, a: Value, b: Value) -> Value:
         """LLVM's ``select``: both are there already."""

@@ -1,15 +1,15 @@
 """The two roundings of requantization on vectors of ``i32``, as LLVM IR.
 
 :mod:`weft.isa.requantize` writes them in ``i64``, of which a vector register holds half as many.
-The high half of a product is made of the products of even and of odd lanes; the rounding shift
-compares what is shifted out with one half. Both give the same bits.
+The high half of a product is made of the products of even and of odd lanes; the rounding shift is
+that of the magnitude, as an unsigned integer, which has room for one half. Both give the same bits.
 """
 
 from __future__ import annotations
 
-from .llvm_ir import Value, type_text
+from .llvm_ir import Value, type_suffix, type_text
 from .llvm_sums import Sums
-from .nest import I32, I64, Binary, Cast, Const
+from .nest import I32, I64, U32, Binary, Cast, Const
 from .requantize import high_product, rounding_shift_right
 
 
@@ -34,19 +34,21 @@ class Roundings(Sums):
     def shifted(self, x: Value, amount: Value) -> Value:
         """To the right, to nearest, ties away from zero."""
         lanes = max(x.lanes, amount.lanes)
-        one = self.constant(1, I32)
-        mask = self.binary("sub", self.binary("shl", one, amount), one)
-        sign = self.binary("shr", x, self.constant(31, I32))
-        half = self.binary("sub", self.binary("shr", mask, one), sign)
-        up = self.binary("lt", half, self.binary("and", x, mask))
-        low = self.binary("shr", x, amount)
-        if not lanes:
-            return self.binary("add", low, self.cast(up, I32))
-        kind = type_text(I32, lanes)
-        if not up.lanes:
-            return self.binary("add", low, self.cast(up, I32))
-        minus = self.op(f"sext <{lanes} x i1> {up.text} to {kind}", I32, lanes)
-        return self.binary("sub", low, minus)
+        x = self.splat(x, lanes) if lanes else x
+        size = self.cast(self.magnitude(x), U32)
+        by = self.cast(amount, U32)
+        one = self.constant(1, U32)
+        half = self.binary("shr", self.binary("shl", one, by), one)
+        near = self.cast(self.binary("shr", self.binary("add", size, half), by), I32)
+        zero = self.constant(0, I32)
+        return self.choose(self.binary("lt", x, zero), self.binary("sub", zero, near), near)
+
+    def magnitude(self, x: Value) -> Value:
+        """Without the sign; of the least integer itself, which is right as an unsigned one."""
+        kind = type_text(x.dtype, x.lanes)
+        name = f"llvm.abs.{type_suffix(x.dtype, x.lanes)}"
+        self.declarations.add(f"declare {kind} @{name}({kind}, i1)")
+        return self.op(f"call {kind} @{name}({kind} {x.text}, i1 false)", x.dtype, x.lanes)
 
     def high(self, x: Value, m: Value) -> Value:
         """The high half of twice the product, to nearest, ties upwards."""
@@ -56,10 +58,13 @@ class Roundings(Sums):
             return self.cast(self.rounded(product, 31), I32)
         halves = [self.halves(self.splat(v, lanes)) for v in (x, m)]
         even, odd = (self.rounded(self.binary("mul", a, b)) for a, b in zip(*halves, strict=True))
+        # LLVM would shift a literal before it multiplies, and then it is too wide for one product.
+        literal = m.number is not None
         even = self.shift_logically(even, "lshr", 31)
-        odd = self.shift_logically(odd, "shl", 1)
-        a, b = (self.narrow(v, lanes) for v in (even, odd))
-        return self.shuffle(a, b, [i if i % 2 == 0 else lanes + i for i in range(lanes)])
+        odd = self.shift_logically(odd, *(("lshr", 31) if literal else ("shl", 1)))
+        a, b = self.narrow(even, lanes), self.narrow(odd, lanes)
+        order = [i if i % 2 == 0 else lanes + i - literal for i in range(lanes)]
+        return self.shuffle(a, b, order)
 
     def rounded(self, product: Value, by: int = 0) -> Value:
         """With one half added, and shifted."""

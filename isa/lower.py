@@ -139,7 +139,7 @@ class _Function(Tiles):
                 return self.op(f"{op} {kind} {x.text}, {y.text}", dtype, lanes)
             case Cast(dtype, a):
                 found = self.rounding(e)
-                return found if found is not None else self.cast(self.expr(a), dtype)
+                return found if found is not None else self.converted(a, dtype)
             case Select():
                 return self.remembered(e, lambda: self.select(e))
             case Sum():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -24,6 +25,7 @@ from weft.isa.nest import (
     I64,
     U8,
     Binary,
+    Block,
     Buffer,
     Cast,
     Const,
@@ -38,7 +40,11 @@ from weft.isa.nest import (
     Store,
     Sum,
     expr,
+    loops,
+    maximum,
+    minimum,
 )
+from weft.isa.requantize import high_product, rounding_shift_right
 
 
 def arrays_for(nest: Nest, seed: int) -> dict[str, np.ndarray]:
@@ -51,6 +57,63 @@ def assert_agrees(nest: Nest, params: dict[str, int], seed: int = 0, level: int 
     NativeCode([nest], level=level).run(nest.name, params, ours)
     for b in nest.buffers:
         assert_equal(b, ours[b.name], elements(b, oracle[b.name]))
+
+
+EDGES = [0, 1, 2, 3, 5, 1 << 30, (1 << 30) - 1, (1 << 31) - 1, 3 << 29, 0x55555555, 77777]
+EDGES = [*EDGES, *(-x for x in EDGES), -(1 << 31)]
+
+
+@pytest.mark.parametrize("literal", [False, True])
+@pytest.mark.parametrize("lanes", [4, 8, 16])
+def test_roundings_in_lanes_are_those_of_integers_without_limit(lanes: int, literal: bool) -> None:
+    values = [x for x in EDGES for _ in EDGES]
+    factors = [abs(m) & 0x7FFFFFFF for _ in EDGES for m in EDGES]
+    values += [0] * (-len(values) % lanes)
+    factors += [0] * (-len(factors) % lanes)
+    shape = (len(values) // lanes, lanes)
+    at = Index("i"), Index("j")
+    for amount in range(32):
+        by, factor = (amount, 1330872963) if literal else (Load("n", at), Load("m", at))
+        stores = (
+            Store("high", at, high_product(Load("x", at), factor)),
+            Store("near", at, rounding_shift_right(Load("x", at), by)),
+        )
+        names = ("x", "m", "n", "high", "near")
+        nest = Nest(
+            "r", (), tuple(Buffer(n, I32, shape) for n in names),
+            loops([("i", shape[0]), ("j", lanes)], Block(stores)),
+        )  # fmt: skip
+        arrays = {n: np.zeros(shape, np.int32) for n in names}
+        arrays["x"][...] = np.reshape(values, shape)
+        arrays["m"][...] = 1330872963 if literal else np.reshape(factors, shape)
+        arrays["n"][...] = amount
+        NativeCode([nest]).run("r", {}, arrays)
+        for x, m, high, near in zip(
+            *(arrays[n].flat for n in ("x", "m", "high", "near")), strict=True
+        ):
+            assert high == (int(x) * int(m) + (1 << 30)) >> 31
+            half = (1 << amount) >> 1
+            assert near == (abs(int(x)) + half >> amount) * (-1 if x < 0 else 1), (x, amount)
+
+
+@pytest.mark.parametrize("dtype", [I8, U8, I16], ids=str)
+def test_extrema_of_narrow_integers_are_taken_as_such(dtype: DType) -> None:
+    i = Index("i")
+    a, b, c = (Load(n, (i,)) for n in "abc")
+    value = minimum(maximum(maximum(a, b), expr(7)), c)
+    names = ("a", "b", "c", "out")
+    nest = Nest(
+        "e", (), tuple(Buffer(n, dtype, (64,)) for n in names),
+        loops([("i", 64)], Store("out", (i,), value)),
+    )  # fmt: skip
+    rng = np.random.default_rng(3)
+    few = [dtype.min, dtype.max, 7, 8, 0]
+    arrays = {n: rng.choice(few, 64).astype(native.numpy_dtype(dtype)) for n in names}
+    expected = np.minimum(np.maximum(np.maximum(arrays["a"], arrays["b"]), 7), arrays["c"])
+    code = NativeCode([nest])
+    code.run("e", {}, arrays)
+    assert np.array_equal(arrays["out"], expected)
+    assert not re.search(r"\b[sz]ext <", code.text())
 
 
 @settings(max_examples=100, deadline=None)
