@@ -17,7 +17,9 @@ from collections.abc import Callable
 
 from .lanes import Lanes, fits_lanes, has_rows, mentions
 from .llvm_access import LINE
+from .llvm_folds import sum_of_stored
 from .llvm_ir import Value, type_text
+from .llvm_loops import Totals
 from .llvm_tiles import Tiles
 from .nest import (
     I8,
@@ -204,8 +206,9 @@ class _Function(Tiles):
                 for store, value in zip(together, values, strict=True):
                     self.put(store, value)
             case Block(stmts):
-                for s in stmts:
-                    self.stmt(s)
+                for s, following in zip(stmts, (*stmts[1:], None), strict=True):
+                    if following is None or not self.with_sum(s, following):
+                        self.stmt(s)
             case Store():
                 self.store(stmt)
             case Let(name, value, body):
@@ -334,6 +337,36 @@ class _Function(Tiles):
                 new = access.buffer not in self.asked and access.buffer not in self.streaming
                 if new and unit and LANES * unit % LINE == 0 and self.step(access, name) == unit:
                     self.fetch(access, STREAM_AHEAD, LANES * unit)
+
+    def with_sum(self, loop: Stmt, following: Stmt) -> bool:
+        """A loop in lanes and, in the same pass, the sum of what it stores, which ``following``
+        asks for and then finds; False, and nothing is emitted, of anything else."""
+        if self.target is None or self.lanes is not None or self.checked:
+            return False
+        found = sum_of_stored(loop, following, self.buffers)
+        if found is None or not isinstance(loop, For) or not isinstance(loop.body, Store):
+            return False
+        name, store, count = loop.index, loop.body, found.axes[0][1]
+        if count <= WHOLE_LANES or not fits_lanes(store, name):
+            return False
+        whole = count - count % LANES
+
+        def piece(totals: Totals) -> Totals:
+            self.ask(name, count, store)
+            self.lanes = Lanes(LANES, name, {name: 1}, {}, True)
+            value = self.splat(self.stored(store), LANES)
+            self.put(store, value)
+            self.lanes = None
+            return (self.plus(totals[0], value),)
+
+        zero = Value("zeroinitializer", self.buffers[store.buffer].dtype, LANES)
+        total = self.together(self.looped(name, whole, LANES, (zero,), piece), self.plus)
+        if whole < count:
+            self.last_pieces(name, whole, count, store)
+            rest = Sum(((found.axes[0][0], count - whole),), found.body)
+            total = self.plus(total, self.tail_of_sum(rest, whole))
+        self.known[found] = None, total
+        return True
 
     def past_caches(self, lanes: Lanes, first: Value, body: Stmt, loop: Callable[[], None]) -> None:
         """``loop``, which has ``body`` done for lanes from ``first`` on; twice where it may write
