@@ -8,10 +8,7 @@ from typing import Any
 import numpy as np
 
 from ..isa.nest import Buffer
-from ..isa.storage import numpy_dtype
-
-LINE = 64
-"""Bytes of a line of a cache."""
+from ..isa.storage import LINE, numpy_dtype
 
 
 def aligned(shape: tuple[int, ...], dtype: np.dtype[Any]) -> np.ndarray:

@@ -54,10 +54,9 @@ from ..isa.nest import (
     substitute,
     walk,
 )
-from ..isa.storage import numpy_dtype
+from ..isa.storage import LINE, numpy_dtype
 from .affine import indices_of, is_index
 from .factors import CROWD, Axis, Factors, replaced
-from .memory import LINE
 from .ranges import folded, of_types, range_of
 
 # fmt: off

@@ -1,10 +1,17 @@
-"""Loads and stores of a nest as LLVM IR: addresses, checks of indices, lanes, packed elements."""
+"""Loads and stores of a nest as LLVM IR: addresses, checks of indices, lanes, packed elements.
+
+What is too large to be found in a cache again is written past the caches, where a vector is a whole
+line: the processor would read a line before it changes a part of it, and read and write take turns
+on the way to memory.
+"""
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 
 from .lanes import Lanes, mentions
 from .llvm_ir import Value, type_suffix, type_text
@@ -19,16 +26,22 @@ from .nest import (
     Const,
     DType,
     Expr,
+    For,
     Index,
+    Let,
     Load,
     Nest,
+    Stmt,
     Store,
     dtype_of,
     walk,
 )
-from .storage import unit_strides
+from .storage import LINE, unit_strides
 
 BYTE = DType("u", 8)
+STREAMED = 8 << 20
+"""Bytes of a buffer from which on what was written is not found in a cache when it is read: a
+core's own cache holds 2 MB at most, and its part of a shared one is not much more."""
 
 
 class Accesses(Places):
@@ -45,6 +58,8 @@ class Accesses(Places):
         self.names = {name: Value(f"%p{i}", I64) for i, name in enumerate(nest.params)}
         self.lanes: Lanes | None = None
         self.guarded: frozenset[tuple[str, Expr]] = frozenset()
+        self.streaming: frozenset[str] = frozenset()
+        """Buffers that vectors are written to past the caches, whole lines each."""
         self.stores = 0
         self.known: dict[Expr, tuple[Lanes | None, Value]] = {}
         self.shared: dict[tuple[int, bool], tuple[Expr, Lanes | None, Value]] | None = None
@@ -292,6 +307,9 @@ class Accesses(Places):
             at = self.address(buffer, offset)
             if dtype.bits < 8:
                 self.store_nibbles(at, value)
+            elif buffer.name in self.streaming:
+                hint = f"align {LINE}, !nontemporal !{{i32 1}}"
+                self.line(f"store {kind} {value.text}, ptr {at}, {hint}")
             else:
                 self.line(f"store {kind} {value.text}, ptr {at}, align {dtype.bits // 8}")
             return
@@ -322,6 +340,51 @@ class Accesses(Places):
         self.line(
             f"store {kind} {self.emit(f'or {kind} {low.text}, {high.text}')}, ptr {at}, align 1"
         )
+
+    @cached_property
+    def streams(self) -> frozenset[str]:
+        """The buffers that may be written past the caches: no cache would hold them, one statement
+        writes them, and none reads them."""
+        if not self.avx512 or self.checked:
+            return frozenset()
+        nodes = list(walk(self.nest.body))
+        stores = [n.buffer for n in nodes if isinstance(n, Store)]
+        read = {n.buffer for n in nodes if isinstance(n, Load)}
+        return frozenset(
+            b.name
+            for b in self.nest.buffers
+            if stores.count(b.name) == 1
+            and b.name not in read
+            and math.prod(b.shape) * b.dtype.bits >= 8 * STREAMED
+        )
+
+    def streamed(self, body: Stmt, lanes: Lanes) -> tuple[frozenset[str], Value]:
+        """Of a loop that begins with these lanes and goes on by as many: which buffers its body
+        writes line by line, if they begin where lines do; and whether one does not."""
+        names: set[str] = set()
+        ends = self.constant(0, I64)
+        nodes = list(walk(body))
+        inner = {n.index for n in nodes if isinstance(n, For)}
+        inner |= {n.name for n in nodes if isinstance(n, Let)}
+        outer = self.names.keys() - inner
+        for store in (n for n in nodes if isinstance(n, Store)):
+            buffer = self.buffers[store.buffer]
+            unit = buffer.dtype.bits // 8
+            if buffer.name not in self.streams or lanes.count * unit % LINE:
+                continue
+            below = [n for i in store.indices for n in walk(i)]
+            known = all(n.name in outer for n in below if isinstance(n, Index))
+            if not known or any(isinstance(n, Load) for n in below):
+                continue
+            self.lanes = lanes
+            offset, step = self.place(buffer, store.indices)
+            self.lanes = None
+            if step == unit:
+                names.add(buffer.name)
+                at = self.emit(f"ptrtoint ptr {self.address(buffer, offset)} to i64")
+                ends = self.binary("or", ends, Value(at, I64))
+        over = self.binary("and", ends, self.constant(LINE - 1, I64))
+        return frozenset(names), self.holds(over)
 
     def bits_of(self, value: Value) -> Value:
         """An integer's bits, to be extended with zeros."""

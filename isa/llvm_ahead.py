@@ -14,10 +14,8 @@ from collections.abc import Iterable
 from .lanes import lane_step
 from .llvm_folds import Folds
 from .nest import Index, Load, Nest, Store, walk
-from .storage import unit_strides
+from .storage import LINE, unit_strides
 
-LINE = 64
-"""Bytes that are fetched together."""
 ROWS = range(1024, 8193)
 """Bytes of rows that are asked for: a shorter one shares its page with the next, and of a longer
 one the beginning matters less than what it costs to ask."""

@@ -3,24 +3,63 @@
 A sum, and a loop that keeps the greatest or least of what it meets, go through memory some vectors
 at a time where their terms lie side by side, and come together at the end. Floating point may be
 added in any order (:mod:`weft.isa.nest`), integers wrap, and of extrema the order is no matter.
+A sum of what a loop has just stored is taken along with that loop (:func:`sum_of_stored`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from .lanes import is_together, mentions, speculates
 from .llvm_ir import Value, type_text
 from .llvm_loops import Totals
 from .llvm_rounding import Roundings
-from .nest import I32, I64, Binary, Const, Expr, For, Load, Select, Store, Sum, promote, walk
+from .nest import (
+    I32,
+    I64,
+    Binary,
+    Buffer,
+    Const,
+    DType,
+    Expr,
+    For,
+    Index,
+    Load,
+    Select,
+    Stmt,
+    Store,
+    Sum,
+    promote,
+    substitute,
+    walk,
+)
 
-BITS = 256
-"""Of a vector."""
+LEAST_BITS = 256
+"""Of a vector, also where a register is shorter."""
 ABREAST = 4
 """Vectors that are on their way at once."""
 
 Step = Callable[[Value, Value], Value]
+
+
+def sum_of_stored(loop: Stmt, following: Stmt, buffers: Mapping[str, Buffer]) -> Sum | None:
+    """The sum, in a store that follows a parallel loop, of exactly the elements that it stores."""
+    match loop, following:
+        case For(index, Const(0), Const(stop), Store(buffer, indices, _), True), Store():
+            pass
+        case _:
+            return None
+    dtype = buffers[buffer].dtype
+    if promote(dtype, I32) != dtype:
+        return None
+    for e in walk(following):
+        match e:
+            case Sum(((axis, extent),), body) if extent == stop:
+                if body == substitute(Load(buffer, indices), {index: Index(axis)}):
+                    return e
+            case _:
+                pass
+    return None
 
 
 class Folds(Roundings):
@@ -32,9 +71,9 @@ class Folds(Roundings):
         if self.target is None or self.lanes is not None or not e.axes or dtype.bits > 64:
             return super().sum(e)
         name, extent = e.axes[-1]
-        if extent < BITS // dtype.bits or not self.goes_along(e.body, name):
+        lanes = self.abreast(dtype, extent)
+        if not lanes or not self.goes_along(e.body, name):
             return super().sum(e)
-        lanes = BITS // dtype.bits
         zeros = (Value("zeroinitializer", dtype, lanes),) * min(ABREAST, extent // lanes)
         step: Step = self.plus
         totals = self.loops(
@@ -46,6 +85,15 @@ class Folds(Roundings):
             return total
         tail = Sum((*e.axes[:-1], (name, rest)), e.body)
         return self.plus(total, self.tail_of_sum(tail, extent - rest))
+
+    def abreast(self, dtype: DType, extent: int) -> int:
+        """How many of ``extent`` elements a vector takes: what a register holds, or half of that
+        where there are no more; 0 where there are fewer."""
+        assert self.target is not None
+        bits = max(LEAST_BITS, self.target.bits)
+        while bits > LEAST_BITS and extent * dtype.bits < bits:
+            bits //= 2
+        return bits // dtype.bits if extent * dtype.bits >= bits else 0
 
     def tail_of_sum(self, e: Sum, first: int) -> Value:
         """The last terms of every stretch, one by one."""
@@ -122,14 +170,16 @@ class Folds(Roundings):
             case _:
                 return False
         dtype = self.buffers[buffer].dtype
-        lanes = BITS // max(8, dtype.bits)
         if old != Load(buffer, place) or self.lanes is not None or buffer in self.checked:
             return False
         if any(mentions(i, (index,)) for i in place):
             return False
         if any(isinstance(n, Load) and n.buffer == buffer for n in walk(value)):
             return False
-        if self.dtype(value) != dtype or dtype.bits < 32 or extent < lanes:
+        if self.dtype(value) != dtype or dtype.bits < 32:
+            return False
+        lanes = self.abreast(dtype, extent)
+        if not lanes:
             return False
         if not self.goes_along(value, index):
             return False

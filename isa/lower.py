@@ -16,7 +16,9 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from .lanes import Lanes, fits_lanes, has_rows, mentions
+from .llvm_folds import sum_of_stored
 from .llvm_ir import Value, type_text
+from .llvm_loops import Totals
 from .llvm_tiles import Tiles
 from .nest import (
     I8,
@@ -42,12 +44,15 @@ from .nest import (
     promote,
     walk,
 )
+from .storage import LINE
 from .tiles import Contraction, Target, contraction
 
 LANES = 16
 """Lanes of a piece of a long loop."""
 WHOLE_LANES = 64
 """A loop of up to so many trips, a power of two, is one piece, unless it sums over rows."""
+STREAM_AHEAD = 2048
+"""Bytes from what is read to what is fetched, where results go past the caches."""
 MANY_LOADS = 8
 """Loads with which a piece this long would not fit the registers."""
 
@@ -70,6 +75,9 @@ def lower(
     """
     body = _Function(nest, checked, target, pairs)
     body.stmt(nest.body)
+    if body.streams:  # other threads shall see what went past the caches
+        body.declarations.add("declare void @llvm.x86.sse.sfence()")
+        body.line("call void @llvm.x86.sse.sfence()")
     body.line("ret i64 0")
     params = [f"i64 %p{i}" for i in range(len(nest.params))]
     for i in range(len(nest.buffers)):
@@ -198,8 +206,9 @@ class _Function(Tiles):
                 for store, value in zip(together, values, strict=True):
                     self.put(store, value)
             case Block(stmts):
-                for s in stmts:
-                    self.stmt(s)
+                for s, following in zip(stmts, (*stmts[1:], None), strict=True):
+                    if following is None or not self.with_sum(s, following):
+                        self.stmt(s)
             case Store():
                 self.store(stmt)
             case Let(name, value, body):
@@ -300,17 +309,86 @@ class _Function(Tiles):
             first, last = self.constant(start, I64), self.constant(start + whole, I64)
 
             def piece() -> None:
-                touched = (n for n in walk(body) if isinstance(n, Load | Store))
-                self.ask_ahead(touched, name, count, LANES)
+                self.ask(name, count, body)
                 self.piece(name, self.names[name], LANES, body, even)
 
-            self.loop(name, first, last, LANES, piece)
-        at, size = start + whole, LANES // 2
+            self.past_caches(
+                Lanes(LANES, name, {name: 1}, {}, even), first, body,
+                lambda: self.loop(name, first, last, LANES, piece),
+            )  # fmt: skip
+        self.last_pieces(name, start + whole, stop, body)
+
+    def last_pieces(self, name: str, at: int, stop: int, body: Stmt) -> None:
+        """What pieces have left over, in halving ones."""
+        size = LANES // 2
         while at < stop:
             if stop - at >= size:
                 self.piece(name, self.constant(at, I64), size, body, at % 2 == 0)
                 at += size
             size //= 2
+
+    def ask(self, name: str, count: int, body: Stmt) -> None:
+        """Fetch ahead what one of the pieces of ``count`` trips of ``body`` will touch."""
+        touched = [n for n in walk(body) if isinstance(n, Load | Store)]
+        self.ask_ahead((a for a in touched if a.buffer not in self.streaming), name, count, LANES)
+        if self.streaming:
+            for access in touched:
+                unit = self.buffers[access.buffer].dtype.bits // 8
+                new = access.buffer not in self.asked and access.buffer not in self.streaming
+                if new and unit and LANES * unit % LINE == 0 and self.step(access, name) == unit:
+                    self.fetch(access, STREAM_AHEAD, LANES * unit)
+
+    def with_sum(self, loop: Stmt, following: Stmt) -> bool:
+        """A loop in lanes and, in the same pass, the sum of what it stores, which ``following``
+        asks for and then finds; False, and nothing is emitted, of anything else."""
+        if self.target is None or self.lanes is not None or self.checked:
+            return False
+        found = sum_of_stored(loop, following, self.buffers)
+        if found is None or not isinstance(loop, For) or not isinstance(loop.body, Store):
+            return False
+        name, store, count = loop.index, loop.body, found.axes[0][1]
+        if count <= WHOLE_LANES or not fits_lanes(store, name):
+            return False
+        whole = count - count % LANES
+
+        def piece(totals: Totals) -> Totals:
+            self.ask(name, count, store)
+            self.lanes = Lanes(LANES, name, {name: 1}, {}, True)
+            value = self.splat(self.stored(store), LANES)
+            self.put(store, value)
+            self.lanes = None
+            return (self.plus(totals[0], value),)
+
+        zero = Value("zeroinitializer", self.buffers[store.buffer].dtype, LANES)
+        total = self.together(self.looped(name, whole, LANES, (zero,), piece), self.plus)
+        if whole < count:
+            self.last_pieces(name, whole, count, store)
+            rest = Sum(((found.axes[0][0], count - whole),), found.body)
+            total = self.plus(total, self.tail_of_sum(rest, whole))
+        self.known[found] = None, total
+        return True
+
+    def past_caches(self, lanes: Lanes, first: Value, body: Stmt, loop: Callable[[], None]) -> None:
+        """``loop``, which has ``body`` done for lanes from ``first`` on; twice where it may write
+        past the caches: so, and as ever, for where lines are not met."""
+        if not self.streams:
+            loop()
+            return
+        with self.binding(lanes.index, first):
+            names, over = self.streamed(body, lanes)
+        if not names:
+            loop()
+            return
+        lines, other, end = self.label("lines"), self.label("other"), self.label("end")
+        self.branch(over, other, lines)
+        asked = set(self.asked)
+        for label, streaming in ((lines, names), (other, frozenset[str]())):
+            self.start(label)
+            self.streaming, self.asked = streaming, set(asked)
+            with self.region():
+                loop()
+            self.jump(end)
+        self.start(end)
 
     def piece(self, name: str, first: Value, count: int, body: Stmt, even: bool) -> None:
         """``count`` trips from ``first`` on, together."""

@@ -12,6 +12,9 @@ from .nest import Buffer, DType
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+LINE = 64
+"""Bytes of a line of a cache."""
+
 
 def numpy_dtype(dtype: DType) -> np.dtype[Any]:
     """The numpy type that holds a value of ``dtype``; widths below 8 take a byte."""

@@ -116,6 +116,26 @@ def test_a_softmax():
     run(Softmax(), powers / powers.sum(-1, keepdims=True))
 
 
+def test_large_results_are_the_same_bits_on_any_number_of_threads():
+    shape = (1, (8 << 20) // 4 + 1003)
+    tensors = {n: Tensor(n, F32, shape) for n in ("x", "y", "sum", "out")}
+    nodes = (
+        Node("add", Add("relu"), ("x", "y"), ("sum",)),
+        Node("mul", Mul(), ("sum", "y"), ("out",)),
+    )
+    graph = Graph("large", tensors, nodes, ("x", "y"), ("out",))
+    verify(graph)
+    values = {n: RNG.normal(size=shape).astype(np.float32) for n in ("x", "y")}
+    x, y = (v.astype(np.float64) for v in values.values())
+    results = [
+        compile_nodes(graph, nodes, outputs=("out",), threads=count).run(values)["out"]
+        for count in (1, 2, 5)
+    ]
+    np.testing.assert_allclose(results[0], np.maximum(x + y, 0) * y, rtol=1e-6)
+    assert np.array_equal(results[0], results[1])
+    assert np.array_equal(results[0], results[2])
+
+
 # --- quantize and dequantize
 
 

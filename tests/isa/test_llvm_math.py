@@ -7,21 +7,29 @@ import math
 import numpy as np
 import pytest
 
-from weft.isa.native import NativeCode
-from weft.isa.nest import F32, Buffer, Const, For, Index, Load, Math, Nest, Store
+from tests.isa.processors import SKYLAKE, without_avx512
+from weft.isa.native import NativeCode, Processor, this_processor
+from weft.isa.nest import F32, I64, Buffer, Const, For, Index, Load, Math, Nest, Store
 
 COUNT = 1 << 15
 EDGES = [0.0, -0.0, math.inf, -math.inf, math.nan, 88.7, 88.8, 100.0, -87.4, -103.9, -200.0, 1e-30]
 
 
-def computed(function: str, x: np.ndarray) -> np.ndarray:
+def code(function: str, lanes: int = COUNT, processor: Processor | None = None) -> NativeCode:
+    """One function of ``x``, of so many elements at once at most."""
     buffers = Buffer("x", F32, (COUNT,)), Buffer("out", F32, (COUNT,))
-    i = Index("i")
-    body = For(
-        "i", Const(0), Const(COUNT), Store("out", (i,), Math(function, (Load("x", (i,)),))), True
-    )
+    place = (Index("p") * Const(lanes, I64) + Index("i"),)
+    value = Math(function, (Load("x", place),))
+    body = For("i", Const(0), Const(lanes), Store("out", place, value), True)
+    nest = Nest("f", (), buffers, For("p", Const(0), Const(COUNT // lanes), body))
+    return NativeCode([nest], tiled=True, processor=processor)
+
+
+def computed(
+    function: str, x: np.ndarray, lanes: int = COUNT, processor: Processor | None = None
+) -> np.ndarray:
     out = np.zeros(COUNT, np.float32)
-    NativeCode([Nest("f", (), buffers, body)], tiled=True).run("f", {}, {"x": x, "out": out})
+    code(function, lanes, processor).run("f", {}, {"x": x, "out": out})
     return out
 
 
@@ -51,3 +59,17 @@ def test_edges_come_out_as_in_double_precision(function: str) -> None:
     got = computed(function, x)
     assert np.allclose(got, exact, rtol=1e-6, atol=1e-43, equal_nan=True)
     assert (np.signbit(got) == np.signbit(exact))[~np.isnan(exact)].all()
+
+
+@pytest.mark.parametrize("lanes", [2, 4, 8, 16, 32, 64, 512])
+def test_scaling_by_one_instruction_gives_the_bits_of_two_products(lanes: int) -> None:
+    own, narrow = this_processor(), without_avx512()
+    x = np.random.default_rng(lanes).uniform(-110, 95, COUNT).astype(np.float32)
+    x[: len(EDGES)] = EDGES
+    results = [computed("exp", x, lanes, one).view(np.int32) for one in (own, narrow)]
+    assert np.array_equal(*results)
+
+
+def test_only_avx512_has_that_instruction() -> None:
+    assert "scalef" in code("exp", 64, SKYLAKE).text()
+    assert "scalef" not in code("exp", 64, without_avx512()).text()
