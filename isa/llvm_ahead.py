@@ -79,12 +79,20 @@ class Ahead(Folds):
         """Prefetch ``count`` bytes that lie at a distance from what is touched."""
         buffer = self.buffers[access.buffer]
         self.asked.add(buffer.name)
-        self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
         at = self.address(buffer, self.place(buffer, access.indices)[0])
-        write = int(isinstance(access, Store))
+        self.fetch_lines(at, distance, count, write=isinstance(access, Store), near=True)
+
+    def fetch_lines(
+        self, at: str, distance: int, count: int, *, write: bool = False, near: bool = False
+    ) -> None:
+        """Prefetch ``count`` bytes at a distance from a pointer, to a near cache or the nearest."""
+        self.declarations.add("declare void @llvm.prefetch.p0(ptr, i32, i32, i32)")
+        cache = 3 if near else 2
         for further in range(distance, distance + count, LINE):
             line = self.emit(f"getelementptr i8, ptr {at}, i64 {further}")
-            self.line(f"call void @llvm.prefetch.p0(ptr {line}, i32 {write}, i32 3, i32 1)")
+            self.line(
+                f"call void @llvm.prefetch.p0(ptr {line}, i32 {int(write)}, i32 {cache}, i32 1)"
+            )
 
     def step(self, access: Load | Store, name: str) -> int | None:
         """By how many bytes an index moves an access; None if irregularly, with checks, or by what

@@ -12,10 +12,13 @@ from .llvm_ahead import Ahead
 from .llvm_ir import Value, type_text
 from .llvm_loops import Totals
 from .nest import I32, I64, Block, Load, Nest, Store
+from .storage import LINE
 from .tiles import NEAR_CACHE, NEAREST_CACHE, Contraction, Shape, Target, shape_of, split_of
 
 UNROLL = {1: 4, 2: 2, 4: 2}
 """Turns of the innermost loop that are written out, by how many terms each takes."""
+PARTS = (1, 2, 4)
+"""How many tiles may share the fetching of the next vectors."""
 DOT = {
     4: "llvm.x86.avx512.vpdpbusd.128", 8: "llvm.x86.avx512.vpdpbusd.256",
     16: "llvm.x86.avx512.vpdpbusd.512",
@@ -63,6 +66,22 @@ class Rows:
     def row(self, i: int) -> tuple[str, int]:
         """A pointer, and how many bytes from it the row's term is."""
         return (self.at[i], 0) if i < len(self.at) else (self.at[0], i * self.apart)
+
+
+@dataclass(frozen=True)
+class Following:
+    """The part of the next vectors that a tile fetches while it works on its own.
+
+    Attributes
+    ----------
+    at : str
+        A pointer to it.
+    parts : int
+        How many tiles fetch all of them.
+    """
+
+    at: str
+    parts: int
 
 
 class Tiles(Ahead):
@@ -243,9 +262,31 @@ class Tiles(Ahead):
                 totals = tuple(
                     value for place in places for value in self.partial_sums(c, shape, place)
                 )
-        totals = self.terms(c, shape, axes, x, w, totals)
+        totals = self.terms(c, shape, axes, x, w, totals, self.following(c, shape, first, w))
         for i, place in enumerate(places):
             self.tail(c, shape, place, totals[i * shape.vectors : (i + 1) * shape.vectors])
+
+    def following(self, c: Contraction, shape: Shape, first: Value, w: str) -> Following | None:
+        """Which part of the next vectors the tile at ``first`` fetches; None where they do not
+        follow at once, or stay in the near cache.
+
+        They are read once for all rows, and come from where memory is slow: the first tile would
+        wait for what the others find.
+        """
+        around = [loop for loop in c.outer if loop[1] > 1]
+        if not around or self.stretch_of_sum is not None:
+            return None
+        panel = c.depth * c.vector[1] * self.buffers[c.w.buffer].dtype.bits // 8
+        again = math.prod(e for n, e in around if c.w_steps.get(n))
+        if c.w_steps.get(around[-1][0]) != panel or panel * again <= NEAR_CACHE:
+            return None
+        tiles = math.prod(e for _, e in c.rows) // shape.rows
+        parts = max(n for n in PARTS if n <= max(1, tiles) and panel % (n * LINE) == 0)
+        part = self.op(f"udiv i64 {first.text}, {shape.rows}", I64)
+        part = self.binary("and", part, self.constant(parts - 1, I64))
+        offset = self.binary("mul", part, self.constant(panel // parts, I64), " nuw nsw")
+        at = self.emit(f"getelementptr i8, ptr {self.at(w, panel)}, i64 {offset.text}")
+        return Following(at, parts)
 
     def pointers(self, c: Contraction, places: Sequence[dict[str, Value]]) -> Rows:
         """Where the rows' first terms lie."""
@@ -309,24 +350,31 @@ class Tiles(Ahead):
 
     def terms(
         self, c: Contraction, shape: Shape, axes: tuple[tuple[str, int], ...], x: Rows,
-        w: str, totals: Totals,
+        w: str, totals: Totals, following: Following | None,
     ) -> Totals:  # fmt: skip
         """Totals after all terms of ``axes``, from the pointers on."""
         if not axes:
             return self.term(c, shape, x, w, 0, 0, totals)
         (name, extent), *rest = axes
         by_x, by_w = c.x_steps.get(name, 0), c.w_steps.get(name, 0)
+
+        def further() -> Following | None:
+            if following is None:
+                return None
+            (at,) = self.moved((following.at,), by_w // following.parts, name)
+            return replace(following, at=at)
+
         if rest:
 
             def row(totals: Totals) -> Totals:
                 moved = replace(x, at=self.moved(x.at, by_x, name))
                 (w_moved,) = self.moved((w,), by_w, name)
-                return self.terms(c, shape, tuple(rest), moved, w_moved, totals)
+                return self.terms(c, shape, tuple(rest), moved, w_moved, totals, further())
 
             return (
                 self.looped(name, extent, 1, totals, row)
                 if extent > 1
-                else self.terms(c, shape, tuple(rest), x, w, totals)
+                else self.terms(c, shape, tuple(rest), x, w, totals, following)
             )
         unroll = min(extent, UNROLL[c.group])
         whole = extent // unroll * unroll
@@ -336,6 +384,8 @@ class Tiles(Ahead):
             (w_moved,) = self.moved((w,), by_w, name)
             for k in range(unroll):
                 totals = self.term(c, shape, moved, w_moved, by_x * k, by_w * k, totals)
+            if (ahead := further()) is not None:
+                self.fetch_lines(ahead.at, 0, by_w * unroll // ahead.parts)
             return totals
 
         if whole > unroll:

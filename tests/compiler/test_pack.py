@@ -26,7 +26,7 @@ from weft.compiler.graph import (
 )
 from weft.compiler.host import HostCode
 from weft.compiler.operators import lowered
-from weft.compiler.pack import packed
+from weft.compiler.pack import Packed, packed
 from weft.isa.errors import ConfigError
 from weft.isa.interpret import interpret
 from weft.isa.native import NativeCode, Processor, this_processor
@@ -114,6 +114,18 @@ def test_quantized_operators_give_the_interpreters_integers(
     assert np.array_equal(code.run({"x": x})["out"], expected(graph, x))
 
 
+def bound(made: Packed, given_arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """An array for each buffer; zeros for those that hold nothing before."""
+    arrays: dict[str, np.ndarray] = {}
+    for buffer in made.nest.buffers:
+        name = made.views.get(buffer.name, buffer.name)
+        array = made.constants.get(name, given_arrays.get(name))
+        if array is None:
+            array = np.zeros(buffer.shape, numpy_dtype(buffer.dtype))
+        arrays[buffer.name] = array.reshape(buffer.shape)
+    return arrays
+
+
 def product(rows: int, depth: int, columns: int) -> Nest:
     i, j, k = Index("i"), Index("j"), Index("k")
     buffers = Buffer("a", F32, (rows, depth)), Buffer("b", F32, (depth, columns))
@@ -141,14 +153,7 @@ def test_packing_means_the_same_and_tiles_compute_it(
         lambda n, m: interpret(n, {}, m),
         lambda n, m: NativeCode([n], tiled=True).run(n.name, {}, m),
     ):
-        given_arrays = {"a": a, "b": b, "out": np.zeros((rows, columns), np.float32)}
-        arrays: dict[str, np.ndarray] = {}
-        for buffer in made.nest.buffers:
-            name = made.views.get(buffer.name, buffer.name)
-            array = made.constants.get(name, given_arrays.get(name))
-            if array is None:
-                array = np.zeros(buffer.shape, np.float32)
-            arrays[buffer.name] = array.reshape(buffer.shape)
+        arrays = bound(made, {"a": a, "b": b, "out": np.zeros((rows, columns), np.float32)})
         run(made.nest, arrays)
         assert np.array_equal(arrays["out"].reshape(rows, columns), a @ b)
 
@@ -194,14 +199,7 @@ def test_products_of_bytes_are_exact(
     expected = (a.astype(np.int64) - zero) @ b.astype(np.int64)
     code = NativeCode([made.nest], tiled=True)  # by such products only where this computer has them
     for run in (lambda m: interpret(made.nest, {}, m), lambda m: code.run("p", {}, m)):
-        given_arrays = {"a": a, "b": b, "out": np.zeros((rows, columns), np.int32)}
-        arrays: dict[str, np.ndarray] = {}
-        for buffer in made.nest.buffers:
-            name = made.views.get(buffer.name, buffer.name)
-            array = made.constants.get(name, given_arrays.get(name))
-            if array is None:
-                array = np.zeros(buffer.shape, numpy_dtype(buffer.dtype))
-            arrays[buffer.name] = array.reshape(buffer.shape)
+        arrays = bound(made, {"a": a, "b": b, "out": np.zeros((rows, columns), np.int32)})
         run(arrays)
         assert np.array_equal(arrays["out"].reshape(rows, columns), expected)
 
@@ -244,15 +242,31 @@ def test_what_is_left_of_the_blocks_of_rows_writes_nothing_else(rows: int, depth
     margin = 64 * 64
     memory = np.full(rows * 64 + 2 * margin, 0.5, np.float32)
     out = memory[margin:-margin]
-    arrays = {**made.constants, "a": a, "out": out}
-    given_arrays = {
-        buffer.name: arrays[made.views.get(buffer.name, buffer.name)].reshape(buffer.shape)
-        for buffer in made.nest.buffers
-    }
+    given_arrays = bound(made, {"a": a, "out": out})
     NativeCode([made.nest], tiled=True).run(made.nest.name, {}, given_arrays)
     assert np.array_equal(out.reshape(rows, 64), a @ b)
     assert (memory[:margin] == 0.5).all()
     assert (memory[-margin:] == 0.5).all()
+
+
+@pytest.mark.parametrize(
+    ("rows", "columns", "fetched"), [(30, 768, True), (2, 768, True), (30, 64, False)]
+)
+def test_columns_that_stay_in_no_near_cache_are_fetched_ahead(
+    rows: int, columns: int, fetched: bool
+) -> None:
+    nest = product(rows, 512, columns)
+    rng = np.random.default_rng(columns)
+    a = rng.integers(-9, 9, (rows, 512)).astype(np.float32)
+    b = rng.integers(-9, 9, (512, columns)).astype(np.float32)
+    made = packed(nest, lambda name: b if name == "b" else None, this_processor().target)
+    assert made is not None
+    out = np.zeros((rows, columns), np.float32)
+    given_arrays = bound(made, {"a": a, "out": out})
+    code = NativeCode([made.nest], tiled=True)
+    assert ("i32 0, i32 2, i32 1)" in code.text()) == fetched
+    code.run(made.nest.name, {}, given_arrays)
+    assert np.array_equal(given_arrays["out"], a @ b)
 
 
 def test_no_vector_is_spilled_in_the_inner_loop_of_a_convolution() -> None:
