@@ -33,12 +33,8 @@ from ..isa.nest import (
 )
 from ..isa.storage import unit_strides
 from ..isa.tiles import contraction
+from .borders import FEW, MANY, Loop, parted
 from .ranges import folded
-
-Loop = tuple[str, int]
-
-FEW, MANY = 8, 16
-"""Trips of a loop that are too few for vectors, and enough."""
 
 
 def flattened(nest: Nest) -> Nest:
@@ -69,7 +65,7 @@ def flattened(nest: Nest) -> Nest:
     )
     stmts = body.stmts if isinstance(body, Block) else (body,)
     known = {b.name: b for b in buffers}
-    ordered = tuple(_ordered(s, known) for s in stmts)
+    ordered = tuple(_ordered(part, known) for s in stmts for part in parted(s, known))
     return replace(nest, buffers=buffers, body=ordered[0] if len(ordered) == 1 else Block(ordered))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 
@@ -316,6 +316,32 @@ class Accesses(Places):
         for i, one in enumerate(self.each_lane(offset, step, count)):
             element = self.op(f"extractelement {kind} {value.text}, i64 {i}", dtype)
             self.store_one(buffer, one, element)
+
+    def put_between(self, stmt: Store, values: Sequence[Value]) -> None:
+        """Stores of the first lanes' elements on, of all of ``values``: the first of each, then
+        the second of each."""
+        buffer, lanes = self.buffers[stmt.buffer], values[0].lanes
+        self.stores += 1
+        offset, _ = self.place(buffer, stmt.indices)
+        at = self.address(buffer, offset)
+        self.known = {}
+        unit = buffer.dtype.bits // 8
+        if not lanes:
+            for k, value in enumerate(values):
+                place = self.emit(f"getelementptr i8, ptr {at}, i64 {k * unit}")
+                self.line(
+                    f"store {type_text(buffer.dtype)} {value.text}, ptr {place}, align {unit}"
+                )
+            return
+        pairs = [
+            (a, values[min(k + 1, len(values) - 1)]) for k, a in enumerate(values) if k % 2 == 0
+        ]
+        halves = [self.shuffle(a, b, list(range(2 * lanes))) for a, b in pairs]
+        order = [
+            k // 2 * 2 * lanes + k % 2 * lanes + i for i in range(lanes) for k in range(len(values))
+        ]
+        one = self.shuffle(halves[0], halves[-1], order)
+        self.line(f"store {type_text(one.dtype, one.lanes)} {one.text}, ptr {at}, align {unit}")
 
     def store_one(self, buffer: Buffer, offset: Offset, value: Value) -> None:
         """One element at an offset; what shares its byte stays."""

@@ -12,6 +12,9 @@ from functools import reduce
 
 from .nest import BOOL, COMPARISONS, DType, promote
 
+SINGLE_BITS = 24
+"""Of a number in single precision, without sign and exponent."""
+
 
 @dataclass(frozen=True)
 class Value:
@@ -153,6 +156,8 @@ class Builder:
                 word = "fpext" if dtype.bits > source.bits else "fptrunc"
             else:
                 word = "sitofp" if source.kind == "i" else "uitofp"
+        elif source.kind == "f" and lanes and dtype.bits <= 32:
+            return self.cast(self.saturated(value, dtype), dtype)
         elif source.kind == "f":
             name = "fptosi" if dtype.kind == "i" else "fptoui"
             name = f"llvm.{name}.sat.{type_suffix(dtype, lanes)}.{type_suffix(source, lanes)}"
@@ -165,6 +170,39 @@ class Builder:
             word = "sext" if source.kind == "i" else "zext"
         kinds = type_text(source, lanes), type_text(dtype, lanes)
         return self.op(f"{word} {kinds[0]} {value.text} to {kinds[1]}", dtype, lanes)
+
+    def saturated(self, value: Value, dtype: DType) -> Value:
+        """Floats as the nearest integers towards 0 that a type of at most 32 bits has, in lanes of
+        32 bits; 0 for what is no number.
+
+        LLVM's own conversion that saturates takes lanes one by one on x86.
+        """
+        source, lanes = value.dtype, value.lanes
+        kind = type_text(source, lanes)
+        low, high, bits = float(dtype.min), float(dtype.max), dtype.max.bit_length()
+        exact = source.bits == 64 or bits <= SINGLE_BITS
+        if source.bits == 16:
+            value, source = self.cast(value, DType("f", 32)), DType("f", 32)
+            kind = type_text(source, lanes)
+        if not exact:
+            high = float((1 << bits) - (1 << (bits - SINGLE_BITS)))  # the greatest there is
+
+        def either(test: str, limit: float) -> Value:
+            other = self.splat(self.constant(limit, source), lanes)
+            holds = self.emit(f"fcmp {test} {kind} {value.text}, {other.text}")
+            return self.choose(Value(holds, BOOL, lanes), value, other)
+
+        given, wide = value, DType("u" if dtype == DType("u", 32) else "i", 32)
+        value = either("ogt", low)
+        value = either("olt", high)
+        word = "fptoui" if wide.kind == "u" else "fptosi"
+        made = self.op(f"{word} {kind} {value.text} to {type_text(wide, lanes)}", wide, lanes)
+        if not exact:
+            most = self.splat(self.constant(float(dtype.max), source), lanes)
+            over = self.emit(f"fcmp oge {kind} {given.text}, {most.text}")
+            made = self.choose(Value(over, BOOL, lanes), self.constant(dtype.max, wide), made)
+        number = self.emit(f"fcmp ord {kind} {given.text}, {given.text}")
+        return self.choose(Value(number, BOOL, lanes), made, self.constant(0, wide))
 
     def holds(self, value: Value) -> Value:
         """``value != 0`` as an ``i1``."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from .lanes import Lanes, fits_lanes, has_rows, mentions
+from .lanes import Lanes, fits_lanes, has_rows, lane_step, mentions
 from .llvm_folds import sum_of_stored
 from .llvm_ir import Value, type_text
 from .llvm_loops import Totals
@@ -44,13 +44,15 @@ from .nest import (
     promote,
     walk,
 )
-from .storage import LINE
+from .storage import LINE, unit_strides
 from .tiles import Contraction, Target, contraction
 
 LANES = 16
 """Lanes of a piece of a long loop."""
 WHOLE_LANES = 64
 """A loop of up to so many trips, a power of two, is one piece, unless it sums over rows."""
+BETWEEN = 4
+"""Vectors at most that are put between one another."""
 STREAM_AHEAD = 2048
 """Bytes from what is read to what is fetched, where results go past the caches."""
 MANY_LOADS = 8
@@ -223,6 +225,8 @@ class _Function(Tiles):
                 self.start(end)
             case For() if (found := self.tileable(stmt)) is not None:
                 self.tiles(found)
+            case For() if (found := self.between(stmt)) is not None:
+                self.in_between(stmt, found)
             case For(index, Const(start), Const(stop), body, True) if (
                 self.lanes is None and stop - start >= 2 and fits_lanes(body, index)
             ):
@@ -317,6 +321,65 @@ class _Function(Tiles):
                 lambda: self.loop(name, first, last, LANES, piece),
             )  # fmt: skip
         self.last_pieces(name, start + whole, stop, body)
+
+    def between(self, stmt: For) -> For | None:
+        """Of a loop of few trips the long one within, if what each of its trips stores lies between
+        what the others do, without a gap, as channels of pictures; None of anything else."""
+        match stmt:
+            case For(few, Const(0), Const(count), For(name, Const(0), Const(), store, True), True):
+                pass
+            case _:
+                return None
+        if self.target is None or self.lanes is not None or not isinstance(store, Store):
+            return None
+        buffer = self.buffers[store.buffer]
+        unit, inner = buffer.dtype.bits // 8, stmt.body
+        if not 2 <= count <= BETWEEN or not unit or buffer.name in self.checked:
+            return None
+        steps = [self.step_of(store, n) for n in (few, name)]
+        if steps != [unit, unit * count] or not fits_lanes(store, name):
+            return None
+        assert isinstance(inner, For)
+        return inner
+
+    def step_of(self, access: Load | Store, name: str) -> int | None:
+        """By how many bytes an index that has no value yet moves an access; None if not by a
+        constant."""
+        strides = unit_strides(self.buffers[access.buffer])
+        steps = [lane_step(index, {name: 1}) for index in access.indices]
+        found = [s * k for s, k in zip(strides, steps, strict=True) if k is not None]
+        return sum(found) if len(found) == len(steps) else None
+
+    def in_between(self, around: For, inner: For) -> None:
+        """A loop of few trips around a long one, whose results lie between one another: together,
+        a vector of each put into the order of memory."""
+        store, name = inner.body, inner.index
+        assert isinstance(store, Store)
+        assert isinstance(around.stop, Const)
+        assert isinstance(inner.stop, Const)
+        count, stop = int(around.stop.value), int(inner.stop.value)
+
+        def piece(lanes: int) -> None:
+            values: list[Value] = []
+            for k in range(count):
+                with self.binding(around.index, self.constant(k, I64)):
+                    self.lanes = Lanes(lanes, name, {name: 1}, {}, even=False)
+                    values.append(self.splat(self.stored(store), lanes))
+                    self.lanes = None
+            with self.binding(around.index, self.constant(0, I64)):
+                self.put_between(store, values)
+
+        whole = stop - stop % LANES
+        if whole:
+            first, last = self.constant(0, I64), self.constant(whole, I64)
+            self.loop(name, first, last, LANES, lambda: piece(LANES))
+        at, size = whole, LANES // 2
+        while at < stop:
+            if stop - at >= size:
+                with self.binding(name, self.constant(at, I64)):
+                    piece(size)
+                at += size
+            size //= 2
 
     def last_pieces(self, name: str, at: int, stop: int, body: Stmt) -> None:
         """What pieces have left over, in halving ones."""

@@ -59,6 +59,53 @@ def assert_agrees(nest: Nest, params: dict[str, int], seed: int = 0, level: int 
         assert_equal(b, ours[b.name], elements(b, oracle[b.name]))
 
 
+@pytest.mark.parametrize("lanes", [4, 16])
+@pytest.mark.parametrize("bits", [16, 32, 64])
+def test_floats_become_integers_as_the_interpreter_has_it(bits: int, lanes: int) -> None:
+    kind = DType("f", bits)
+    types = [DType(k, n) for k in "iu" for n in (8, 16, 32)]
+    edges = [
+        0.0,
+        -0.0,
+        0.99,
+        -0.99,
+        1.5,
+        -1.5,
+        np.inf,
+        -np.inf,
+        np.nan,
+        3e9,
+        -3e9,
+        5e9,
+        1e30,
+        300.7,
+    ]
+    for t in types:
+        edges += [end + step for end in (t.min, t.max) for step in (-1.0, -0.5, 0.0, 0.5, 1.0)]
+        edges += [t.max - float(t.max >> 23), t.max + float(t.max >> 22)]
+    edges += [0.0] * (-len(edges) % lanes)
+    shape = (len(edges) // lanes, lanes)
+    at = Index("i"), Index("j")
+    with np.errstate(over="ignore"):
+        x = np.array(edges).astype(native.numpy_dtype(kind)).reshape(shape)
+    buffers = [Buffer("x", kind, shape), *(Buffer(str(t), t, shape) for t in types)]
+    stores = [Store(str(t), at, Cast(t, Load("x", at))) for t in types]
+    axes = [("i", shape[0]), ("j", lanes)]
+    nest = Nest("c", (), tuple(buffers), loops(axes, Block(tuple(stores))))
+    results = []
+    for run in (NativeCode([nest]).run, lambda _, p, arrays: interpret(nest, p, arrays)):
+        arrays = {b.name: np.zeros(shape, native.numpy_dtype(b.dtype)) for b in buffers}
+        arrays["x"] = x.copy()
+        run("c", {}, arrays)
+        results.append(arrays)
+    for t in types:
+        assert np.array_equal(results[0][str(t)], results[1][str(t)]), t
+    finite = np.nan_to_num(x.astype(np.float64), nan=0.0, posinf=1e300, neginf=-1e300)
+    for t in types:
+        exact = np.clip(np.trunc(finite), t.min, t.max)
+        assert np.array_equal(results[0][str(t)].astype(np.float64), exact), t
+
+
 EDGES = [0, 1, 2, 3, 5, 1 << 30, (1 << 30) - 1, (1 << 31) - 1, 3 << 29, 0x55555555, 77777]
 EDGES = [*EDGES, *(-x for x in EDGES), -(1 << 31)]
 
