@@ -12,12 +12,13 @@ from weft.hw.fpga import (
     MULTIPLIER,
     OPERAND,
     PRODUCT,
+    REGISTER,
     Stretch,
-    align_operands,
     cells,
     critical_path,
     place,
     scratchpads,
+    shape_multipliers,
     units,
 )
 from weft.hw.harness import harness
@@ -99,7 +100,9 @@ def multiplier(a: list, b: list, signed: str, product: int) -> dict:
     pins = {f"{side}{n}": [bit] for side, nets in bits.items() for n, bit in enumerate(nets)}
     pins |= {"SIGNEDA": [signed], "SIGNEDB": [signed]}
     ways = {name: "output" if name[0] == "P" else "input" for name in pins}
-    return {"type": MULTIPLIER, "connections": pins, "port_directions": ways}
+    return {
+        "type": MULTIPLIER, "parameters": {}, "connections": pins, "port_directions": ways,
+    }  # fmt: skip
 
 
 def narrow(first: int, bits: int) -> list:
@@ -125,7 +128,7 @@ def test_narrow_operands_go_to_the_upper_bits_and_the_product_stays(a, b, used):
         "port_directions": dict.fromkeys(names, "input"),
     }
     cell = {**before, "connections": dict(before["connections"])}
-    align_operands({"modules": {"top": {"ports": {}, "cells": {"m": cell, "r": reader}}}})
+    shape_multipliers({"modules": {"top": {"ports": {}, "cells": {"m": cell, "r": reader}}}})
     pins = cell["connections"]
     if used < PRODUCT:
         assert sum(pins[f"A{n}"] == ["0"] for n in range(OPERAND)) == OPERAND - a
@@ -146,9 +149,59 @@ def test_what_is_not_extended_by_a_sign_stays_where_it_is():
     for a, signed in ((zeros, "0"), (zeros, "1"), (narrow(2, 8), "0"), (narrow(2, 18), "1")):
         cell = multiplier(a, a, signed, 16)
         before = dict(cell["connections"])
-        align_operands({"modules": {"top": {"ports": {}, "cells": {"m": cell}}}})
+        shape_multipliers({"modules": {"top": {"ports": {}, "cells": {"m": cell}}}})
         pins = cell["connections"]
         assert {name: pins[name] for name in before} == before
+
+
+def registers(bits: int, **parameters: str) -> dict[str, dict]:
+    """Cells that hold a product that begins at net 100; what they hold begins at net 200."""
+    ways = {"CLK": "input", "DI": "input", "LSR": "input", "Q": "output"}
+    given = {"CEMUX": "1 ", "CLKMUX": "CLK", "REGSET": "RESET", **parameters}
+    return {
+        f"ff{n}": {
+            "type": REGISTER, "parameters": given, "port_directions": ways,
+            "connections": {"CLK": [1], "DI": [100 + n], "LSR": ["0"], "Q": [200 + n]},
+        }
+        for n in range(bits)
+    }  # fmt: skip
+
+
+def test_registers_of_a_product_become_the_multipliers():
+    cell = multiplier(narrow(2, 8), narrow(50, 8), "1", PRODUCT)
+    ports = {"o": {"bits": [*range(200, 216)]}}
+    cells = {"m": cell, **registers(16)}
+    shape_multipliers({"modules": {"top": {"ports": ports, "cells": cells}}})
+    assert cells == {"m": cell}
+    pins = cell["connections"]
+    assert [pins[f"P{n}"] for n in range(PRODUCT - 16, PRODUCT)] == [[200 + n] for n in range(16)]
+    assert (pins["CLK0"], pins["CE0"], pins["RST0"]) == ([1], ["1"], ["0"])
+    assert cell["parameters"] == {
+        "REG_OUTPUT_CLK": "CLK0", "REG_OUTPUT_CE": "CE0", "REG_OUTPUT_RST": "RST0",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("why", ["enabled", "set", "falling", "reset", "seen", "missing", "out"])
+def test_a_product_that_is_not_just_registered_stays_as_it_is(why):
+    parameters = {
+        "enabled": {"CEMUX": "CE"},
+        "set": {"REGSET": "SET"},
+        "falling": {"CLKMUX": "INV"},
+    }
+    cell = multiplier(narrow(2, 8), narrow(50, 8), "1", 16)
+    cells = {"m": cell, **registers(16, **parameters.get(why, {}))}
+    if why == "reset":
+        cells["ff3"]["connections"]["LSR"] = [7]
+    if why == "missing":
+        cells["ff3"]["type"] = "LUT4"
+    if why == "seen":
+        cells["r"] = {"type": "R", "connections": {"D": [103]}, "port_directions": {"D": "input"}}
+    ports = {"o": {"bits": [103] if why == "out" else []}}
+    shape_multipliers({"modules": {"top": {"ports": ports, "cells": cells}}})
+    assert "ff3" in cells
+    assert "ff4" in cells
+    assert not cell["parameters"]
+    assert "CLK0" not in cell["connections"]
 
 
 def test_the_phases_of_the_tools_are_seen_in_their_logs(tmp_path, monkeypatch):
@@ -182,6 +235,47 @@ def test_what_a_tool_complains_about_is_said_with_its_log(tmp_path, monkeypatch)
         place(TINY, "x", tmp_path)
     with pytest.raises(ConfigError, match="ecp5-5g-85k has no speed grade 6; there are 8"):
         place(TINY, "ecp5-5g-85k", tmp_path, speed="6")
+
+
+def test_the_placement_with_the_best_clock_is_routed(tmp_path, monkeypatch):
+    """By a tool that places seed 2 best and leaves what it was told."""
+    tool = tmp_path / "tool"
+    tool.write_text(
+        f"""#!{fpga.sys.executable}
+import json, sys
+words = sys.argv[1:]
+after = lambda flag: words[words.index(flag) + 1]
+if "-p" in words:
+    cells = {{"num_cells_by_type": {{"LUT4": 7}}}}
+    open("cells.json", "w").write(json.dumps({{"design": cells}}))
+    open("netlist.json", "w").write(json.dumps({{"modules": {{}}}}))
+elif "--no-route" in words:
+    mhz = {{"1": 61.5, "2": 78.25, "3": 70}}[after("--seed")]
+    for clock in (9, mhz):
+        print(f"Info: Max frequency for clock 'x': {{clock:5.2f}} MHz (FAIL)", file=open("n", "a"))
+    open(after("--write"), "w").write(json.dumps({{"seed": after("--seed")}}))
+    import os; os.replace("n", "nextpnr.log")
+else:
+    step = {{"type": "setup", "delay": 1, "to": {{"cell": "weft.irq"}}}}
+    path = {{"from": "posedge c", "to": "posedge c", "path": [step]}}
+    timing = {{"fmax": {{"c": {{"achieved": 70.125, "constraint": 80}}}}, "utilization": {{}},
+              "critical_paths": [path]}}
+    open(after("--report"), "w").write(json.dumps(timing))
+    open("routed", "w").write(after("--seed") + open(after("--json")).read())
+open("yosys.log" if "-p" in words else "nextpnr.log", "a").write("")
+"""
+    )
+    tool.chmod(0o755)
+    monkeypatch.setattr(fpga.shutil, "which", lambda name: str(tool))
+    said = []
+    placed = place(TINY, "ecp5-85k", tmp_path / "out", seeds=3, progress=said.append)
+    assert placed.seeds == {1: 61.5, 2: 78.25, 3: 70}
+    assert (placed.seed, placed.megahertz) == (2, 70.12)
+    assert (tmp_path / "out" / "routed").read_text() == '2{"seed": "2"}'
+    assert [path.name for path in (tmp_path / "out").glob("*placement*")] == ["placement.json"]
+    assert "nextpnr: expects 78.25 MHz, seed 2 of 3" in said
+    with pytest.raises(ConfigError, match="must be a seed to place from, not 0"):
+        place(TINY, "ecp5-85k", tmp_path / "out", seeds=0)
 
 
 def test_what_does_not_fit_is_not_placed(tmp_path, monkeypatch):
