@@ -78,6 +78,16 @@ looked at: no logic needs to make up for what block RAM does then."""
 
 PLACEMENT = "placement.json"
 """The netlist with the cells' places, as nextpnr writes and reads it."""
+ROUTER = {
+    "router2/bbMargin/x": "8",
+    "router2/bbMargin/y": "8",
+    "router2/initCurrCongWeight": "1.5",
+    "router2/currCongWeightMult": "0.5",
+    "router2/histCongWeight": "1.0",
+}
+"""Settings that nextpnr has no options for. Wires may go further around what is crowded than by
+default, 3 tiles, and what a wire costs that others want, too, grows from round to round by a
+quarter of the default: else they evade one another for ever, by ever longer ways."""
 MULTIPLIER, OPERAND, PRODUCT = CELLS["dsp"], 18, 36
 """The cell, and the bits of its operands and of its product."""
 REGISTER = CELLS["ff"]
@@ -176,6 +186,10 @@ def place(
                 "-q", "-l", "nextpnr.log"]  # fmt: skip
     clocks = _placements(nextpnr, directory, seeds, progress)
     best = max(clocks, key=clocks.__getitem__)
+    placement = json.loads((directory / PLACEMENT).read_text())
+    for module in placement["modules"].values():
+        module["settings"] |= ROUTER
+    (directory / PLACEMENT).write_text(json.dumps(placement))
     route = ["--json", PLACEMENT, "--no-place", "--seed", str(best), "--router", "router2",
              "--textcfg", "placed.config", "--report", "timing.json"]  # fmt: skip
     _run([*nextpnr, *route], directory, "nextpnr", progress)

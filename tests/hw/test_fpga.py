@@ -253,7 +253,8 @@ elif "--no-route" in words:
     mhz = {{"1": 61.5, "2": 78.25, "3": 70}}[after("--seed")]
     for clock in (9, mhz):
         print(f"Info: Max frequency for clock 'x': {{clock:5.2f}} MHz (FAIL)", file=open("n", "a"))
-    open(after("--write"), "w").write(json.dumps({{"seed": after("--seed")}}))
+    placement = {{"modules": {{"top": {{"settings": {{"seed": after("--seed")}}}}}}}}
+    open(after("--write"), "w").write(json.dumps(placement))
     import os; os.replace("n", "nextpnr.log")
 else:
     step = {{"type": "setup", "delay": 1, "to": {{"cell": "weft.irq"}}}}
@@ -261,7 +262,7 @@ else:
     timing = {{"fmax": {{"c": {{"achieved": 70.125, "constraint": 80}}}}, "utilization": {{}},
               "critical_paths": [path]}}
     open(after("--report"), "w").write(json.dumps(timing))
-    open("routed", "w").write(after("--seed") + open(after("--json")).read())
+    assert after("--seed") == json.load(open(after("--json")))["modules"]["top"]["settings"]["seed"]
 open("yosys.log" if "-p" in words else "nextpnr.log", "a").write("")
 """
     )
@@ -271,8 +272,9 @@ open("yosys.log" if "-p" in words else "nextpnr.log", "a").write("")
     placed = place(TINY, "ecp5-85k", tmp_path / "out", seeds=3, progress=said.append)
     assert placed.seeds == {1: 61.5, 2: 78.25, 3: 70}
     assert (placed.seed, placed.megahertz) == (2, 70.12)
-    assert (tmp_path / "out" / "routed").read_text() == '2{"seed": "2"}'
-    assert [path.name for path in (tmp_path / "out").glob("*placement*")] == ["placement.json"]
+    routed = fpga.json.loads((tmp_path / "out" / fpga.PLACEMENT).read_text())
+    assert routed["modules"]["top"]["settings"] == {"seed": "2", **fpga.ROUTER}
+    assert len([*(tmp_path / "out").glob("*placement*")]) == 1
     assert "nextpnr: expects 78.25 MHz, seed 2 of 3" in said
     with pytest.raises(ConfigError, match="must be a seed to place from, not 0"):
         place(TINY, "ecp5-85k", tmp_path / "out", seeds=0)
