@@ -103,6 +103,7 @@ class Accelerator(wiring.Component):
             8 * config.wgt_element_bytes,
             write_parts(config, "wgt"),
             banks=bank_count(config, "wgt"),
+            late=self._form == "synthesis",
         )
         if config.keeping:
             m.submodules.inp_writes = inp_writes = InputWrites(config)

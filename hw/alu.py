@@ -28,7 +28,7 @@ from . import pipeline
 from .form import Form, delayed
 from .lower import Lowering, low_bits, named, stored
 from .operation import OPERATION
-from .requantizer import acc_lane, qnt_records
+from .requantizer import acc_lane, next_in_turn, qnt_records
 
 
 def alu_values(config: AcceleratorConfig) -> dict[AluOpcode, Expr]:
@@ -195,7 +195,7 @@ class SlowLanes(wiring.Component):
             m.d.sync += [opcode.eq(self.operation.alu_opcode), qnt.eq(self.qnt)]
         with m.Else():
             m.d.sync += [h.eq(h >> (len(h) // turns)) for h in held]
-            m.d.sync += qnt.eq(qnt.rotate_right(8 * QNT_LANE_BYTES * channels))
+            m.d.sync += next_in_turn(qnt, 8 * QNT_LANE_BYTES * channels, turns)
         return held, opcode, qnt
 
 

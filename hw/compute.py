@@ -165,12 +165,13 @@ class ComputeEngine(wiring.Component):
         return m
 
     def _scratchpad(self, name: str, read_ports: int) -> Scratchpad:
-        """Nobody reads in the cycle of a write; tokens, and ``_admit``, take a cycle."""
+        """Nobody reads in the cycle of a write or the next; tokens, and steps, take longer."""
         depth = getattr(self.config, f"{name}_depth")
         bits = 8 * getattr(self.config, f"{name}_element_bytes")
         parts, banks = write_parts(self.config, name), bank_count(self.config, name)
-        in_turn = read_ports > 1 and self._form == "synthesis"
-        return Scratchpad(depth, bits, parts, read_ports, banks, in_turn)
+        circuit = self._form == "synthesis"
+        in_turn = circuit and read_ports > 1
+        return Scratchpad(depth, bits, parts, read_ports, banks, in_turn, late=circuit)
 
     def _merge(self, m, name: str, port, reader: BoxReader):
         """The engine's own loads write, and while there are none, or none go on, those of the load

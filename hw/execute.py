@@ -126,7 +126,8 @@ class Execute(wiring.Component):
             slow_step.eq(step.step & ~step.fault & step.slow),
             by_register.eq(~does.use_imm & ~step.reads_qnt),
         ]
-        late_src = late & reading.operation.alu & ~reading.operation.use_imm
+        before = stages[-2 - ACC_READ].operation
+        late_src = late & delayed(m, before.alu & ~before.use_imm, 1)
         no_port = Mux(by_register, late, late_src)
         issued = Signal()
         turn = self._turn(m, issued & slow_step)
@@ -217,12 +218,9 @@ class Execute(wiring.Component):
         turns = self.config.rescale_cycles
         if turns == 1:
             return C(1)
-        left = Signal(range(turns))
-        with m.If(issued):
-            m.d.sync += left.eq(turns - 1)
-        with m.Elif(left.any()):
-            m.d.sync += left.eq(left - 1)
-        return ~left.any()
+        left = Signal(turns - 1)
+        m.d.sync += left.eq(Mux(issued, ~0, left >> 1))
+        return ~left[0]
 
     def _read(self, m: Module, port, enable: Value, index: Value, before_last, last):
         """An accumulator, in ``ACC_READ`` cycles, and what then is the second operand of ``last``.

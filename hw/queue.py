@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from amaranth import *
-from amaranth.lib import fifo, stream, wiring
+from amaranth.lib import fifo, memory, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 FRONT = 2
@@ -48,7 +48,8 @@ class Queue(wiring.Component):
         m = Module()
         width = Shape.cast(self.i.payload.shape()).width
         behind = self._depth - self._registered
-        m.submodules.fifo = entries = fifo.SyncFIFO(width=width, depth=behind)
+        entries = _Pair(width) if behind == 2 else fifo.SyncFIFO(width=width, depth=behind)
+        m.submodules.fifo = entries
         if self._registered:
             self._first(m, entries)
             return m
@@ -80,35 +81,145 @@ class Queue(wiring.Component):
             ]
 
 
-class CutQueue(wiring.Component):
-    """A deep queue whose ``o`` is as fast as that of a queue of two, and comes from a register.
+class _Pair(fifo.FIFOInterface, Elaboratable):
+    """A ``SyncFIFO`` of two entries in registers, which no decision of its user has to reach.
 
-    Two entries in front are apart from the others, and ``o.ready`` leads to them alone. While
-    nothing is behind them, values go there at once: a value is at ``o`` in the cycle after it was
-    taken. One in and one out a cycle; ``i`` waits only while all entries behind are full.
+    A free entry is written in every cycle, whether what is there is taken or not, and one bit
+    chooses what is shown: values wait for nothing that comes late, however wide they are.
+    """
+
+    def __init__(self, width: int):
+        super().__init__(width=width, depth=2)
+        self.level = Signal(range(3))
+
+    def elaborate(self, platform):
+        m = Module()
+        m.submodules.storage = cells = memory.Memory(shape=self.width, depth=self.depth, init=[])
+        write, read = cells.write_port(), cells.read_port(domain="comb")
+        produce, consume = Signal(), Signal()
+        taken, gone = self.w_rdy & self.w_en, self.r_rdy & self.r_en
+        m.d.comb += [
+            self.w_rdy.eq(~self.level[1]),
+            self.r_rdy.eq(self.level.any()),
+            self.w_level.eq(self.level),
+            self.r_level.eq(self.level),
+            write.en.eq(self.w_rdy),
+            write.addr.eq(produce),
+            write.data.eq(self.w_data),
+            read.addr.eq(consume),
+            self.r_data.eq(read.data),
+        ]
+        m.d.sync += [
+            self.level.eq(self.level + taken - gone),
+            produce.eq(produce ^ taken),
+            consume.eq(consume ^ gone),
+        ]
+        return m
+
+
+class DeepQueue(wiring.Component):
+    """A :class:`Queue` of many entries, for block RAM: its memory is read by the clock.
+
+    The first value is read ahead, in the cycle before it is first. One that was not written then
+    is shown by a register beside the memory and read while it is.
 
     Parameters
     ----------
     shape : shape
         Of a value.
     depth : int
-        Entries in all, at least three.
+        Entries, at least two.
+
+    Members
+    -------
+    i, o, level
+        Those of a queue.
+    """
+
+    def __init__(self, shape, depth: int):
+        self._depth = depth
+        super().__init__(
+            {
+                "i": In(stream.Signature(shape)),
+                "o": Out(stream.Signature(shape)),
+                "level": Out(range(depth + 1)),
+            }
+        )
+
+    def elaborate(self, platform):
+        m = Module()
+        value = Value.cast(self.i.payload)
+        m.submodules.cells = cells = memory.Memory(shape=len(value), depth=self._depth, init=[])
+        write, read = cells.write_port(), cells.read_port(transparent_for=[])
+        room, there = Signal(init=1), Signal()
+        produce, consume = Signal(range(self._depth)), Signal(range(self._depth))
+        fresh, newest = Signal(), Signal(len(value), reset_less=True)
+        first = Signal.like(consume)
+        taken, gone = self.i.valid & self.i.ready, self.o.valid & self.o.ready
+        one = self.level == 1
+        m.d.comb += [
+            self.i.ready.eq(room),
+            self.o.valid.eq(there),
+            first.eq(Mux(gone, self._after(consume), consume)),
+            write.en.eq(taken),
+            write.addr.eq(produce),
+            write.data.eq(value),
+            read.en.eq(gone | fresh),
+            read.addr.eq(first),
+            Value.cast(self.o.payload).eq(Mux(fresh, newest, read.data)),
+        ]
+        m.d.sync += [consume.eq(first), fresh.eq(taken & (~there | (gone & one)))]
+        with m.If(taken):
+            m.d.sync += [produce.eq(self._after(produce)), newest.eq(value)]
+        with m.If(taken & ~gone):
+            m.d.sync += [
+                self.level.eq(self.level + 1),
+                room.eq(self.level != self._depth - 1),
+                there.eq(1),
+            ]
+        with m.Elif(gone & ~taken):
+            m.d.sync += [self.level.eq(self.level - 1), room.eq(1), there.eq(~one)]
+        return m
+
+    def _after(self, place: Value) -> Value:
+        return Mux(place == self._depth - 1, 0, place + 1)
+
+
+class CutQueue(wiring.Component):
+    """A deep queue whose ``o`` is as fast as that of a queue of two.
+
+    Two entries in front are apart from the others, which are a :class:`DeepQueue`, and ``o.ready``
+    leads to them alone. While nothing is behind them, values go there at once: a value is at ``o``
+    in the cycle after it was taken. One in and one out a cycle; ``i`` waits only while all entries
+    behind are full.
+
+    Parameters
+    ----------
+    shape : shape
+        Of a value.
+    depth : int
+        Entries in all, at least four.
 
     Members
     -------
     i, o : stream of ``shape``
         The values, in order.
+
+    Attributes
+    ----------
+    behind : DeepQueue
+        The entries that are not in front.
     """
 
     def __init__(self, shape, depth: int):
-        self._depth = depth
         super().__init__({"i": In(stream.Signature(shape)), "o": Out(stream.Signature(shape))})
+        self.behind = DeepQueue(shape, depth - FRONT)
 
     def elaborate(self, platform):
         m = Module()
         shape = self.i.payload.shape()
-        m.submodules.behind = behind = Queue(shape, self._depth - FRONT)
-        m.submodules.front = front = Queue(shape, FRONT, registered=True)
+        m.submodules.behind = behind = self.behind
+        m.submodules.front = front = Queue(shape, FRONT)
         passes = ~behind.o.valid & front.i.ready
         m.d.comb += [
             behind.i.payload.eq(self.i.payload),

@@ -31,6 +31,16 @@ def acc_lane(element: Value, lane: int, config: AcceleratorConfig) -> Value:
     return element.word_select(lane, config.acc_width).as_signed()
 
 
+def next_in_turn(parameters: Value, bits: int, turns: int):
+    """Brings the parameters of the next lanes to the lowest bits; those of the first come again.
+
+    They need not where the turns end with the last parameters: what is left above is arbitrary.
+    """
+    if bits * turns == len(parameters):
+        return [parameters[:-bits].eq(parameters[bits:])] if bits else []
+    return [parameters.eq(parameters.rotate_right(bits))]
+
+
 RESULTS = 16
 """Results that may wait or be under way where lanes take turns: more than the stages hold."""
 
@@ -196,7 +206,7 @@ class RequantizerInTurn(wiring.Component):
         with m.Else():
             m.d.sync += [
                 held.acc.eq(held.acc >> len(some.i.p.acc)),
-                held.qnt.eq(held.qnt.rotate_right(len(some.i.p.qnt))),
+                *next_in_turn(held.qnt, len(some.i.p.qnt), self._turns),
                 turn.eq(turn << 1),
                 ends.eq(turn[-1]),
             ]

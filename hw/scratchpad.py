@@ -7,7 +7,7 @@ from functools import reduce
 from operator import or_
 
 from amaranth import *
-from amaranth.lib import memory, wiring
+from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In
 from amaranth.utils import exact_log2
 
@@ -38,6 +38,9 @@ class Scratchpad(wiring.Component):
     in_turn : bool
         The ports read through one of the memory's; never two of them in one cycle, and only the
         last one's data stay.
+    late : bool
+        What is written takes effect a cycle later, from a register: what decides about a write
+        need not reach every block RAM in its own cycle.
 
     Members
     -------
@@ -55,8 +58,9 @@ class Scratchpad(wiring.Component):
         read_ports: int = 1,
         banks: int = 1,
         in_turn: bool = False,
+        late: bool = False,
     ):
-        self._in_turn = in_turn
+        self._in_turn, self._late = in_turn, late
         self.depth = depth
         self.width = width
         self.parts = parts
@@ -73,17 +77,18 @@ class Scratchpad(wiring.Component):
     def elaborate(self, platform):
         m = Module()
         m.d.comb += self.write.ready.eq(1)
+        writes = registered(m, self.write) if self._late else self.write
         found: list[list[Value]] = [[]] * self.banks
         for number in range(self.banks):
             name = f"cells_{number}" if self.banks > 1 else "cells"
             depth = max(2, self.depth // self.banks)
             m.submodules[name] = cells = memory.Memory(shape=self.width, depth=depth, init=[])
             write = cells.write_port(granularity=self.width // self.parts)
-            mask = self.write.mask.word_select(number, self.parts)
+            mask = writes.mask.word_select(number, self.parts)
             m.d.comb += [
-                write.addr.eq(self._row(self.write.address, number)),
-                write.data.eq(self.write.data.word_select(number, self.width)),
-                write.en.eq(mask & self.write.valid.replicate(self.parts)),
+                write.addr.eq(self._row(writes.address, number)),
+                write.data.eq(writes.data.word_select(number, self.width)),
+                write.en.eq(mask & writes.valid.replicate(self.parts)),
             ]
             asks = [
                 (port.enable & self._in(port, number), port.address[self._bank_bits :])
@@ -93,8 +98,8 @@ class Scratchpad(wiring.Component):
                 found[number] = [read_in_turn(m, cells, *asks)] * len(asks)
             else:
                 found[number] = [read_in_turn(m, cells, ask) for ask in asks]
-        for port, *data in zip(self.read, *found, strict=True):
-            self._show(m, port, data)
+        for port, *banks in zip(self.read, *found, strict=True):
+            self._show(m, port, banks)
         return m
 
     def _row(self, address: Value, bank: int) -> Value:
@@ -119,6 +124,15 @@ class Scratchpad(wiring.Component):
         if self._in_turn and port is self.read[-1]:
             data = kept(m, port.enable, data)
         m.d.comb += port.data.eq(data)
+
+
+def registered(m: Module, port) -> data.View:
+    """``valid``, ``address``, ``mask`` and ``data`` of a :func:`write_signature`, a cycle later."""
+    names = ("valid", "address", "mask", "data")
+    layout = data.StructLayout({name: len(getattr(port, name)) for name in names})
+    later = Signal(layout, name="write_later", reset_less=True)
+    m.d.sync += [getattr(later, name).eq(getattr(port, name)) for name in names]
+    return later
 
 
 def read_in_turn(m: Module, cells: memory.Memory, *asks: tuple[Value, Value]) -> Value:

@@ -168,7 +168,8 @@ class Sequencer(wiring.Component):
 class _Flying(wiring.Component):
     """The pushes of the instructions that an engine has, oldest first.
 
-    ``pushes_out`` matter while there is one; ``one`` is 1 when there is just one.
+    ``pushes_out`` matter while there is one; ``one`` is 1 when there is just one. What is said of
+    their number comes from registers.
     """
 
     def __init__(self, sides: int):
@@ -192,21 +193,31 @@ class _Flying(wiring.Component):
         newest = Signal(range(IN_FLIGHT))
         oldest = Signal(range(IN_FLIGHT))
         count = Signal(range(IN_FLIGHT + 1))
+        none, room = Signal(init=1), Signal(init=1)
         m.d.comb += [
             write.en.eq(self.start),
             write.addr.eq(newest),
             write.data.eq(self.pushes_in),
             read.addr.eq(oldest),
             self.pushes_out.eq(read.data),
-            self.none.eq(count == 0),
-            self.one.eq(count == 1),
-            self.room.eq(count != IN_FLIGHT),
+            self.none.eq(none),
+            self.room.eq(room),
         ]
-        m.d.sync += [
-            newest.eq(newest + self.start),
-            oldest.eq(oldest + self.done),
-            count.eq(count + self.start - self.done),
-        ]
+        m.d.sync += [newest.eq(newest + self.start), oldest.eq(oldest + self.done)]
+        with m.If(self.start & ~self.done):
+            m.d.sync += [
+                count.eq(count + 1),
+                none.eq(0),
+                self.one.eq(none),
+                room.eq(count != IN_FLIGHT - 1),
+            ]
+        with m.Elif(self.done & ~self.start):
+            m.d.sync += [
+                count.eq(count - 1),
+                none.eq(self.one),
+                self.one.eq(count == 2),
+                room.eq(1),
+            ]
         return m
 
 

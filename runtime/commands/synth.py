@@ -24,6 +24,10 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         "--mhz", type=float, default=80, help="the clock to aim at (default 80); not a condition"
     )
     parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N",
+        help="places from N seeds and routes the placement with the best clock (default 1)",
+    )  # fmt: skip
+    parser.add_argument(
         "-o", "--output", metavar="DIR", required=True,
         help="for Verilog, netlist, bitstream configuration, logs and synth.json",
     )  # fmt: skip
@@ -42,6 +46,7 @@ def main(options: argparse.Namespace) -> int:
             directory,
             options.mhz,
             options.speed,
+            options.seeds,
             lambda line: _say(f"weft: {line} ..."),
         )
     except OSError as error:
@@ -70,14 +75,16 @@ def _lines(placed: Placed) -> list[str]:
         ((100 * used // all_, name) for name, (used, all_) in placed.utilization.items() if used),
         reverse=True,
     )
+    expected = ", ".join(f"{clock:g} MHz (seed {seed})" for seed, clock in placed.seeds.items())
     return [
         f"cells        {used}",
         f"fullest      {', '.join(f'{name} {percent} %' for percent, name in full[:4])}",
         f"scratchpads  {memories}",
         f"multipliers  {blocks} blocks for {placed.products} products a cycle and rescaling{short}",
+        f"placement    {expected}",
         f"clock        {placed.megahertz} MHz on {placed.device}, speed grade"
         f" {placed.speed}"
-        f" (asked for {placed.asked_megahertz:g})",
+        f" (asked for {placed.asked_megahertz:g}), seed {placed.seed}",
         f"took         {minutes}",
         "critical path",
         *(f"  {s.nanoseconds:6.2f} ns  {s.cells:3} cells  {s.unit}" for s in placed.critical_path),

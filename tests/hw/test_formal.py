@@ -18,7 +18,7 @@ from weft.hw.boxes import Rows
 from weft.hw.bursts import Bursts
 from weft.hw.input_writes import InputWrites
 from weft.hw.merge import LONG_BITS, Merge
-from weft.hw.queue import FRONT, CutQueue, Queue
+from weft.hw.queue import FRONT, CutQueue, DeepQueue, Queue
 from weft.hw.read_port import Turns
 from weft.hw.span import Span
 from weft.hw.tokens import TokenQueue
@@ -117,6 +117,42 @@ def queue(component: type[Queue], depth: int, registered: bool = False) -> None:
             | (opened.entry("fifo", "storage", address=place) == value),
         },
     )  # fmt: skip
+
+
+def deep_queue(component: type[DeepQueue], depth: int) -> None:
+    """The promises of a queue; the value that is first has been read from the memory."""
+    m, dut = Module(), component(4, depth)
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    held, choose, followed, ahead, value = _one_followed(m, dut, depth)
+
+    level, room, there, produce, consume, *_ = opened.registers()
+    place, at = Signal(range(2 * depth)), consume + ahead
+    m.d.comb += place.eq(at - Mux(at >= depth, depth, 0))
+    prove(
+        m,
+        [dut, choose],
+        {
+            "it holds no more than it can": held <= depth,
+            "its level is what it holds": level == held,
+            "it takes while it has room": dut.i.ready == (held != depth),
+            "it gives while it holds something": dut.o.valid == (held != 0),
+            "an offer stays": stays(m, dut.o),
+            "what has come in has not gone before its turn": ~followed | (ahead < held),
+            "what comes out is what came in": ~(followed & (ahead == 0)) | (dut.o.payload == value),
+            "flags": (room == (level != depth)) & (there == (level != 0)),
+            "positions": (consume < depth) & (produce < depth)
+            & ((consume + level == produce) | (consume + level == produce + depth)),
+            "contents": ~followed | (opened.entry("cells", address=place) == value),
+            "the first is read ahead": _read_ahead(opened, dut, consume),
+        },
+    )  # fmt: skip
+
+
+def _read_ahead(opened: Opened, queue: DeepQueue, consume: Value, *path: str) -> Value:
+    """Whether a deep queue's memory holds, as the oldest, what the queue shows."""
+    oldest = opened.entry(*path, "cells", address=consume)
+    return ~queue.o.valid | (queue.o.payload == oldest)
 
 
 def bursts(component: type[Bursts]) -> None:
@@ -336,15 +372,13 @@ def cut_queue(component: type[CutQueue], depth: int) -> None:
     m.submodules.dut = opened.fragment
     held, choose, followed, ahead, value = _one_followed(m, dut, depth)
 
-    # The first value is in a register, the front's other one and those behind it in memories.
-    first, there = opened.registers("front")
-    second, *_ = opened.registers("front", "fifo")
-    behind, produce, consume = opened.registers("behind", "fifo")
-    front, size = there + second, depth - FRONT
+    front, produced, oldest = opened.registers("front", "fifo")
+    behind, room, waits, produce, consume, *_ = opened.registers("behind")
+    size = depth - FRONT
     place, at = Signal(range(2 * depth)), consume + ahead - front
     m.d.comb += place.eq(at - Mux(at >= size, size, 0))
-    in_front = Mux(ahead == 0, first, opened.entry("front", "fifo", "storage", address=Const(0)))
-    in_memory = opened.entry("behind", "fifo", "storage", address=place)
+    in_front = opened.entry("front", "fifo", "storage", address=(oldest + ahead)[0])
+    in_memory = opened.entry("behind", "cells", address=place)
     found = Mux(ahead < front, in_front, in_memory)
     prove(
         m,
@@ -359,8 +393,11 @@ def cut_queue(component: type[CutQueue], depth: int) -> None:
             "what comes out is what came in": ~(followed & (ahead == 0)) | (dut.o.payload == value),
             "positions": (behind <= size) & (consume < size) & (produce < size)
             & ((consume + behind == produce) | (consume + behind == produce + size)),
-            "the front is filled first": (second <= there) & (there | (behind == 0)),
+            "positions in front": (front <= FRONT) & (produced == (oldest + front)[0]),
+            "the front is filled first": (front != 0) | (behind == 0),
+            "flags": (room == (behind != size)) & (waits == (behind != 0)),
             "contents": ~followed | (found == value),
+            "the first behind is read ahead": _read_ahead(opened, dut.behind, consume, "behind"),
         },
     )  # fmt: skip
 
@@ -401,6 +438,7 @@ PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int, ...]]]] = {
         Queue,
         [(2,), (3,), (16,), (3, True), (16, True)],
     ),
+    "a queue in block RAM, too": (deep_queue, DeepQueue, [(2,), (3,), (16,)]),
     "a queue with a front, too": (cut_queue, CutQueue, [(4,), (16,)]),
     "bursts cover their request and stay in their pages": (bursts, Bursts, [()]),
     "merged requests ask for the same beats": (merge, Merge, [()]),
@@ -421,6 +459,11 @@ MISTAKES = [
     (queue, Queue, (3, True), "(entries.r_rdy | ~moves)", "~moves"),
     (queue, Queue, (3, True), "entries.r_rdy | self.i.valid", "entries.r_rdy"),
     (queue, Queue, (3,), ".eq(entries.r_data)", ".eq(entries.r_data | (self.level == 3))"),
+    (deep_queue, DeepQueue, (2,), "room.eq(self.level != self._depth - 1)", "room.eq(1)"),
+    (deep_queue, DeepQueue, (3,), "there.eq(~one)", "there.eq(1)"),
+    (deep_queue, DeepQueue, (3,), "gone | fresh", "gone"),
+    (deep_queue, DeepQueue, (3,), "~there | (gone & one)", "~there"),
+    (deep_queue, DeepQueue, (3,), "read.addr.eq(first)", "read.addr.eq(consume)"),
     (cut_queue, CutQueue, (4,), "~behind.o.valid & front.i.ready", "front.i.ready"),
     (cut_queue, CutQueue, (4,), "self.i.valid & ~passes", "self.i.valid"),
     (bursts, Bursts, (), "BURST_BEATS - beat[: exact_log2(BURST_BEATS)]", "BURST_BEATS"),

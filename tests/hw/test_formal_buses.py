@@ -74,7 +74,7 @@ def read_port(component: type[ReadPort], clients: int) -> None:
             f"an id is a client's, {place}": ~there | (client < clients),
         }
     for number, (promised, left) in enumerate(promises):
-        behind, _, _ = opened.registers(f"queue_{number}", "behind", "fifo")
+        behind, room, waits, *_ = opened.registers(f"queue_{number}", "behind")
         front, _, _ = opened.registers(f"queue_{number}", "front", "fifo")
         valid, to_cut, known = _bursts(opened, f"bursts_{number}")
         owed, request = Signal(range(4 * BUFFER_BEATS)), dut.client[number].request
@@ -91,6 +91,8 @@ def read_port(component: type[ReadPort], clients: int) -> None:
             & (promised <= BUFFER_BEATS),
             f"what waits fills the front first, {number}": (front <= FRONT)
             & ((behind == 0) | (front != 0)),
+            f"flags of what waits, {number}": (room == (behind != BUFFER_BEATS - FRONT))
+            & (waits == (behind != 0)),
             f"a request has beats, {number}": ~valid | (to_cut != 0),
             f"its last burst is known, {number}": known,
         }

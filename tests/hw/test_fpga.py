@@ -6,7 +6,21 @@ import shutil
 import pytest
 
 from weft.hw import fpga
-from weft.hw.fpga import BLOCK_RAM, CELLS, Stretch, cells, critical_path, place, scratchpads, units
+from weft.hw.fpga import (
+    BLOCK_RAM,
+    CELLS,
+    MULTIPLIER,
+    OPERAND,
+    PRODUCT,
+    REGISTER,
+    Stretch,
+    cells,
+    critical_path,
+    place,
+    scratchpads,
+    shape_multipliers,
+    units,
+)
 from weft.hw.harness import harness
 from weft.hw.verilog import generate
 from weft.isa import PRESETS
@@ -80,6 +94,116 @@ def test_cells_and_memories_are_read_from_what_yosys_says():
     }
 
 
+def multiplier(a: list, b: list, signed: str, product: int) -> dict:
+    """A cell whose operands are these nets and whose product begins at net 100."""
+    bits = {"A": a, "B": b, "P": range(100, 100 + product)}
+    pins = {f"{side}{n}": [bit] for side, nets in bits.items() for n, bit in enumerate(nets)}
+    pins |= {"SIGNEDA": [signed], "SIGNEDB": [signed]}
+    ways = {name: "output" if name[0] == "P" else "input" for name in pins}
+    return {
+        "type": MULTIPLIER, "parameters": {}, "connections": pins, "port_directions": ways,
+    }  # fmt: skip
+
+
+def narrow(first: int, bits: int) -> list:
+    """An operand of so many bits, extended by its sign."""
+    return [first + min(n, bits - 1) for n in range(OPERAND)]
+
+
+def of_pins(pins: dict, side: str, bits: int, nets: dict) -> int:
+    """The number at a port, from the values of the nets, two's complement if ``SIGNED``."""
+    values = [nets.get(bit, int(bit == "1")) for n in range(bits) for bit in pins[f"{side}{n}"]]
+    number = sum(value << n for n, value in enumerate(values))
+    return number - (values[-1] << bits) * (pins[f"SIGNED{side}"] == ["1"])
+
+
+@pytest.mark.parametrize(("a", "b", "used"), [(8, 8, 16), (4, 8, 12), (8, 18, 26), (5, 9, 36)])
+def test_narrow_operands_go_to_the_upper_bits_and_the_product_stays(a, b, used):
+    """Where their signs are looked at beyond the product, what has no place there stays."""
+    before = multiplier(narrow(2, a), narrow(50, b), "1", PRODUCT)
+    names = [f"R{n}" for n in range(used)]
+    reader = {
+        "type": "R",
+        "connections": {name: [100 + n] for n, name in enumerate(names)},
+        "port_directions": dict.fromkeys(names, "input"),
+    }
+    cell = {**before, "connections": dict(before["connections"])}
+    shape_multipliers({"modules": {"top": {"ports": {}, "cells": {"m": cell, "r": reader}}}})
+    pins = cell["connections"]
+    if used < PRODUCT:
+        assert sum(pins[f"A{n}"] == ["0"] for n in range(OPERAND)) == OPERAND - a
+        assert sum(pins[f"B{n}"] == ["0"] for n in range(OPERAND)) == OPERAND - b
+    else:
+        assert pins == before["connections"]
+    for x, y in ((-(1 << (a - 1)), -(1 << (b - 1))), (-3, 5), (7, -1), ((1 << (a - 1)) - 1, 6)):
+        nets = {2 + n: x >> n & 1 for n in range(a)} | {50 + n: y >> n & 1 for n in range(b)}
+        product = of_pins(pins, "A", OPERAND, nets) * of_pins(pins, "B", OPERAND, nets)
+        at = {bit: n for n in range(PRODUCT) for bit in pins[f"P{n}"]}
+        assert [product >> at[100 + n] & 1 for n in range(used)] == [
+            x * y >> n & 1 for n in range(used)
+        ]
+
+
+def test_what_is_not_extended_by_a_sign_stays_where_it_is():
+    zeros = [*range(2, 10), *["0"] * (OPERAND - 8)]
+    for a, signed in ((zeros, "0"), (zeros, "1"), (narrow(2, 8), "0"), (narrow(2, 18), "1")):
+        cell = multiplier(a, a, signed, 16)
+        before = dict(cell["connections"])
+        shape_multipliers({"modules": {"top": {"ports": {}, "cells": {"m": cell}}}})
+        pins = cell["connections"]
+        assert {name: pins[name] for name in before} == before
+
+
+def registers(bits: int, **parameters: str) -> dict[str, dict]:
+    """Cells that hold a product that begins at net 100; what they hold begins at net 200."""
+    ways = {"CLK": "input", "DI": "input", "LSR": "input", "Q": "output"}
+    given = {"CEMUX": "1 ", "CLKMUX": "CLK", "REGSET": "RESET", **parameters}
+    return {
+        f"ff{n}": {
+            "type": REGISTER, "parameters": given, "port_directions": ways,
+            "connections": {"CLK": [1], "DI": [100 + n], "LSR": ["0"], "Q": [200 + n]},
+        }
+        for n in range(bits)
+    }  # fmt: skip
+
+
+def test_registers_of_a_product_become_the_multipliers():
+    cell = multiplier(narrow(2, 8), narrow(50, 8), "1", PRODUCT)
+    ports = {"o": {"bits": [*range(200, 216)]}}
+    cells = {"m": cell, **registers(16)}
+    shape_multipliers({"modules": {"top": {"ports": ports, "cells": cells}}})
+    assert cells == {"m": cell}
+    pins = cell["connections"]
+    assert [pins[f"P{n}"] for n in range(PRODUCT - 16, PRODUCT)] == [[200 + n] for n in range(16)]
+    assert (pins["CLK0"], pins["CE0"], pins["RST0"]) == ([1], ["1"], ["0"])
+    assert cell["parameters"] == {
+        "REG_OUTPUT_CLK": "CLK0", "REG_OUTPUT_CE": "CE0", "REG_OUTPUT_RST": "RST0",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("why", ["enabled", "set", "falling", "reset", "seen", "missing", "out"])
+def test_a_product_that_is_not_just_registered_stays_as_it_is(why):
+    parameters = {
+        "enabled": {"CEMUX": "CE"},
+        "set": {"REGSET": "SET"},
+        "falling": {"CLKMUX": "INV"},
+    }
+    cell = multiplier(narrow(2, 8), narrow(50, 8), "1", 16)
+    cells = {"m": cell, **registers(16, **parameters.get(why, {}))}
+    if why == "reset":
+        cells["ff3"]["connections"]["LSR"] = [7]
+    if why == "missing":
+        cells["ff3"]["type"] = "LUT4"
+    if why == "seen":
+        cells["r"] = {"type": "R", "connections": {"D": [103]}, "port_directions": {"D": "input"}}
+    ports = {"o": {"bits": [103] if why == "out" else []}}
+    shape_multipliers({"modules": {"top": {"ports": ports, "cells": cells}}})
+    assert "ff3" in cells
+    assert "ff4" in cells
+    assert not cell["parameters"]
+    assert "CLK0" not in cell["connections"]
+
+
 def test_the_phases_of_the_tools_are_seen_in_their_logs(tmp_path, monkeypatch):
     """Round by round, and not twice."""
     lines = ["Info: Packing LUTs...", "Info:     at iteration #1, type ALL: wirelen", "Info: x"]
@@ -111,6 +235,49 @@ def test_what_a_tool_complains_about_is_said_with_its_log(tmp_path, monkeypatch)
         place(TINY, "x", tmp_path)
     with pytest.raises(ConfigError, match="ecp5-5g-85k has no speed grade 6; there are 8"):
         place(TINY, "ecp5-5g-85k", tmp_path, speed="6")
+
+
+def test_the_placement_with_the_best_clock_is_routed(tmp_path, monkeypatch):
+    """By a tool that places seed 2 best and leaves what it was told."""
+    tool = tmp_path / "tool"
+    tool.write_text(
+        f"""#!{fpga.sys.executable}
+import json, sys
+words = sys.argv[1:]
+after = lambda flag: words[words.index(flag) + 1]
+if "-p" in words:
+    cells = {{"num_cells_by_type": {{"LUT4": 7}}}}
+    open("cells.json", "w").write(json.dumps({{"design": cells}}))
+    open("netlist.json", "w").write(json.dumps({{"modules": {{}}}}))
+elif "--no-route" in words:
+    mhz = {{"1": 61.5, "2": 78.25, "3": 70}}[after("--seed")]
+    for clock in (9, mhz):
+        print(f"Info: Max frequency for clock 'x': {{clock:5.2f}} MHz (FAIL)", file=open("n", "a"))
+    placement = {{"modules": {{"top": {{"settings": {{"seed": after("--seed")}}}}}}}}
+    open(after("--write"), "w").write(json.dumps(placement))
+    import os; os.replace("n", "nextpnr.log")
+else:
+    step = {{"type": "setup", "delay": 1, "to": {{"cell": "weft.irq"}}}}
+    path = {{"from": "posedge c", "to": "posedge c", "path": [step]}}
+    timing = {{"fmax": {{"c": {{"achieved": 70.125, "constraint": 80}}}}, "utilization": {{}},
+              "critical_paths": [path]}}
+    open(after("--report"), "w").write(json.dumps(timing))
+    assert after("--seed") == json.load(open(after("--json")))["modules"]["top"]["settings"]["seed"]
+open("yosys.log" if "-p" in words else "nextpnr.log", "a").write("")
+"""
+    )
+    tool.chmod(0o755)
+    monkeypatch.setattr(fpga.shutil, "which", lambda name: str(tool))
+    said = []
+    placed = place(TINY, "ecp5-85k", tmp_path / "out", seeds=3, progress=said.append)
+    assert placed.seeds == {1: 61.5, 2: 78.25, 3: 70}
+    assert (placed.seed, placed.megahertz) == (2, 70.12)
+    routed = fpga.json.loads((tmp_path / "out" / fpga.PLACEMENT).read_text())
+    assert routed["modules"]["top"]["settings"] == {"seed": "2", **fpga.ROUTER}
+    assert len([*(tmp_path / "out").glob("*placement*")]) == 1
+    assert "nextpnr: expects 78.25 MHz, seed 2 of 3" in said
+    with pytest.raises(ConfigError, match="must be a seed to place from, not 0"):
+        place(TINY, "ecp5-85k", tmp_path / "out", seeds=0)
 
 
 def test_what_does_not_fit_is_not_placed(tmp_path, monkeypatch):

@@ -13,9 +13,13 @@ from weft.hw.scratchpad import Scratchpad
      (16, 16, 2, 3, 4, False), (32, 8, 1, 2, 8, False), (2, 8, 1, 2, 8, False),
      (16, 32, 2, 2, 1, True), (16, 16, 2, 3, 4, True)],
 )  # fmt: skip
-def test_reads_see_all_writes_of_the_cycles_before(depth, width, parts, ports, banks, in_turn):
+@pytest.mark.parametrize("late", [False, True])
+def test_reads_see_all_writes_of_the_cycles_before(
+    depth, width, parts, ports, banks, in_turn, late
+):
+    """But for those of the last one, if writes are ``late``."""
     random = np.random.default_rng(depth)
-    dut = Scratchpad(depth, width, parts, ports, banks, in_turn)
+    dut = Scratchpad(depth, width, parts, ports, banks, in_turn, late)
     cells, held = [0] * depth, [None] * ports
     part = width // parts
 
@@ -30,6 +34,7 @@ def test_reads_see_all_writes_of_the_cycles_before(depth, width, parts, ports, b
                 cells[where] |= (value >> n * part & bits) << shift
 
     async def bench(ctx):
+        before = cells.copy()
         for _ in range(300):
             address = int(random.integers(depth))
             value, mask = (
@@ -40,7 +45,7 @@ def test_reads_see_all_writes_of_the_cycles_before(depth, width, parts, ports, b
                 if address + (bank - address) % banks >= depth:
                     mask &= ~((1 << parts) - 1 << bank * parts)
             valid = int(random.integers(2))
-            before = cells.copy()
+            seen, before = before, cells.copy()
             given = {"valid": valid, "address": address, "mask": mask, "data": value}
             for name, each in given.items():
                 ctx.set(getattr(dut.write, name), each)
@@ -55,7 +60,7 @@ def test_reads_see_all_writes_of_the_cycles_before(depth, width, parts, ports, b
                 ctx.set(port.address, where)
                 ctx.set(port.enable, enable)
                 if enable:
-                    held[n] = before[where]
+                    held[n] = seen[where] if late else before[where]
             await ctx.tick()
             for n in range(ports):
                 if held[n] is not None:
