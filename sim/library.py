@@ -7,6 +7,7 @@ import os
 from functools import cache
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ..isa.config import AcceleratorConfig
 from ..isa.registers import COUNTERS
@@ -15,8 +16,8 @@ from . import verilate
 from .exercise import train
 from .objects import folder, key_of
 
-FORM = "simulation"
-"""Of the matrix unit: the form that simulates fast, proven equal to the one for synthesis."""
+if TYPE_CHECKING:
+    from ..hw.form import Form
 
 TRAINED_LANES = 256
 """Multiplications a cycle from which a model is worth a second compilation, of the code that a
@@ -28,16 +29,19 @@ def library(
     *,
     trace: bool = False,
     coverage: bool = False,
+    form: Form = "simulation",
     progress: verilate.Progress | None = None,
 ) -> Path:
     """The shared library that simulates ``config``; built at the first call.
+
+    By default in the form that simulates fast; that for synthesis does the same, cycle by cycle.
 
     What was built is found by the configuration and the sources that decide the Verilog, so
     that a warm start costs neither Amaranth nor Verilator. Raises what
     :func:`weft.sim.verilate.build` raises.
     """
     key = verilate.toolchain_key(trace=trace, coverage=coverage)
-    parts = (spec_hash(config), sources_hash(), FORM, key)
+    parts = (spec_hash(config), sources_hash(), form, key)
     index = folder() / f"{key_of(*parts)}.built"
     if index.exists():
         built = folder() / index.read_text()
@@ -47,7 +51,7 @@ def library(
     def generate() -> str:
         from ..hw import verilog
 
-        return verilog.generate(config, form=FORM, sources=coverage)
+        return verilog.generate(config, form=form, sources=coverage)
 
     trained = not (trace or coverage) and config.batch * config.block**2 >= TRAINED_LANES
     names = [counter.name for counter in COUNTERS]

@@ -12,7 +12,7 @@ from pathlib import Path
 from ...isa.config import AcceleratorConfig
 from ...isa.errors import DataError, InputError
 from ...sim.coverage import Coverage
-from ...sim.fuzz import EXECUTORS, Campaign, Report
+from ...sim.fuzz import COMPARED, EXECUTORS, Campaign, Report
 from .options import add_hardware, chosen_hardware, print_json
 
 MISMATCH = 1
@@ -31,8 +31,9 @@ def arguments(parser: argparse.ArgumentParser) -> None:
         help="how many configurations; each is built once, in some ten seconds (default 4)",
     )  # fmt: skip
     parser.add_argument(
-        "--on", default=",".join(EXECUTORS), metavar="A,B",
-        help=f"which to compare, the first being right: of {', '.join(EXECUTORS)}",
+        "--on", default=",".join(COMPARED), metavar="A,B",
+        help=f"which to compare, the first being right: of {', '.join(EXECUTORS)}, the last of"
+        f" which is the RTL as it is synthesized (default {','.join(COMPARED)})",
     )  # fmt: skip
     parser.add_argument(
         "--output", default=".", metavar="DIR", help="where a test of what is found is written"

@@ -8,11 +8,12 @@ executors on it, a :class:`Campaign` searches for sessions on which they differ.
 from __future__ import annotations
 
 from .campaign import Campaign, Report
-from .executors import EXECUTORS
+from .executors import COMPARED, EXECUTORS
 from .program import Program, program_of
 from .session import Finding, Run, Session, play
 
 __all__ = [
+    "COMPARED",
     "EXECUTORS",
     "Campaign",
     "Finding",

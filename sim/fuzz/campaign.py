@@ -13,6 +13,7 @@ from ..coverage import Coverage
 from ..library import library
 from ..rtl import RtlDevice
 from .choices import RandomChoices
+from .executors import COMPARED
 from .outcome import Outcome
 from .program import DRAM_BYTES, Program
 from .reproduce import write_test
@@ -61,7 +62,7 @@ class Campaign:
     minutes: float | None = None
     steps: int | None = None
     configs: int = 4
-    on: Sequence[str] = ("golden", "functional", "rtl")
+    on: Sequence[str] = COMPARED
     config: AcceleratorConfig | None = None
     """The only one to search on; else ``configs`` of the pool are."""
     output: Path = Path()
@@ -84,8 +85,11 @@ class Campaign:
             numbers = picked_numbers(self.configs, RandomChoices(f"configs {self.seed}"))
         configs = [self.config] if self.config else [pooled_config(n) for n in numbers]
         report = Report(self.seed, numbers)
-        for config in configs if "rtl" in self.on else ():  # which is not yet searching
-            library(config, coverage=self.coverage is not None, progress=build)
+        for config in configs:  # which is not yet searching
+            if "rtl" in self.on:
+                library(config, coverage=self.coverage is not None, progress=build)
+            if "circuit" in self.on:
+                library(config, form="synthesis", progress=build)
         with ExitStack() as stack:
             devices = counted_devices(self.coverage, stack) if self.coverage is not None else {}
             self._search(report, configs, devices, progress)

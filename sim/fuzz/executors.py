@@ -6,6 +6,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import TYPE_CHECKING
 
 from ...isa.config import AcceleratorConfig
 from ...isa.golden import GoldenModel
@@ -13,10 +14,14 @@ from ...isa.instructions import Instruction
 from ...isa.memories import MemoryType
 from ..device import Device
 from ..functional import FunctionalDevice
+from ..library import library
 from ..rtl import RtlDevice
 from .footprint import Footprints
 from .outcome import Outcome, on_device, on_golden
 from .program import BLANK, DRAM_BYTES, Program, program_of
+
+if TYPE_CHECKING:
+    from ...hw.form import Form
 
 MOST_CYCLES = 20_000_000
 """Of one program; the longest takes far fewer."""
@@ -151,7 +156,7 @@ def _functional(setup: Setup) -> Executor:
     return DeviceExecutor(FunctionalDevice(setup.config, dram_bytes=DRAM_BYTES))
 
 
-def _rtl(setup: Setup) -> Executor:
+def _rtl(setup: Setup, form: Form = "simulation") -> Executor:
     if setup.device is not None:
         return RtlExecutor(setup.device, kept=True)
     device = RtlDevice(
@@ -160,13 +165,20 @@ def _rtl(setup: Setup) -> Executor:
         dram_latency=setup.latency,
         stall_seed=setup.stall_seed,
         timeout_cycles=MOST_CYCLES,
+        built=library(setup.config, form=form),
     )
     return RtlExecutor(device)
 
 
+COMPARED = ("golden", "functional", "rtl")
+"""Which are, if nothing else is said."""
 EXECUTORS: dict[str, Callable[[Setup], Executor]] = {
     "golden": lambda setup: GoldenExecutor(setup.config),
     "functional": _functional,
     "rtl": _rtl,
+    "circuit": lambda setup: _rtl(setup, "synthesis"),
 }
-"""How each executor is made. The first of those that are compared is the oracle of the others."""
+"""How each executor is made; ``circuit`` is the RTL in the form for synthesis.
+
+The first of those that are compared is the oracle of the others.
+"""

@@ -6,22 +6,9 @@ import shutil
 import pytest
 
 from weft.hw import fpga
-from weft.hw.fpga import (
-    BLOCK_RAM,
-    CELLS,
-    MULTIPLIER,
-    OPERAND,
-    PRODUCT,
-    REGISTER,
-    Stretch,
-    cells,
-    critical_path,
-    place,
-    scratchpads,
-    shape_multipliers,
-    units,
-)
+from weft.hw.fpga import BLOCK_RAM, Stretch, cells, critical_path, place, scratchpads, units
 from weft.hw.harness import harness
+from weft.hw.netlist import CELLS
 from weft.hw.verilog import generate
 from weft.isa import PRESETS
 from weft.isa.errors import ConfigError, MissingToolError
@@ -92,116 +79,6 @@ def test_cells_and_memories_are_read_from_what_yosys_says():
         "compute.acc": "PDPW16KD",
         "compute.uop": "TRELLIS_DPR16X4",
     }
-
-
-def multiplier(a: list, b: list, signed: str, product: int) -> dict:
-    """A cell whose operands are these nets and whose product begins at net 100."""
-    bits = {"A": a, "B": b, "P": range(100, 100 + product)}
-    pins = {f"{side}{n}": [bit] for side, nets in bits.items() for n, bit in enumerate(nets)}
-    pins |= {"SIGNEDA": [signed], "SIGNEDB": [signed]}
-    ways = {name: "output" if name[0] == "P" else "input" for name in pins}
-    return {
-        "type": MULTIPLIER, "parameters": {}, "connections": pins, "port_directions": ways,
-    }  # fmt: skip
-
-
-def narrow(first: int, bits: int) -> list:
-    """An operand of so many bits, extended by its sign."""
-    return [first + min(n, bits - 1) for n in range(OPERAND)]
-
-
-def of_pins(pins: dict, side: str, bits: int, nets: dict) -> int:
-    """The number at a port, from the values of the nets, two's complement if ``SIGNED``."""
-    values = [nets.get(bit, int(bit == "1")) for n in range(bits) for bit in pins[f"{side}{n}"]]
-    number = sum(value << n for n, value in enumerate(values))
-    return number - (values[-1] << bits) * (pins[f"SIGNED{side}"] == ["1"])
-
-
-@pytest.mark.parametrize(("a", "b", "used"), [(8, 8, 16), (4, 8, 12), (8, 18, 26), (5, 9, 36)])
-def test_narrow_operands_go_to_the_upper_bits_and_the_product_stays(a, b, used):
-    """Where their signs are looked at beyond the product, what has no place there stays."""
-    before = multiplier(narrow(2, a), narrow(50, b), "1", PRODUCT)
-    names = [f"R{n}" for n in range(used)]
-    reader = {
-        "type": "R",
-        "connections": {name: [100 + n] for n, name in enumerate(names)},
-        "port_directions": dict.fromkeys(names, "input"),
-    }
-    cell = {**before, "connections": dict(before["connections"])}
-    shape_multipliers({"modules": {"top": {"ports": {}, "cells": {"m": cell, "r": reader}}}})
-    pins = cell["connections"]
-    if used < PRODUCT:
-        assert sum(pins[f"A{n}"] == ["0"] for n in range(OPERAND)) == OPERAND - a
-        assert sum(pins[f"B{n}"] == ["0"] for n in range(OPERAND)) == OPERAND - b
-    else:
-        assert pins == before["connections"]
-    for x, y in ((-(1 << (a - 1)), -(1 << (b - 1))), (-3, 5), (7, -1), ((1 << (a - 1)) - 1, 6)):
-        nets = {2 + n: x >> n & 1 for n in range(a)} | {50 + n: y >> n & 1 for n in range(b)}
-        product = of_pins(pins, "A", OPERAND, nets) * of_pins(pins, "B", OPERAND, nets)
-        at = {bit: n for n in range(PRODUCT) for bit in pins[f"P{n}"]}
-        assert [product >> at[100 + n] & 1 for n in range(used)] == [
-            x * y >> n & 1 for n in range(used)
-        ]
-
-
-def test_what_is_not_extended_by_a_sign_stays_where_it_is():
-    zeros = [*range(2, 10), *["0"] * (OPERAND - 8)]
-    for a, signed in ((zeros, "0"), (zeros, "1"), (narrow(2, 8), "0"), (narrow(2, 18), "1")):
-        cell = multiplier(a, a, signed, 16)
-        before = dict(cell["connections"])
-        shape_multipliers({"modules": {"top": {"ports": {}, "cells": {"m": cell}}}})
-        pins = cell["connections"]
-        assert {name: pins[name] for name in before} == before
-
-
-def registers(bits: int, **parameters: str) -> dict[str, dict]:
-    """Cells that hold a product that begins at net 100; what they hold begins at net 200."""
-    ways = {"CLK": "input", "DI": "input", "LSR": "input", "Q": "output"}
-    given = {"CEMUX": "1 ", "CLKMUX": "CLK", "REGSET": "RESET", **parameters}
-    return {
-        f"ff{n}": {
-            "type": REGISTER, "parameters": given, "port_directions": ways,
-            "connections": {"CLK": [1], "DI": [100 + n], "LSR": ["0"], "Q": [200 + n]},
-        }
-        for n in range(bits)
-    }  # fmt: skip
-
-
-def test_registers_of_a_product_become_the_multipliers():
-    cell = multiplier(narrow(2, 8), narrow(50, 8), "1", PRODUCT)
-    ports = {"o": {"bits": [*range(200, 216)]}}
-    cells = {"m": cell, **registers(16)}
-    shape_multipliers({"modules": {"top": {"ports": ports, "cells": cells}}})
-    assert cells == {"m": cell}
-    pins = cell["connections"]
-    assert [pins[f"P{n}"] for n in range(PRODUCT - 16, PRODUCT)] == [[200 + n] for n in range(16)]
-    assert (pins["CLK0"], pins["CE0"], pins["RST0"]) == ([1], ["1"], ["0"])
-    assert cell["parameters"] == {
-        "REG_OUTPUT_CLK": "CLK0", "REG_OUTPUT_CE": "CE0", "REG_OUTPUT_RST": "RST0",
-    }  # fmt: skip
-
-
-@pytest.mark.parametrize("why", ["enabled", "set", "falling", "reset", "seen", "missing", "out"])
-def test_a_product_that_is_not_just_registered_stays_as_it_is(why):
-    parameters = {
-        "enabled": {"CEMUX": "CE"},
-        "set": {"REGSET": "SET"},
-        "falling": {"CLKMUX": "INV"},
-    }
-    cell = multiplier(narrow(2, 8), narrow(50, 8), "1", 16)
-    cells = {"m": cell, **registers(16, **parameters.get(why, {}))}
-    if why == "reset":
-        cells["ff3"]["connections"]["LSR"] = [7]
-    if why == "missing":
-        cells["ff3"]["type"] = "LUT4"
-    if why == "seen":
-        cells["r"] = {"type": "R", "connections": {"D": [103]}, "port_directions": {"D": "input"}}
-    ports = {"o": {"bits": [103] if why == "out" else []}}
-    shape_multipliers({"modules": {"top": {"ports": ports, "cells": cells}}})
-    assert "ff3" in cells
-    assert "ff4" in cells
-    assert not cell["parameters"]
-    assert "CLK0" not in cell["connections"]
 
 
 def test_the_phases_of_the_tools_are_seen_in_their_logs(tmp_path, monkeypatch):

@@ -88,6 +88,13 @@ def test_all_simulators_do_the_same(seed: int):
     assert report.steps >= 600
 
 
+@pytest.mark.slow
+def test_what_is_synthesized_does_the_same():
+    report = Campaign(11, steps=4000, config=TINY, on=("golden", "circuit")).run()
+    assert report.findings == []
+    assert report.steps >= 4000
+
+
 @pytest.mark.parametrize("seed", range(4))
 def test_a_session_survives_its_text(seed: int):
     session = random_session(TINY, RandomChoices(seed))
