@@ -21,7 +21,7 @@ from typing import Any
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import ConfigError, MissingToolError
 from .harness import HARNESS, harness
-from .netlist import CELLS, copy_registers, shape_multipliers
+from .netlist import CELLS, copy_far, shape_multipliers
 from .verilog import TOP, generate
 
 DEVICES = {
@@ -76,6 +76,8 @@ looked at: no logic needs to make up for what block RAM does then."""
 
 PLACEMENT = "placement.json"
 """The netlist with the cells' places, as nextpnr writes and reads it."""
+DONE = ("place", "placer", "router")
+"""Settings in a placement that say what was done; it is to be done again, for what has no place."""
 ROUTER = {
     "router2/bbMargin/x": "8",
     "router2/bbMargin/y": "8",
@@ -175,7 +177,6 @@ def place(
     _check_room(used, device)
     netlist = json.loads((directory / "netlist.json").read_text())
     shape_multipliers(netlist)
-    copy_registers(netlist)
     (directory / "netlist.json").write_text(json.dumps(netlist))
     nextpnr += [size, "--package", package, "--speed", speed, "--freq", str(megahertz),
                 "--timing-allow-fail", "--lpf", "pins.lpf", "--lpf-allow-unconstrained",
@@ -183,10 +184,12 @@ def place(
     clocks = _placements(nextpnr, directory, seeds, progress)
     best = max(clocks, key=clocks.__getitem__)
     placement = json.loads((directory / PLACEMENT).read_text())
+    copy_far(placement)
     for module in placement["modules"].values():
-        module["settings"] |= ROUTER
+        kept = {k: v for k, v in module["settings"].items() if k not in DONE}
+        module["settings"] = kept | ROUTER
     (directory / PLACEMENT).write_text(json.dumps(placement))
-    route = ["--json", PLACEMENT, "--no-place", "--seed", str(best), "--router", "router2",
+    route = ["--json", PLACEMENT, "--seed", str(best), "--placer", "heap", "--router", "router2",
              "--textcfg", "placed.config", "--report", "timing.json"]  # fmt: skip
     _run([*nextpnr, *route], directory, "nextpnr", progress)
     placed = time.monotonic()
@@ -257,12 +260,13 @@ def _check_room(used: Mapping[str, int], device: str) -> None:
 def scratchpads(log: str) -> dict[str, str]:
     """Where yosys has put the scratchpads, by their paths in the accelerator.
 
-    Of one with several banks it is what is not block RAM, if anything is.
+    Of one with several banks it is what is not block RAM, if anything is. What waits in deep queues
+    is in block RAM, too, and no scratchpad.
     """
     banks = rf"mapping memory {HARNESS}\.{TOP}\.(\S+?)\.(?:cells|bank)_?\d* via \$__(\w+?)_?$"
     found: dict[str, str] = {}
     for name, kind in re.findall(banks, log, re.M):
-        if found.get(name, kind) in BLOCK_RAM:
+        if not name.endswith(".behind") and found.get(name, kind) in BLOCK_RAM:
             found[name] = kind
     return found
 

@@ -1,10 +1,9 @@
-"""What is done to yosys's netlist of an ECP5 before it is placed: fewer wires, and shorter ones."""
+"""What is done to netlists of an ECP5 before and after they are placed: fewer, shorter wires."""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from itertools import pairwise
 from typing import Any
 
 CELLS = {"lut": "LUT4", "carry": "CCU2C", "ff": "TRELLIS_FF", "dsp": "MULT18X18D",
@@ -13,8 +12,17 @@ CELLS = {"lut": "LUT4", "carry": "CCU2C", "ff": "TRELLIS_FF", "dsp": "MULT18X18D
 MULTIPLIER, OPERAND, PRODUCT = CELLS["dsp"], 18, 36
 """The cell, and the bits of its operands and of its product."""
 REGISTER = CELLS["ff"]
-READERS = 64
-"""Of a register at most; one with more is copied."""
+LOGIC = "TRELLIS_COMB"
+"""A table or a part of a carry chain, once nextpnr has packed them."""
+CONTROL = frozenset(("CE", "CLK", "LSR", "WCK", "WRE"))
+"""Pins that neighbouring cells share."""
+BEL, LOCKED = "NEXTPNR_BEL", 5
+"""The attribute with a cell's place, and how firmly it is there."""
+MANY, WIDE, LEAST = 24, 40, 8
+"""Readers that a register has before it is copied, tiles around them, readers of a copy."""
+LEVELS, SLOW = 7, 4
+"""Cells in a row before a register that is not copied; block RAM and multipliers are as slow as
+some."""
 
 Reader = tuple[str, str, int]
 """A cell, its pin, and which bit of it; names are empty for a port of the module."""
@@ -34,42 +42,119 @@ def _readers(module: Mapping[str, Any]) -> dict[int | str, list[Reader]]:
     return readers
 
 
-def copy_registers(netlist: Mapping[str, Any]) -> None:
-    """Gives registers that many read copies of themselves, so that each has few readers; changes
-    what yosys has written.
+def copy_far(placement: Mapping[str, Any]) -> None:
+    """Gives registers whose readers are far apart copies of themselves, each near some of them;
+    changes a placement that nextpnr has written.
 
-    Readers whose names follow one another, as those of neighbouring bits do, share a copy, which
-    the placer can put near them.
+    What has a place keeps it; the copies have none yet. Readers are halved along the longer side
+    of the box around them until it is small. A register whose value comes late stays alone: what
+    it waits for would have to reach the copies. Control pins read the register itself, since
+    neighbours share them.
     """
-    for module in netlist["modules"].values():
-        cells, readers = module["cells"], _readers(module)
-        wires = [bit for net in module["netnames"].values() for bit in net["bits"]]
-        unused = 1 + max((bit for bit in (*readers, *wires) if isinstance(bit, int)), default=1)
+    for module in placement["modules"].values():
+        cells, wires = module["cells"], _Wires(module)
+        for cell in cells.values():
+            if BEL in cell["attributes"]:
+                cell["attributes"]["BEL_STRENGTH"] = f"{LOCKED:032b}"
         for name, cell in [(n, c) for n, c in cells.items() if c["type"] == REGISTER]:
-            for found in _groups(readers.get(cell["connections"]["Q"][0], []))[1:]:
-                copied = f"{name}_COPY_{unused}"
-                cells[copied] = {**cell, "connections": {**cell["connections"], "Q": [unused]}}
-                module["netnames"][copied] = {
-                    "hide_name": 1, "bits": [unused], "attributes": {},
-                }  # fmt: skip
-                for reader, pin, n in found:
-                    bits = cells[reader]["connections"][pin]
-                    cells[reader]["connections"][pin] = [*bits[:n], unused, *bits[n + 1 :]]
-                unused += 1
+            readers = wires.readers.get(cell["connections"]["Q"][0], [])
+            near = [r for r in readers if r[1] not in CONTROL]
+            if len(near) < MANY or wires.spread(near) <= WIDE or wires.is_late(cell):
+                continue
+            _, *others = sorted(wires.halved(near), key=lambda g: wires.distance(name, g))
+            for group in others:
+                wires.copy(name, group)
 
 
-def _groups(readers: list[Reader]) -> list[list[Reader]]:
-    """Groups of at most :data:`READERS`, as even as can be; ports are in the first one."""
-    ordered = sorted(readers, key=lambda reader: [_numbered(reader[0]), *reader[1:]])
-    count = -(-len(readers) // READERS)
-    ends = [len(readers) * k // count for k in range(count + 1)] if count else []
-    return [ordered[a:b] for a, b in pairwise(ends)]
+class _Wires:
+    """Who drives and who reads the wires of a placed module."""
 
+    def __init__(self, module: Mapping[str, Any]):
+        self.module, self.cells = module, module["cells"]
+        self.readers = _readers(module)
+        self.drivers = {
+            bit: name
+            for name, cell in self.cells.items()
+            for pin, bits in cell["connections"].items()
+            if cell["port_directions"][pin] == "output"
+            for bit in bits
+        }
+        nets = (bit for net in module["netnames"].values() for bit in net["bits"])
+        known = [bit for bit in (*self.readers, *self.drivers, *nets) if isinstance(bit, int)]
+        self._unused = 1 + max(known, default=1)
+        self._late: dict[tuple[int | str, int], bool] = {}
 
-def _numbered(name: str) -> list[str | int]:
-    """A name such that numbers in it are in order."""
-    parts = re.split(r"(\d+)", name)
-    return [int(part) if k % 2 else part for k, part in enumerate(parts)]
+    def place(self, name: str) -> tuple[int, int]:
+        """Column and row of a cell."""
+        found = re.match(r"X(\d+)/Y(\d+)/", self.cells[name]["attributes"][BEL])
+        assert found, name
+        return int(found[1]), int(found[2])
+
+    def sides(self, readers: list[Reader]) -> tuple[int, int]:
+        """Columns and rows of the box around some cells, less one each."""
+        columns, rows = zip(*(self.place(name) for name, _, _ in readers), strict=True)
+        return max(columns) - min(columns), max(rows) - min(rows)
+
+    def spread(self, readers: list[Reader]) -> int:
+        """Half of what leads around that box."""
+        return sum(self.sides(readers))
+
+    def distance(self, name: str, readers: list[Reader]) -> float:
+        """Of a cell from readers, on the average."""
+        column, row = self.place(name)
+        places = [self.place(reader) for reader, _, _ in readers]
+        return sum(abs(x - column) + abs(y - row) for x, y in places) / len(places)
+
+    def halved(self, readers: list[Reader]) -> list[list[Reader]]:
+        """Groups of readers that are near one another."""
+        columns, rows = self.sides(readers)
+        if columns + rows <= WIDE or len(readers) < 2 * LEAST:
+            return [readers]
+        axis = int(rows > columns)
+        ordered = sorted(readers, key=lambda r: (self.place(r[0])[axis], r))
+        half = len(ordered) // 2
+        return self.halved(ordered[:half]) + self.halved(ordered[half:])
+
+    def is_late(self, register: Mapping[str, Any]) -> bool:
+        """Whether the way to a register's inputs has more than :data:`LEVELS` cells."""
+        pins = [register["connections"].get(pin, []) for pin in ("DI", "M", "CE")]
+        return any(self._is_later(bit, LEVELS) for bits in pins for bit in bits)
+
+    def _is_later(self, bit: int | str, levels: int) -> bool:
+        cell = self.cells.get(self.drivers.get(bit, ""))
+        if cell is None or cell["type"] == REGISTER:
+            return False
+        if not levels or cell["type"] != LOGIC:
+            return levels < SLOW
+        key = bit, levels
+        if key not in self._late:
+            self._late[key] = False
+            self._late[key] = any(
+                self._is_later(other, levels - 1)
+                for pin, bits in cell["connections"].items()
+                if cell["port_directions"][pin] == "input"
+                for other in bits
+            )
+        return self._late[key]
+
+    def copy(self, name: str, readers: list[Reader]) -> None:
+        """A copy of a register for some of its readers, without a place."""
+        cell = self.cells[name]
+        kept = {k: v for k, v in cell["attributes"].items() if k not in (BEL, "BEL_STRENGTH")}
+        pins, ways = {**cell["connections"]}, {**cell["port_directions"]}
+        parameters = {**cell["parameters"]}
+        if "DI" in pins:  # only the table beside a register reaches this pin
+            pins["M"], ways["M"], parameters["SD"] = pins.pop("DI"), ways.pop("DI"), "0"
+        bit, made = self._unused, f"{name}_COPY_{self._unused}"
+        self._unused += 1
+        pins["Q"] = [bit]
+        self.cells[made] = {
+            **cell, "parameters": parameters, "attributes": kept, "port_directions": ways,
+            "connections": pins,
+        }  # fmt: skip
+        self.module["netnames"][made] = {"hide_name": 1, "bits": [bit], "attributes": {}}
+        for reader, pin, n in readers:
+            self.cells[reader]["connections"][pin][n] = bit
 
 
 def shape_multipliers(netlist: Mapping[str, Any]) -> None:

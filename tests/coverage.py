@@ -105,6 +105,10 @@ def _programs(config: AcceleratorConfig) -> Iterator[Program]:
         + "store.out dram_base=0x3000 y_size=1 x_size=60 | pop_prev\n" * 30
     )
     yield program_of(config, assemble(f"{busy}finish", config))
+    stores = "store.out dram_base=0x3000 y_size=1 x_size=60 | pop_prev\n" * 100
+    yield program_of(config, assemble("gemm | push_next\n" * 100 + f"{stores}finish", config))
+    many = "load.acc y_size=1 x_size=60\n" * 300  # more than wait in the reader's deep queue
+    yield program_of(config, assemble(f"{many}finish", config))
     for flagged in ("load.inp | push_next", "gemm | push_prev push_next", "store.nop | push_prev"):
         full = f"{flagged}\n" * (config.token_depth + 2)
         yield program_of(config, assemble(full, config))

