@@ -326,13 +326,6 @@ class Accesses(Places):
         at = self.address(buffer, offset)
         self.known = {}
         unit = buffer.dtype.bits // 8
-        if not lanes:
-            for k, value in enumerate(values):
-                place = self.emit(f"getelementptr i8, ptr {at}, i64 {k * unit}")
-                self.line(
-                    f"store {type_text(buffer.dtype)} {value.text}, ptr {place}, align {unit}"
-                )
-            return
         pairs = [
             (a, values[min(k + 1, len(values) - 1)]) for k, a in enumerate(values) if k % 2 == 0
         ]
