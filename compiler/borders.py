@@ -53,10 +53,11 @@ def parted(stmt: Stmt, buffers: Mapping[str, Buffer]) -> list[Stmt]:
     long = [loop for loop in around if loop[1] >= MANY and steps[loop[0]]]
     if buffers[store.buffer].dtype.bits < 8 or any(fits_lanes(store, name) for name, _ in long):
         return [stmt]
-    nearest = min(around, key=lambda loop: abs(steps[loop[0]] or 0) or 1 << 62)
-    if nearest[1] >= FEW:
+    moving = [loop for loop in around if steps[loop[0]]]
+    moving.sort(key=lambda loop: abs(steps[loop[0]] or 0))
+    if not moving or moving[0][1] >= FEW:
         return [stmt]
-    for name, extent in sorted(long, key=lambda loop: abs(steps[loop[0]] or 0)):
+    for name, extent in (loop for loop in moving if loop in long):
         stops = [0, *sorted(_changes(store, name, extent)), extent]
         first, stop = max(pairwise(stops), key=lambda part: part[1] - part[0])
         if stop - first >= MANY and fits_lanes(_part(store, name, first, stop), name):
@@ -97,8 +98,8 @@ def _part(store: Store, name: str, first: int, stop: int) -> Store:
 
     def certain(node: Node) -> Node | None:
         form = _comparison(node, name)
-        if form is not None and (stop - first == 1 or _same(form, first, stop - 1)):
-            return Const(int(form[0] * first + form[1] < 0))
+        if form is not None and _holds(form, first) == _holds(form, stop - 1):
+            return Const(int(_holds(form, first)))
         match node:
             case Binary("and", Const(value=x), other) | Binary("and", other, Const(value=x)):
                 return other if x else Const(0)
@@ -113,5 +114,5 @@ def _part(store: Store, name: str, first: int, stop: int) -> Store:
     return moved
 
 
-def _same(form: tuple[int, int], first: int, last: int) -> bool:
-    return (form[0] * first + form[1] < 0) == (form[0] * last + form[1] < 0)
+def _holds(form: tuple[int, int], trip: int) -> bool:
+    return form[0] * trip + form[1] < 0

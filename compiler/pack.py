@@ -54,7 +54,7 @@ from ..isa.nest import (
     walk,
 )
 from ..isa.storage import numpy_dtype, unit_strides
-from ..isa.tiles import NEAR_CACHE, Target
+from ..isa.tiles import GROUPS, NEAR_CACHE, Target
 from .factors import CROWD, FEW, Axis, Constant, Factors, Operand, replaced
 from .memory import aligned
 from .ranges import folded, of_types, range_of
@@ -168,7 +168,9 @@ class _Ready(Factors):
         name = self.vector[0]
         size = max(FEW, target.bits // 32) if self.vector[1] <= FEW else target.columns
         form = self.bytes_of(target) or (
-            Form(self.dtype, self.dtype) if self.dtype.kind == "f" else Form(I16, I16, 2)
+            Form(self.dtype, self.dtype)
+            if self.dtype.kind == "f"
+            else Form(I16, I16, GROUPS[I16, I16])
         )
         x, moves = self.rows(f"{prefix} rows", form, steps, result, buffers)
         axes = self.merged(moves)
@@ -243,7 +245,7 @@ class _Ready(Factors):
         fixed = all(
             self.constant(n.buffer) is not None for n in walk(self.w.value) if isinstance(n, Load)
         )
-        return Form(U8, I8, 4, x[0]) if fixed or x[0] == 0 else None
+        return Form(U8, I8, GROUPS[U8, I8], x[0]) if fixed or x[0] == 0 else None
 
     def lacking(
         self, columns: str, form: Form, size: int, result: Packed, buffers: dict[str, Buffer]

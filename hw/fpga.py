@@ -183,12 +183,7 @@ def place(
                 "-q", "-l", "nextpnr.log"]  # fmt: skip
     clocks = _placements(nextpnr, directory, seeds, progress)
     best = max(clocks, key=clocks.__getitem__)
-    placement = json.loads((directory / PLACEMENT).read_text())
-    copy_far(placement)
-    for module in placement["modules"].values():
-        kept = {k: v for k, v in module["settings"].items() if k not in DONE}
-        module["settings"] = kept | ROUTER
-    (directory / PLACEMENT).write_text(json.dumps(placement))
+    _prepare_to_route(directory / PLACEMENT)
     route = ["--json", PLACEMENT, "--seed", str(best), "--placer", "heap", "--router", "router2",
              "--textcfg", "placed.config", "--report", "timing.json"]  # fmt: skip
     _run([*nextpnr, *route], directory, "nextpnr", progress)
@@ -231,6 +226,16 @@ def _placements(
         clocks[seed] = clock
     (directory / f"new-{PLACEMENT}").unlink(missing_ok=True)
     return clocks
+
+
+def _prepare_to_route(path: Path) -> None:
+    """Gives a placement copies of registers, which have no place yet, and settings for routing."""
+    placement = json.loads(path.read_text())
+    copy_far(placement)
+    for module in placement["modules"].values():
+        kept = {k: v for k, v in module["settings"].items() if k not in DONE}
+        module["settings"] = kept | ROUTER
+    path.write_text(json.dumps(placement))
 
 
 def expected_clock(log: str) -> float:

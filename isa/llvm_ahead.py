@@ -104,10 +104,12 @@ class Ahead(Folds):
         if any(isinstance(n, Load) or (isinstance(n, Index) and n.name not in self.names)
                for n in below):  # fmt: skip
             return None
-        total = 0
-        for at, stride in zip(access.indices, unit_strides(buffer), strict=True):
-            by = lane_step(at, {name: 1})
-            if by is None:
-                return None
-            total += by * stride
-        return total
+        return self.step_of(access, name)
+
+    def step_of(self, access: Load | Store, name: str) -> int | None:
+        """By how many bytes an index moves an access, whether it has a value yet or not; None if
+        irregularly."""
+        strides = unit_strides(self.buffers[access.buffer])
+        steps = [lane_step(index, {name: 1}) for index in access.indices]
+        found = [s * k for s, k in zip(strides, steps, strict=True) if k is not None]
+        return sum(found) if len(found) == len(steps) else None

@@ -13,9 +13,9 @@ else is left to LLVM.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
-from .lanes import Lanes, fits_lanes, has_rows, lane_step, mentions
+from .lanes import Lanes, fits_lanes, has_rows, mentions
 from .llvm_folds import sum_of_stored
 from .llvm_ir import Value, type_text
 from .llvm_loops import Totals
@@ -44,7 +44,7 @@ from .nest import (
     promote,
     walk,
 )
-from .storage import LINE, unit_strides
+from .storage import LINE
 from .tiles import Contraction, Target, contraction
 
 LANES = 16
@@ -116,6 +116,16 @@ def _entry(nest: Nest, inner: str) -> str:
         f"define i64 {quoted(nest.name)}(ptr %params, ptr %buffers) nounwind {{\n{''.join(lines)}"
         f"  %status = call i64 {inner}({', '.join(arguments)})\n  ret i64 %status\n}}\n"
     )
+
+
+def _halving(first: int, stop: int) -> Iterator[tuple[int, int]]:
+    """Where pieces begin, and their lanes, of fewer than :data:`LANES` trips."""
+    size = LANES // 2
+    while first < stop:
+        if stop - first >= size:
+            yield first, size
+            first += size
+        size //= 2
 
 
 class _Function(Tiles):
@@ -342,14 +352,6 @@ class _Function(Tiles):
         assert isinstance(inner, For)
         return inner
 
-    def step_of(self, access: Load | Store, name: str) -> int | None:
-        """By how many bytes an index that has no value yet moves an access; None if not by a
-        constant."""
-        strides = unit_strides(self.buffers[access.buffer])
-        steps = [lane_step(index, {name: 1}) for index in access.indices]
-        found = [s * k for s, k in zip(strides, steps, strict=True) if k is not None]
-        return sum(found) if len(found) == len(steps) else None
-
     def in_between(self, around: For, inner: For) -> None:
         """A loop of few trips around a long one, whose results lie between one another: together,
         a vector of each put into the order of memory."""
@@ -373,22 +375,14 @@ class _Function(Tiles):
         if whole:
             first, last = self.constant(0, I64), self.constant(whole, I64)
             self.loop(name, first, last, LANES, lambda: piece(LANES))
-        at, size = whole, LANES // 2
-        while at < stop:
-            if stop - at >= size:
-                with self.binding(name, self.constant(at, I64)):
-                    piece(size)
-                at += size
-            size //= 2
+        for at, size in _halving(whole, stop):
+            with self.binding(name, self.constant(at, I64)):
+                piece(size)
 
     def last_pieces(self, name: str, at: int, stop: int, body: Stmt) -> None:
         """What pieces have left over, in halving ones."""
-        size = LANES // 2
-        while at < stop:
-            if stop - at >= size:
-                self.piece(name, self.constant(at, I64), size, body, at % 2 == 0)
-                at += size
-            size //= 2
+        for first, size in _halving(at, stop):
+            self.piece(name, self.constant(first, I64), size, body, first % 2 == 0)
 
     def ask(self, name: str, count: int, body: Stmt) -> None:
         """Fetch ahead what one of the pieces of ``count`` trips of ``body`` will touch."""
