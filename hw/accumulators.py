@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import reduce
 from operator import or_
 
@@ -15,8 +15,8 @@ from ..isa.config import AcceleratorConfig
 from .arrival import bank_count, write_parts
 from .form import Form, delayed
 from .interfaces import (
+    deciding_read_signature,
     read_ahead,
-    read_signature,
     write_signature,
     yielding_read_signature,
 )
@@ -27,6 +27,10 @@ BANKS = 4
 bank would have less than :data:`BANK_DEPTH`."""
 BANK_DEPTH = 512
 """Elements below which a bank leaves a part of its block RAM unused."""
+
+
+CHOICES: Mapping[Form, tuple[int, int]] = {"simulation": (1, 1), "synthesis": (2, 3)}
+"""Addresses among which both readers of steps decide, by the form."""
 
 
 def acc_banks(config: AcceleratorConfig, shared: bool) -> int:
@@ -67,15 +71,15 @@ class Accumulators(wiring.Component):
     step : :py:`In(write_signature(...))`
         Writes of steps, of whole elements; always ready.
     superseded : :py:`In(1)`
-        The next cycle's ``step`` writes the same element, and only ``read`` reads it before.
+        The next cycle's ``step`` writes the same element, and only steps read it before.
     load : :py:`In(write_signature(...))`
         Writes of loads, of as many elements as come with a beat; ``ready`` in a cycle in which no
         step writes to one of their banks. A part of them may be written before, too.
-    read : :py:`In(read_signature(...)).array(2)`
+    read_0, read_1 : :py:`In(deciding_read_signature(...))`
         For steps: an element, as it is with what ``step`` writes in the same cycle. ``data`` are
-        there for a cycle.
+        there for a cycle. Of :data:`CHOICES` addresses.
     ahead : :py:`In(read_ahead(...))`
-        What ``read[1]`` reads in this cycle or, where a simulator, in the next.
+        What ``read_1`` reads in this cycle or, where a simulator, in the next.
     wide : :py:`In(yielding_read_signature(...))`
         For stores: the elements of a beat, from ``address`` on, each where the low bits of its
         index say, a cycle after ``enable``, as they are before the cycle before that; of what is
@@ -96,11 +100,18 @@ class Accumulators(wiring.Component):
                 "step": In(write_signature(index, self._width, 1)),
                 "superseded": In(1),
                 "load": In(write_signature(index, beat, self._slots * self._parts)),
-                "read": In(read_signature(index, self._width)).array(2),
+                **{
+                    f"read_{n}": In(deciding_read_signature(index, self._width, choices))
+                    for n, choices in enumerate(CHOICES[form])
+                },
                 "ahead": In(read_ahead(index)),
                 "wide": In(yielding_read_signature(index, beat)),
             }
         )
+
+    @property
+    def _read(self):
+        return self.read_0, self.read_1
 
     def elaborate(self, platform):
         m = Module()
@@ -161,7 +172,7 @@ class Accumulators(wiring.Component):
 
     def _read_each(self, m: Module, banks, beat: Sequence[Value]) -> None:
         """Every port by itself; and what one step has written beside the read."""
-        for number, port in enumerate(self.read):
+        for number, port in enumerate(self._read):
             hit = Signal(name=f"hit{number}")
             passed = Signal(self._width, name=f"passed{number}")
             with m.If(port.enable):
@@ -180,14 +191,14 @@ class Accumulators(wiring.Component):
             m.d.comb += self.wide.data.word_select(slot, self._width).eq(chosen)
 
     def _read_in_turn(self, m: Module, banks, beat: Sequence[Value]) -> None:
-        """Two memories of each bank, one of them for ``read[1]`` and, in between, for ``wide``."""
+        """Two memories of each bank, one of them for ``read_1`` and, in between, for ``wide``."""
         found: list[list[Value]] = [[], []]
         for at, cells in enumerate(banks):
-            first, second = (self._ask(port, port.address, at) for port in self.read)
+            first, second = (self._ask(port, port.address, at) for port in self._read)
             wide = self._ask(self.wide, beat[at % self._slots], at)
             found[0].append(read_in_turn(m, cells, first))
             found[1].append(read_in_turn(m, cells, second, wide))
-        for number, port in enumerate(self.read):
+        for number, port in enumerate(self._read):
             self._pass_beside(m, port, number, found[number])
         chosen = Cat(
             self._chosen(m, self.wide, index, found[1][slot :: self._slots])
@@ -198,17 +209,22 @@ class Accumulators(wiring.Component):
     def _pass_beside(self, m: Module, port, number: int, found: Sequence[Value]) -> None:
         """The memory, or what the last two steps have written, which it does not have yet.
 
-        One flag for each, from a register: behind the memory is no time for decisions.
+        One flag for each, from a register: behind the memory is no time for decisions. Flags have
+        readers all over the device, and copies of them; so they are compared with all addresses
+        that it may be, and wait for the decision only.
         """
         step, address = self.step, self.step.address
         written = [step.data, *(delayed(m, step.data, n) for n in (1, 2))]
-        meant = [step.valid & (address == port.address)]
-        meant.append(delayed(m, step.valid, 1) & (delayed(m, address, 1) == port.address))
+        before = delayed(m, Cat(step.valid, address), 1)
         hit, shown = Signal(2, name=f"hit{number}"), Signal(len(found), name=f"shown{number}")
-        m.d.sync += hit.eq(Cat(meant[0], meant[1] & ~meant[0]))
-        for at in range(len(found)):
-            here = port.address[: self._bits] == at
-            m.d.sync += shown[at].eq(here & ~Cat(meant).any())
+        hits, shows = [], []
+        for chosen, index in zip(port.choose, port.among, strict=True):
+            now = step.valid & (address == index)
+            earlier = before[0] & (before[1:] == index)
+            here = Cat(index[: self._bits] == at for at in range(len(found)))
+            hits.append(Cat(now, earlier & ~now) & chosen.replicate(2))
+            shows.append(here & (chosen & ~now & ~earlier).replicate(len(found)))
+        m.d.sync += [hit.eq(reduce(or_, hits)), shown.eq(reduce(or_, shows))]
         terms = zip((*hit, *shown), (*written[1:], *found), strict=True)
         m.d.comb += port.data.eq(
             reduce(or_, (flag.replicate(self._width) & value for flag, value in terms))

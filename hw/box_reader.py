@@ -29,7 +29,7 @@ class BoxReader(wiring.Component):
     Rows are requested one a cycle and each by itself, those of the next boxes while data of the
     earlier ones come. Writing takes a cycle for a beat, or for as much padding as a beat would
     hold, at least an element; between boxes there is no gap. An empty box, too, takes a cycle.
-    From ``i`` to ``bus.request`` it is three cycles, from ``bus.beat`` to a write none.
+    From ``i`` to ``bus.request`` it is three cycles, from ``bus.beat`` to a write one.
 
     An index beyond the scratchpad or an error of the bus is a fault, in the order of the boxes;
     until reset nothing goes on after it.

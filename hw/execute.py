@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa.config import AcceleratorConfig
+from .accumulators import CHOICES
 from .alu import Lanes, SlowLanes, slow_latency
 from .form import Form, delayed
-from .interfaces import input_signature, read_ahead, read_signature, write_signature
+from .interfaces import (
+    deciding_read_signature,
+    input_signature,
+    read_ahead,
+    read_signature,
+    write_signature,
+)
 from .lower import low_bits
 from .matrix import MatrixUnit
 from .operation import OPERATION
@@ -44,9 +53,10 @@ class Execute(wiring.Component):
         Steps in program order.
     inp : :py:`Out(input_signature(config))`
         Inputs, with those that follow for depthwise and sliding steps.
-    wgt, qnt, dst, src : :py:`Out(read_signature(...))`
-        Operands; ``dst`` and ``src`` read the accumulators, with what ``write`` writes in the same
-        cycle. ``qnt`` is there with ``requantize``.
+    wgt, qnt : :py:`Out(read_signature(...))`
+        Operands. ``qnt`` is there with ``requantize``.
+    dst, src : :py:`Out(deciding_read_signature(...))`
+        Accumulators, with what ``write`` writes in the same cycle.
     ahead, qnt_ahead : :py:`Out(read_ahead(...))`, :py:`Out(1)`
         What ``src`` and ``qnt`` read in this cycle or, where a simulator, in the next.
     write : :py:`Out(write_signature(...))`
@@ -71,13 +81,16 @@ class Execute(wiring.Component):
     def __init__(self, config: AcceleratorConfig, form: Form = "synthesis"):
         self.config = config
         self.form = form
-        acc = read_signature(config.acc_index_bits, 8 * config.acc_element_bytes)
+        dst, src = (
+            deciding_read_signature(config.acc_index_bits, 8 * config.acc_element_bytes, choices)
+            for choices in CHOICES[form]
+        )
         ports = {
             "i": In(stream.Signature(step_layout(config))),
             "inp": Out(input_signature(config)),
             "wgt": Out(read_signature(config.wgt_index_bits, 8 * config.wgt_element_bytes)),
-            "dst": Out(acc),
-            "src": Out(acc),
+            "dst": Out(dst),
+            "src": Out(src),
             "write": Out(write_signature(config.acc_index_bits, 8 * config.acc_element_bytes, 1)),
             "ahead": Out(read_ahead(config.acc_index_bits)),
             "superseded": Out(1),
@@ -156,11 +169,10 @@ class Execute(wiring.Component):
         elsewhere = Signal()  # what ``dst`` has no time for
         came_elsewhere = delayed(m, elsewhere, ACC_READ)
         use_src = (early & by_register) | elsewhere | late_src
-        src_index = Mux(late_src, reading.src, Mux(elsewhere, step.dst, step.src))
-        dst, _ = self._read(
-            m, self.dst, early | late, Mux(late, reading.dst, step.dst), before_last, last
-        )
-        src, second = self._read(m, self.src, use_src, src_index, before_last, last)
+        src_choices = [(late_src, reading.src), (elsewhere, step.dst), (C(1), step.src)]
+        dst_choices = [(late, reading.dst), (C(1), step.dst)]
+        dst, _ = self._read(m, self.dst, early | late, dst_choices, before_last, last)
+        src, second = self._read(m, self.src, use_src, src_choices, before_last, last)
         # Products are there in the last cycle, so that no sum has to wait: addresses are shorter.
         later = self._stages - 1 - matrix.latency
         m.d.comb += [
@@ -169,7 +181,7 @@ class Execute(wiring.Component):
             early.eq(steps.o.valid & slow_step & turn),
             elsewhere.eq(early & late),
             self.ahead.enable.eq(use_src),
-            self.ahead.address.eq(src_index),
+            self.ahead.address.eq(_first(src_choices)),
             Cat(self.inp.enable, self.inp.address).eq(
                 delayed(m, Cat(multiplies, step.src[: config.inp_index_bits]), later)
             ),
@@ -222,19 +234,24 @@ class Execute(wiring.Component):
         m.d.sync += left.eq(Mux(issued, ~0, left >> 1))
         return ~left[0]
 
-    def _read(self, m: Module, port, enable: Value, index: Value, before_last, last):
+    def _read(self, m: Module, port, enable: Value, choices: Choices, before_last, last):
         """An accumulator, in ``ACC_READ`` cycles, and what then is the second operand of ``last``.
 
         A simulator reads in the second cycle. A circuit does in the first one and has registers
         behind, which take what is written in between as well.
         """
+        index = _first(choices)
         if self.form == "simulation":
-            m.d.comb += [
-                port.enable.eq(delayed(m, enable, 1)),
-                port.address.eq(delayed(m, index, 1)),
-            ]
+            later = delayed(m, index, 1)
+            m.d.comb += [port.enable.eq(delayed(m, enable, 1)), port.address.eq(later)]
+            m.d.comb += [port.choose.eq(1), port.among[0].eq(later)]
             return port.data, self._second(last.operation, port.data)
         m.d.comb += [port.enable.eq(enable), port.address.eq(index)]
+        before = C(0)
+        for number, (wanted, candidate) in enumerate(choices):
+            m.d.comb += port.choose[number].eq(wanted & ~before)
+            m.d.comb += port.among[number].eq(candidate)
+            before = before | wanted
         fresh, data = Signal(), Signal.like(port.data)
         m.d.comb += [
             fresh.eq(last.step & (last.dst == delayed(m, index, 1))),
@@ -247,6 +264,18 @@ class Execute(wiring.Component):
         config = self.config
         lanes = (acc_lane(src, lane, config) for lane in range(config.batch * config.block))
         return Cat(low_bits(Mux(does.use_imm, does.imm, lane), config.acc_width) for lane in lanes)
+
+
+Choices = Sequence[tuple[Value, Value]]
+"""Indices, each with whether it is wanted if none before it is; the last one always is."""
+
+
+def _first(choices: Choices) -> Value:
+    """The first index that is wanted."""
+    *before, (_, chosen) = choices
+    for wanted, index in reversed(before):
+        chosen = Mux(wanted, index, chosen)
+    return chosen
 
 
 def _travelling(config: AcceleratorConfig) -> data.StructLayout:

@@ -120,6 +120,16 @@ def read_signature(address_bits: int, data_bits: int) -> wiring.Signature:
     return wiring.Signature({"enable": Out(1), "address": Out(address_bits), "data": In(data_bits)})
 
 
+def deciding_read_signature(address_bits: int, data_bits: int, choices: int) -> wiring.Signature:
+    """As :func:`read_signature`, for a reader that decides late at which address it reads.
+
+    ``address`` is the one of ``among`` whose bit of ``choose`` is 1, the only one: what has to be
+    known of the address may be found out of all of them while the reader decides.
+    """
+    choice = {"choose": Out(choices), "among": Out(address_bits).array(choices)}
+    return wiring.Signature({**read_signature(address_bits, data_bits).members, **choice})
+
+
 def read_ahead(address_bits: int) -> wiring.Signature:
     """What a reader is about to read, for those who let it go first."""
     return wiring.Signature({"enable": Out(1), "address": Out(address_bits)})
@@ -160,6 +170,7 @@ __all__ = [
     "Issue",
     "Out",
     "Token",
+    "deciding_read_signature",
     "format_struct",
     "input_signature",
     "read_ahead",

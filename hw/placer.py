@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from amaranth import *
-from amaranth.lib import stream, wiring
+from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
 
 from ..isa.config import AcceleratorConfig
@@ -14,6 +14,7 @@ from ..isa.memories import Memory
 from .arrival import Arrival, write_signatures
 from .axi import read_client_signature
 from .interfaces import BOX, Fault
+from .queue import Queue
 from .walk import Walk
 
 
@@ -21,8 +22,9 @@ class Placer(wiring.Component):
     """Writes boxes, padding and beats, into scratchpads in row-major order.
 
     A beat takes a cycle. So does an element of padding, or as many of them as a beat would hold,
-    on the same side of a row. Box follows box without a gap. With a fault it stops until reset:
-    it takes nothing any more, and the box of the fault and all after it are never done.
+    on the same side of a row. Box follows box without a gap. From a beat to its write it is a
+    cycle: what is accepted, far away, is decided between registers. With a fault it stops until
+    reset: it writes nothing any more, and the box of the fault and all after it are never done.
 
     Parameters
     ----------
@@ -70,27 +72,24 @@ class Placer(wiring.Component):
         depths = [arrival.memory.depth(self._config) for arrival in self._arrivals]
         m.submodules.walk = walk = Walk(depths, self._arrivals)
         wiring.connect(m, wiring.flipped(self.i), walk.i)
-        move, beat = walk.o.p, self.beat
+        m.submodules.ready = ready = self._with_beats(m, walk)
+        move, beat = ready.o.p.move, ready.o.p.beat
 
-        live, offers, step = Signal(), Signal(), Signal()
-        here = ~move.inside | beat.valid
-        fails = move.inside & beat.valid & beat.p.error
+        live, fails, offers, step = Signal(), Signal(), Signal(), Signal()
         m.d.comb += [
-            live.eq(walk.o.valid & move.write & ~self.fault.valid),
-            offers.eq(live & here & ~fails & ~move.over),
+            live.eq(ready.o.valid & move.write & ~self.fault.valid),
+            fails.eq(move.inside & ~move.out & beat.error),
+            offers.eq(live & ~fails & ~move.over),
             step.eq(offers & self._accepted(m, move.memory_type)),
-            beat.ready.eq(step & move.inside),
-            walk.o.ready.eq(step | (~move.write & ~self.fault.valid)),
+            ready.o.ready.eq(step | (~move.write & ~self.fault.valid)),
             self.writing.eq(step),
-            self.idle.eq(walk.idle & ~self.done),
+            self.idle.eq(walk.idle & ~ready.o.valid & ~self.done),
             self.fault.index.eq(move.index),
         ]
-        m.d.sync += self.done.eq(walk.o.valid & walk.o.ready & move.last)
-        with m.If(live):
-            with m.If(fails & ~move.out):
-                m.d.sync += [self.fault.valid.eq(1), self.fault.code.eq(FaultCode.BUS_READ)]
-            with m.Elif(move.out | (move.over & here)):
-                m.d.sync += [self.fault.valid.eq(1), self.fault.code.eq(FaultCode.SRAM_RANGE)]
+        m.d.sync += self.done.eq(ready.o.valid & ready.o.ready & move.last)
+        with m.If(live & (fails | move.over)):
+            code = Mux(fails, FaultCode.BUS_READ, FaultCode.SRAM_RANGE)
+            m.d.sync += [self.fault.valid.eq(1), self.fault.code.eq(code)]
 
         for name in self._scratchpads:
             port = getattr(self, name)
@@ -106,12 +105,28 @@ class Placer(wiring.Component):
                                 ),
                                 port.data.eq(
                                     arrival.data(
-                                        m, beat.p.data, move.slot, move.at, move.pad_value,
+                                        m, beat.data, move.slot, move.at, move.pad_value,
                                         move.inside,
                                     )
                                 ),
                             ]  # fmt: skip
         return m
+
+    def _with_beats(self, m: Module, walk: Walk) -> Queue:
+        """The moves with their beats. One that is a fault by itself waits for none."""
+        moves, beat = walk.o, self.beat
+        layout = {"move": moves.p.shape(), "beat": beat.p.shape()}
+        queue = Queue(data.StructLayout(layout), 2)
+        takes = moves.p.write & moves.p.inside & ~moves.p.out
+        here = ~takes | beat.valid
+        m.d.comb += [
+            queue.i.p.move.eq(moves.p),
+            queue.i.p.beat.eq(beat.p),
+            queue.i.valid.eq(moves.valid & here),
+            moves.ready.eq(queue.i.ready & here),
+            beat.ready.eq(queue.i.ready & moves.valid & takes),
+        ]
+        return queue
 
     def _accepted(self, m: Module, memory_type: Value) -> Value:
         """Whether the boxes' scratchpad takes what is offered."""

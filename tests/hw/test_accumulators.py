@@ -62,6 +62,7 @@ def test_steps_write_every_cycle_and_loads_beside_them(shared, form, depth, bus)
     dut, random = Accumulators(config, shared, form), Random(f"{shared} {depth}")
     width = len(dut.step.data)
     slots = len(dut.load.data) // width
+    readers = (dut.read_0, dut.read_1)
     half = depth // 2  # steps have the lower accumulators, loads the upper
     cells, held, wide, loaded, together = [0] * depth, [None, None], [None] * slots, 0, 0
     changed: set[int] = set()  # in the cycle before
@@ -86,19 +87,24 @@ def test_steps_write_every_cycle_and_loads_beside_them(shared, form, depth, bus)
             # What is being written by a load is not read; by a step, not by the store engine.
             written = set(load.elements.values()) if load is not None else set()
             unknown = written | {i for i in changed if i >= half}
-            for number, port in enumerate(dut.read):
+            for number, port in enumerate(readers):
                 where = random.randrange(depth)
                 enable = random.random() < 0.7 and where not in unknown
                 ctx.set(port.enable, enable)
                 ctx.set(port.address, where)
+                meant = random.randrange(len(port.choose))
+                ctx.set(port.choose, 1 << meant)
+                for choice in range(len(port.choose)):
+                    ctx.set(port.among[choice], random.randrange(depth))
+                ctx.set(port.among[meant], where)
                 held[number] = after[where] if enable else None
-            ctx.set(dut.ahead.enable, ctx.get(dut.read[1].enable))
-            ctx.set(dut.ahead.address, ctx.get(dut.read[1].address))
+            ctx.set(dut.ahead.enable, ctx.get(dut.read_1.enable))
+            ctx.set(dut.ahead.address, ctx.get(dut.read_1.address))
             where, enable = random.randrange(depth), random.random() < 0.7
             ctx.set(dut.wide.address, where)
             enable &= bool(ctx.get(dut.wide.ready))
             ctx.set(dut.wide.enable, enable)
-            together += enable & ctx.get(dut.read[1].enable)
+            together += enable & ctx.get(dut.read_1.enable)
             if enable:
                 found = [where + (slot - where) % slots for slot in range(slots)]
                 wide = [
@@ -113,7 +119,7 @@ def test_steps_write_every_cycle_and_loads_beside_them(shared, form, depth, bus)
                 load, loaded = None, loaded + 1
             cells[:] = after
             await ctx.tick()
-            for port, value in zip(dut.read, held, strict=True):
+            for port, value in zip(readers, held, strict=True):
                 if value is not None:
                     assert ctx.get(port.data) == value
             for slot, value in enumerate(wide):

@@ -168,7 +168,7 @@ def test_padding_is_written_as_fast_as_data_while_they_are_awaited(name, row):
     bench = Bench(CONFIGS[name], LOADED, Dram(latency=40))
     bench.run([box])
     bench.check([box])
-    assert bench.done.cycles[0] - bench.boxes.taken[0] <= max(4 * row, 47) + 6 * row
+    assert bench.done.cycles[0] - bench.boxes.taken[0] <= max(4 * row, 48) + 6 * row
 
 
 @pytest.mark.parametrize("base", range(4))
