@@ -18,7 +18,7 @@ from amaranth.lib.wiring import In, Out
 from amaranth.utils import exact_log2
 
 from ..isa import formats
-from ..isa.config import QNT_LANE_BYTES, AcceleratorConfig
+from ..isa.config import AcceleratorConfig
 from ..isa.formats import Format
 from ..isa.instructions import InstructionSet
 from ..isa.nest import I32, I64, Binary, Cast, Expr, Load, Node, Select, Sum, rewrite, walk
@@ -28,7 +28,8 @@ from . import pipeline
 from .form import Form, delayed
 from .lower import Lowering, low_bits, named, stored
 from .operation import OPERATION
-from .requantizer import acc_lane, next_in_turn, qnt_records
+from .parameters import part_read, step_parts
+from .requantizer import acc_lane, qnt_records
 
 
 def alu_values(config: AcceleratorConfig) -> dict[AluOpcode, Expr]:
@@ -131,7 +132,8 @@ class SlowLanes(wiring.Component):
     dst, src : :py:`In`
         ``acc[dst]`` and ``acc[src]``.
     qnt : :py:`In`
-        ``qnt[src]``; no bits without ``requantize``.
+        ``qnt[src]``, or of it first the part for the lanes whose turn is first, in the next cycle
+        that for the next, and so on; no bits without ``requantize``.
     o : :py:`Out`
         The element for ``acc[dst]``, ``latency`` cycles after ``start``; else it is arbitrary.
     """
@@ -141,13 +143,14 @@ class SlowLanes(wiring.Component):
         self.form = form
         self.latency = latency
         element = 8 * config.acc_element_bytes
+        qnt = part_read(config, step_parts(config, form)).create()
         super().__init__(
             {
                 "start": In(1),
                 "operation": In(OPERATION),
                 "dst": In(element),
                 "src": In(element),
-                "qnt": In(8 * config.qnt_element_bytes if config.requantize else 0),
+                "qnt": In(len(qnt.data) if config.requantize else 0),
                 "o": Out(element),
             }
         )
@@ -188,14 +191,12 @@ class SlowLanes(wiring.Component):
         """Operands in registers that show one group of lanes after another at their lowest bits."""
         turns = self.config.rescale_cycles
         held = [Signal(len(v), name=f"held{n}", reset_less=True) for n, v in enumerate(vectors)]
-        opcode, qnt = Signal.like(self.operation.alu_opcode), Signal.like(self.qnt)
-        channels = self.config.rescale_lanes % self.config.block
+        opcode, qnt = Signal.like(self.operation.alu_opcode), delayed(m, self.qnt, 1)
         with m.If(self.start):
             m.d.sync += [h.eq(v) for h, v in zip(held, vectors, strict=True)]
-            m.d.sync += [opcode.eq(self.operation.alu_opcode), qnt.eq(self.qnt)]
+            m.d.sync += opcode.eq(self.operation.alu_opcode)
         with m.Else():
             m.d.sync += [h.eq(h >> (len(h) // turns)) for h in held]
-            m.d.sync += next_in_turn(qnt, 8 * QNT_LANE_BYTES * channels, turns)
         return held, opcode, qnt
 
 

@@ -27,6 +27,7 @@ from .interfaces import (
     read_signature,
     yielding_read_signature,
 )
+from .parameters import Parameters, store_read
 from .scratchpad import Scratchpad
 from .steps import Steps
 
@@ -63,9 +64,10 @@ class ComputeEngine(wiring.Component):
         DRAM.
     load_uop, load_acc, load_qnt : :py:`In(write_signature(...))`
         Those of the engine's scratchpads that the load engine fills, too.
-    store_acc, store_qnt : :py:`In(yielding_read_signature(...))`
+    store_acc, store_qnt : :py:`In(yielding_read_signature(...))`, :py:`In(store_read(config))`
         The store engine's view of the accumulators and, with ``requantize``, of the parameters;
-        steps of the ALU that read the same bank, or parameters at all, go first.
+        steps of the ALU that read the same bank go first, and those that read parameters at all
+        unless lanes take turns.
     done : :py:`Out(1)`
         An instruction is complete, in order; a read enabled in this cycle sees its results.
     fault : :py:`Out(Fault)`
@@ -94,17 +96,10 @@ class ComputeEngine(wiring.Component):
         own = {memory.scratchpad for memory in self._memories}
         also = [m for m in instructions.loads(Engine.LOAD)[0] if m.scratchpad in own]
         filled = write_signatures(config, also)
-        bits = {
-            name: read_signature(
-                getattr(config, f"{name}_index_bits"),
-                8 * getattr(config, f"{name}_element_bytes"),
-            )
-            for name in ("wgt", "qnt")
-        }
         ports = {
             "i": In(Issue),
             "inp": Out(input_signature(config)),
-            "wgt": Out(bits["wgt"]),
+            "wgt": Out(read_signature(config.wgt_index_bits, 8 * config.wgt_element_bytes)),
             "bus": Out(read_client_signature(config)),
             **{f"load_{name}": In(port) for name, port in filled.items()},
             "store_acc": In(
@@ -118,9 +113,7 @@ class ComputeEngine(wiring.Component):
             "alu_step": Out(1),
         }
         if config.requantize:
-            ports["store_qnt"] = In(
-                yielding_read_signature(config.qnt_index_bits, 8 * config.qnt_element_bytes)
-            )
+            ports["store_qnt"] = In(store_read(config))
         super().__init__(ports)
         self.filled = tuple(filled)
         self._form: Form = form
@@ -134,7 +127,7 @@ class ComputeEngine(wiring.Component):
         m.submodules.steps = steps = self._steps
         m.submodules.execute = execute = self._execute
         m.submodules.reader = reader = BoxReader(config, self._memories)
-        m.submodules.uop = uop = self._scratchpad("uop", 1)
+        m.submodules.uop = uop = self._uop()
         m.submodules.acc = acc = Accumulators(config, "acc" in self.filled, self._form)
         wiring.connect(m, steps.uop, uop.read[0])
         wiring.connect(m, steps.o, execute.i)
@@ -148,15 +141,10 @@ class ComputeEngine(wiring.Component):
         wiring.connect(m, execute.write, acc.step)
         m.d.comb += acc.superseded.eq(execute.superseded)
         if config.requantize:
-            m.submodules.qnt = qnt = self._scratchpad("qnt", 2)
-            wiring.connect(m, execute.qnt, qnt.read[0])
-            later = qnt.read[1]
-            m.d.comb += [
-                later.enable.eq(self.store_qnt.enable),
-                later.address.eq(self.store_qnt.address),
-                self.store_qnt.data.eq(later.data),
-                self.store_qnt.ready.eq(~execute.qnt_ahead),
-            ]
+            m.submodules.qnt = qnt = Parameters(config, self._form)
+            wiring.connect(m, execute.qnt, qnt.step)
+            wiring.connect(m, wiring.flipped(self.store_qnt), qnt.store)
+            m.d.comb += qnt.ahead.eq(execute.qnt_ahead)
             self._merge(m, "qnt", qnt.write, reader)
         self._merge(m, "uop", uop.write, reader)
         self._merge(m, "acc", acc.load, reader)
@@ -164,14 +152,13 @@ class ComputeEngine(wiring.Component):
         self._report(m, steps, execute, reader, loading)
         return m
 
-    def _scratchpad(self, name: str, read_ports: int) -> Scratchpad:
+    def _uop(self) -> Scratchpad:
         """Nobody reads in the cycle of a write or the next; tokens, and steps, take longer."""
-        depth = getattr(self.config, f"{name}_depth")
-        bits = 8 * getattr(self.config, f"{name}_element_bytes")
-        parts, banks = write_parts(self.config, name), bank_count(self.config, name)
-        circuit = self._form == "synthesis"
-        in_turn = circuit and read_ports > 1
-        return Scratchpad(depth, bits, parts, read_ports, banks, in_turn, late=circuit)
+        config = self.config
+        parts, banks = write_parts(config, "uop"), bank_count(config, "uop")
+        bits = 8 * config.uop_element_bytes
+        late = self._form == "synthesis"
+        return Scratchpad(config.uop_depth, bits, parts, banks=banks, late=late)
 
     def _merge(self, m, name: str, port, reader: BoxReader):
         """The engine's own loads write, and while there are none, or none go on, those of the load

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from ..isa.config import AcceleratorConfig
 from .accumulators import CHOICES
@@ -22,6 +23,7 @@ from .interfaces import (
 from .lower import low_bits
 from .matrix import MatrixUnit
 from .operation import OPERATION
+from .parameters import part_read, step_parts
 from .requantizer import acc_lane
 from .step_queue import StepQueue
 from .steps import step_layout
@@ -53,8 +55,10 @@ class Execute(wiring.Component):
         Steps in program order.
     inp : :py:`Out(input_signature(config))`
         Inputs, with those that follow for depthwise and sliding steps.
-    wgt, qnt : :py:`Out(read_signature(...))`
-        Operands. ``qnt`` is there with ``requantize``.
+    wgt : :py:`Out(read_signature(...))`
+        Weights.
+    qnt : :py:`Out(part_read(config, step_parts(config, form)))`
+        Parameters, part by part if lanes take turns; there with ``requantize``.
     dst, src : :py:`Out(deciding_read_signature(...))`
         Accumulators, with what ``write`` writes in the same cycle.
     ahead, qnt_ahead : :py:`Out(read_ahead(...))`, :py:`Out(1)`
@@ -102,7 +106,7 @@ class Execute(wiring.Component):
         }
         if config.requantize:
             ports["qnt_ahead"] = Out(1)
-            ports["qnt"] = Out(read_signature(config.qnt_index_bits, 8 * config.qnt_element_bytes))
+            ports["qnt"] = Out(part_read(config, step_parts(config, form)))
         super().__init__(ports)
         self._matrix = MatrixUnit(config, form)
         slow = slow_latency(config)
@@ -143,7 +147,7 @@ class Execute(wiring.Component):
         late_src = late & delayed(m, before.alu & ~before.use_imm, 1)
         no_port = Mux(by_register, late, late_src)
         issued = Signal()
-        turn = self._turn(m, issued & slow_step)
+        turn, part = self._turn(m, issued & slow_step)
         m.d.comb += [
             steps.o.ready.eq(~(slow_step & (~turn | no_port | steps.meets))),
             issued.eq(steps.o.valid & steps.o.ready),
@@ -216,23 +220,33 @@ class Execute(wiring.Component):
         if config.sliding:
             m.d.comb += matrix.slide.eq(delayed(m, step.lane, later + 1))
         if config.requantize:
-            read, parameters = Cat(early & step.reads_qnt, step.src), self.qnt.data
-            m.d.comb += self.qnt_ahead.eq(early & step.reads_qnt)
+            reads, index, parameters = early & step.reads_qnt, step.src, self.qnt.data
+            m.d.comb += self.qnt_ahead.eq(reads)
             if self.form == "simulation":
-                read = delayed(m, read, ACC_READ - 1)
+                reads, index = (delayed(m, value, ACC_READ - 1) for value in (reads, index))
             else:
                 parameters = delayed(m, parameters, ACC_READ - 1)
-            m.d.comb += [Cat(self.qnt.enable, self.qnt.address).eq(read), slow.qnt.eq(parameters)]
+                if len(part):
+                    reads, index = C(1), Mux(turn, index, delayed(m, index, 1, turn))
+            address = Cat(index[: config.qnt_index_bits], part)
+            m.d.comb += [
+                self.qnt.enable.eq(reads),
+                self.qnt.address.eq(address),
+                slow.qnt.eq(parameters),
+            ]
         return m
 
-    def _turn(self, m: Module, issued: Value) -> Value:
-        """Whether lanes that take turns have had the operands of the step issued before."""
-        turns = self.config.rescale_cycles
+    def _turn(self, m: Module, issued: Value) -> tuple[Value, Value]:
+        """Whether lanes that take turns have had the operands of the step issued before, and else
+        which part of the parameters is read for it.
+        """
+        turns, parts = self.config.rescale_cycles, step_parts(self.config, self.form)
         if turns == 1:
-            return C(1)
-        left = Signal(turns - 1)
+            return C(1), C(0, 0)
+        left, part = Signal(turns - 1), Signal(exact_log2(parts))
         m.d.sync += left.eq(Mux(issued, ~0, left >> 1))
-        return ~left[0]
+        m.d.sync += part.eq(part + (issued | left[0]))  # the turns are a multiple of the parts
+        return ~left[0], part
 
     def _read(self, m: Module, port, enable: Value, choices: Choices, before_last, last):
         """An accumulator, in ``ACC_READ`` cycles, and what then is the second operand of ``last``.

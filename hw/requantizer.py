@@ -5,6 +5,7 @@ from __future__ import annotations
 from amaranth import *
 from amaranth.lib import data, stream, wiring
 from amaranth.lib.wiring import In, Out
+from amaranth.utils import exact_log2
 
 from ..isa.config import QNT_LANE_BYTES, AcceleratorConfig
 from ..isa.instructions import InstructionSet
@@ -13,6 +14,7 @@ from ..isa.nest import Expr, Load, Select
 from . import pipeline
 from .form import Form, delayed
 from .lower import Leaf, named, stored
+from .parameters import part_read, parts_for
 from .queue import Queue
 
 
@@ -31,32 +33,24 @@ def acc_lane(element: Value, lane: int, config: AcceleratorConfig) -> Value:
     return element.word_select(lane, config.acc_width).as_signed()
 
 
-def next_in_turn(parameters: Value, bits: int, turns: int):
-    """Brings the parameters of the next lanes to the lowest bits; those of the first come again.
-
-    They need not where the turns end with the last parameters: what is left above is arbitrary.
-    """
-    if bits * turns == len(parameters):
-        return [parameters[:-bits].eq(parameters[bits:])] if bits else []
-    return [parameters.eq(parameters.rotate_right(bits))]
-
-
 RESULTS = 16
 """Results that may wait or be under way where lanes take turns: more than the stages hold."""
 
 
-def requantizer_layout(config: AcceleratorConfig, lanes: int) -> data.StructLayout:
+def requantizer_layout(
+    config: AcceleratorConfig, lanes: int, by_index: bool = False
+) -> data.StructLayout:
     """So many accumulators and what they are narrowed with.
 
-    ``acc``: lanes of 32 bits; ``qnt``: the parameters of as many channels, at most ``block``;
-    ``requantize``: whether they matter. The last two have no bits for a configuration without
-    ``requantize``.
+    ``acc``: lanes of 32 bits; ``qnt``: the parameters of as many channels, at most ``block``, or
+    ``by_index`` where they are; ``requantize``: whether they matter. The last two have no bits for
+    a configuration without ``requantize``.
     """
-    channels = min(lanes, config.block) if config.requantize else 0
+    bits = 8 * QNT_LANE_BYTES * min(lanes, config.block)
     return data.StructLayout(
         {
             "acc": lanes * config.acc_width,
-            "qnt": channels * 8 * QNT_LANE_BYTES,
+            "qnt": (config.qnt_index_bits if by_index else bits) if config.requantize else 0,
             "requantize": int(config.requantize),
         }
     )
@@ -147,6 +141,7 @@ class RequantizerInTurn(wiring.Component):
     """A :class:`Requantizer` that fewer lanes serve: ``turns`` cycles for ``lanes`` accumulators.
 
     Its stages never stand still: accumulators are taken when there is a place for their results.
+    It reads the parameters itself, for the lanes whose turn it is.
 
     Parameters
     ----------
@@ -161,8 +156,12 @@ class RequantizerInTurn(wiring.Component):
 
     Members
     -------
-    i, o : stream
-        Those of a requantizer of all lanes.
+    i : :py:`In(stream.Signature(requantizer_layout(config, lanes, by_index=True)))`
+        Accumulators, and where their parameters are.
+    qnt : :py:`Out(part_read(config, parts_for(config, lanes // turns)))`
+        The parameters; with ``requantize``.
+    o : stream
+        That of a requantizer of all lanes.
 
     Attributes
     ----------
@@ -175,9 +174,11 @@ class RequantizerInTurn(wiring.Component):
         self._some = Requantizer(config, form, self._lanes)
         self._out_bits = self._lanes * config.out_width
         self.latency = self._some.latency + turns + 1
+        self._parts = parts_for(config, self._lanes)
         super().__init__(
             {
-                "i": In(stream.Signature(requantizer_layout(config, lanes))),
+                "i": In(stream.Signature(requantizer_layout(config, lanes, by_index=True))),
+                **({"qnt": Out(part_read(config, self._parts))} if config.requantize else {}),
                 "o": Out(stream.Signature(lanes * config.out_width)),
             }
         )
@@ -193,7 +194,6 @@ class RequantizerInTurn(wiring.Component):
         taken, gone = self.i.valid & self.i.ready, self.o.valid & self.o.ready
         m.d.comb += [
             some.i.p.acc.eq(held.acc),
-            some.i.p.qnt.eq(held.qnt),
             some.i.p.requantize.eq(held.requantize),
             some.i.valid.eq(there),
             self.i.ready.eq(ends & room),
@@ -206,9 +206,16 @@ class RequantizerInTurn(wiring.Component):
         with m.Else():
             m.d.sync += [
                 held.acc.eq(held.acc >> len(some.i.p.acc)),
-                *next_in_turn(held.qnt, len(some.i.p.qnt), self._turns),
                 turn.eq(turn << 1),
                 ends.eq(turn[-1]),
+            ]
+        if len(some.i.p.qnt):
+            part = Signal(exact_log2(self._parts))  # a whole number of times in the turns
+            m.d.sync += part.eq(part + (taken | ~ends))
+            m.d.comb += [
+                self.qnt.enable.eq(1),
+                self.qnt.address.eq(Cat(Mux(ends, self.i.p.qnt, held.qnt), part)),
+                some.i.p.qnt.eq(self.qnt.data),
             ]
         with m.If(taken & ~gone):
             m.d.sync += [promised.eq(promised + 1), room.eq(promised != RESULTS - 1)]

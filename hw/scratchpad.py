@@ -7,6 +7,7 @@ from functools import reduce
 from operator import or_
 
 from amaranth import *
+from amaranth.hdl import ValueLike
 from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In
 from amaranth.utils import exact_log2
@@ -126,12 +127,15 @@ class Scratchpad(wiring.Component):
         m.d.comb += port.data.eq(data)
 
 
-def registered(m: Module, port) -> data.View:
-    """``valid``, ``address``, ``mask`` and ``data`` of a :func:`write_signature`, a cycle later."""
+def registered(m: Module, port, when: ValueLike = 1) -> data.View:
+    """``valid``, ``address``, ``mask`` and ``data`` of a :func:`write_signature`, as they were in
+    the last cycle before with ``when``.
+    """
     names = ("valid", "address", "mask", "data")
     layout = data.StructLayout({name: len(getattr(port, name)) for name in names})
     later = Signal(layout, name="write_later", reset_less=True)
-    m.d.sync += [getattr(later, name).eq(getattr(port, name)) for name in names]
+    with m.If(when):
+        m.d.sync += [getattr(later, name).eq(getattr(port, name)) for name in names]
     return later
 
 

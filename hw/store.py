@@ -16,6 +16,7 @@ from .form import Form
 from .input_writes import inp_write_signature
 from .interfaces import INDEX_BITS, Activity, Fault, Issue, yielding_read_signature
 from .packer import Packer, packed_row
+from .parameters import store_read
 from .queue import Queue
 from .requantizer import requantizer
 from .store_rows import StoreRows, store_row
@@ -46,7 +47,7 @@ class StoreEngine(wiring.Component):
     -------
     i : :py:`In(Issue)`
         Instructions, statically legal, whose tokens have been taken.
-    acc, qnt : :py:`Out(yielding_read_signature(...))`
+    acc, qnt : :py:`Out(yielding_read_signature(...))`, :py:`Out(store_read(config))`
         The scratchpads; ``acc`` of as many elements as a beat holds, ``qnt`` with ``requantize``
         only.
     bus : :py:`Out(write_client_signature(config))`
@@ -68,12 +69,11 @@ class StoreEngine(wiring.Component):
     def __init__(self, config: AcceleratorConfig, form: Form = "synthesis"):
         self._config, self._form = config, form
         acc = yielding_read_signature(config.acc_index_bits, acc_group(config)["acc"].width)
-        qnt = yielding_read_signature(config.qnt_index_bits, 8 * config.qnt_element_bytes)
         super().__init__(
             {
                 "i": In(Issue),
                 "acc": Out(acc),
-                **({"qnt": Out(qnt)} if config.requantize else {}),
+                **({"qnt": Out(store_read(config))} if config.requantize else {}),
                 "bus": Out(write_client_signature(config)),
                 **({"inp": Out(inp_write_signature(config))} if config.keeping else {}),
                 "done": Out(1),
@@ -132,7 +132,8 @@ class StoreEngine(wiring.Component):
         wiring.connect(m, to_read.o, reader.i)
         wiring.connect(m, wiring.flipped(self.acc), reader.acc)
         if config.requantize:
-            wiring.connect(m, wiring.flipped(self.qnt), reader.qnt)
+            who = reader if config.rescale_cycles == 1 else narrow
+            wiring.connect(m, wiring.flipped(self.qnt), who.qnt)
         wiring.connect(m, reader.o, narrow.i)
         wiring.connect(m, narrow.o, packer.i)
         wiring.connect(m, to_pack.o, packer.rows)

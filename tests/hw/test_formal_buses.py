@@ -243,37 +243,48 @@ def fetch(component: type[Fetch]) -> None:
     )  # fmt: skip
 
 
-def acc_reader(component: type[AccReader], bus_bytes: int) -> None:
+def acc_reader(component: type[AccReader], bus_bytes: int, turns: int = 1) -> None:
     """What is left of a row, where its next beat begins, and whether a group waits."""
-    m, dut = Module(), component(replace(TINY, bus_bytes=bus_bytes))
+    m, dut = Module(), component(replace(TINY, bus_bytes=bus_bytes, rescale_cycles=turns))
     opened = Opened(dut)
     m.submodules.dut = opened.fragment
-    row, acc, qnt = dut.i.p, dut.acc, dut.qnt
+    row, acc = dut.i.p, dut.acc
     slots = 1 << len(row.slot)
     left, address, slot = Signal.like(row.count), Signal.like(row.acc), Signal.like(row.slot)
     parameters, wanted, first = Signal.like(row.qnt), Signal(), Signal()
+    of_parameters = Signal.like(row.qnt)
     offered, of_group = Signal(), Signal()
     count = Mux(left < slots - slot, left, slots - slot)
     m.d.sync += offered.eq(acc.enable | (offered & ~dut.o.ready))
     with m.If(acc.enable):
         m.d.sync += [left.eq(left - count), address.eq(address + count), slot.eq(0)]
-        m.d.sync += [first.eq(0), of_group.eq(wanted)]
+        m.d.sync += [first.eq(0), of_group.eq(wanted), of_parameters.eq(parameters)]
     with m.If(passes(dut.i)):
         m.d.sync += [left.eq(row.count), address.eq(row.acc), slot.eq(row.slot), first.eq(1)]
         m.d.sync += [parameters.eq(row.qnt), wanted.eq(row.requantize)]
-    *_, dut_left, dut_slot, dut_first, dut_wanted = opened.registers()
+    *_, dut_left, dut_slot, dut_first, dut_wanted, dut_index = opened.registers()
+    if turns == 1:
+        may = dut.qnt.ready | ~(first & wanted)
+        of_rows = {
+            "parameters are read with a row's first group, if it has some": dut.qnt.enable
+            == (acc.enable & first & wanted),
+            "they are the row's": ~dut.qnt.enable | (dut.qnt.address == parameters),
+        }
+    else:
+        may = Const(1)
+        of_rows = {
+            "a group's parameters are its row's": ~offered | (dut.o.p.qnt == of_parameters),
+            "so long as it is offered": keeps(m, dut.o.valid, dut.o.ready, dut.o.p.qnt),
+        }
     prove(
         m,
         [dut],
         {
             "what is left of a row is read as soon as it can be": acc.enable
-            == ((left != 0) & (~offered | dut.o.ready) & acc.ready
-                & (qnt.ready | ~(first & wanted))),
+            == ((left != 0) & (~offered | dut.o.ready) & acc.ready & may),
             "a beat's elements are read, and then the next's": ~acc.enable
             | (acc.address == address),
-            "parameters are read with a row's first group, if it has some": qnt.enable
-            == (acc.enable & first & wanted),
-            "they are the row's": ~qnt.enable | (qnt.address == parameters),
+            **of_rows,
             "no row is taken before the one before is read": ~passes(dut.i)
             | (left == Mux(acc.enable, count, 0)),
             "a row is taken with the last read of the one before": ~acc.enable
@@ -284,7 +295,7 @@ def acc_reader(component: type[AccReader], bus_bytes: int) -> None:
             "an offer stays": keeps(m, dut.o.valid, dut.o.ready, dut.o.p.requantize),
             "registers": (dut_left == left)
             & ((left == 0) | ((acc.address == address) & (dut_slot == slot)
-            & (dut_first == first) & (dut_wanted == wanted) & (qnt.address == parameters))),
+            & (dut_first == first) & (dut_wanted == wanted) & (dut_index == parameters))),
         },
         given=[~dut.i.valid | (row.count != 0)],
     )  # fmt: skip
@@ -351,6 +362,7 @@ PROOFS: dict[str, tuple[Proof, type, tuple[int, ...]]] = {
     "fetch requests its program and delivers it": (fetch, Fetch, ()),
     "rows of accumulators are read in order, beat by beat": (acc_reader, AccReader, (8,)),
     "so are they where a beat holds eight": (acc_reader, AccReader, (32,)),
+    "so are they with indices of parameters": (acc_reader, AccReader, (8, 2)),
     "registers answer every access once": (registers, RegisterBlock, ()),
     "a write port asks for no more than may be under way": (write_port, WritePort, ()),
     "a read port asks for what it has places for": (read_port, ReadPort, (1,)),
@@ -367,6 +379,7 @@ MISTAKES: list[tuple[Proof, type, tuple[int, ...], str, str]] = [
     (acc_reader, AccReader, (8,), "(~self.o.valid | self.o.ready)", "C(1)"),
     (acc_reader, AccReader, (8,), "first.eq(0), ", ""),
     (acc_reader, AccReader, (8,), "left <= room", "left < room"),
+    (acc_reader, AccReader, (8, 2), "self.o.p.qnt.eq(index)", "self.o.p.qnt.eq(self.i.p.qnt)"),
     (acc_reader, AccReader, (32,), "slot.eq(0)", "slot.eq(count)"),
     (registers, RegisterBlock, (), "has_data & ~bus.bvalid", "has_data"),
     (registers, RegisterBlock, (), "bus.arready.eq(~bus.rvalid)", "bus.arready.eq(1)"),

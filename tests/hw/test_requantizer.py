@@ -71,6 +71,21 @@ def qnt_bits(parameters) -> int:
     return word
 
 
+class Read:
+    """Parameters by index, for a requantizer that reads them part by part."""
+
+    def __init__(self, dut):
+        self.port, self.words = dut.qnt, {}
+
+    async def process(self, ctx):
+        port, bits = self.port, len(self.port.data)
+        index_bits = TINY.qnt_index_bits
+        async for _, _, enable, address in ctx.tick().sample(port.enable, port.address):
+            if enable:
+                word = self.words.get(address % (1 << index_bits), 0)
+                ctx.set(port.data, word >> (address >> index_bits) * bits & (1 << bits) - 1)
+
+
 @pytest.mark.parametrize("form", ["simulation", "synthesis"])
 @pytest.mark.parametrize("name", CONFIGS)
 def test_elements_are_narrowed_in_order_under_stalls(name, form):
@@ -78,15 +93,20 @@ def test_elements_are_narrowed_in_order_under_stalls(name, form):
     random = np.random.default_rng(7)
     elements = [random_element(config, random) for _ in range(40)]
     dut = requantizer(config, form)
+    read = Read(dut) if config.rescale_cycles > 1 else None
     got = []
 
     async def put(ctx):
-        for acc, parameters, flag in elements:
+        for n, (acc, parameters, flag) in enumerate(elements):
             while random.random() < 0.3:
                 await ctx.tick()
             ctx.set(dut.i.payload.acc, pack(acc, 32))
             if config.requantize:
-                ctx.set(dut.i.payload.qnt, qnt_bits(parameters))
+                word = qnt_bits(parameters)
+                if read:
+                    index = n % config.qnt_depth
+                    read.words[index] = word
+                ctx.set(dut.i.payload.qnt, index if read else word)
                 ctx.set(dut.i.payload.requantize, flag)
             ctx.set(dut.i.valid, 1)
             await ctx.tick().until(dut.i.ready)
@@ -105,6 +125,8 @@ def test_elements_are_narrowed_in_order_under_stalls(name, form):
     sim.add_clock(1e-6)
     sim.add_testbench(put)
     sim.add_testbench(take)
+    if read:
+        sim.add_process(read.process)
     sim.run_until(1e-3)
     assert got == [narrowed(config, *element) for element in elements]
 

@@ -9,9 +9,11 @@ from amaranth.hdl import Module
 from amaranth.lib import wiring
 
 from tests.hw.axi_bench import Dram, WriteChannels
-from tests.hw.box_bench import CONFIGS, TINY, Scratch, element_address, lanes_to_bytes
+from tests.hw.box_bench import CONFIGS as BOX_CONFIGS
+from tests.hw.box_bench import TINY, Scratch, element_address, lanes_to_bytes
 from tests.hw.stream_bench import Monitor, Pulses, Source, simulate
 from weft.hw.interfaces import Activity
+from weft.hw.parameters import store_parts
 from weft.hw.store import StoreEngine
 from weft.hw.write_port import WritePort
 from weft.isa import AcceleratorConfig
@@ -22,6 +24,10 @@ from weft.isa.memories import MEMORIES, QNT_LANE, MemoryType
 from weft.isa.requantize import rescale_int
 
 OUT = MEMORIES[MemoryType.OUT]
+CONFIGS = BOX_CONFIGS | {
+    "two turns": replace(TINY, rescale_cycles=2),
+    "four turns": replace(BOX_CONFIGS["batch"], rescale_cycles=4),
+}
 
 
 class Contents:
@@ -44,6 +50,13 @@ class Contents:
                 ctx.set(port.data, data)
 
 
+def in_parts(config: AcceleratorConfig, elements: np.ndarray) -> np.ndarray:
+    """The first parts of all elements, the second ones, and so on, as the store engine reads."""
+    parts = store_parts(config)
+    split = elements.reshape(len(elements), parts, -1)
+    return split.swapaxes(0, 1).reshape(len(elements) * parts, -1)
+
+
 class Bench:
     """A store engine with random accumulators and parameters, on a port of its own."""
 
@@ -61,7 +74,7 @@ class Bench:
         self.actors = [self.channels, Contents(self.engine.acc, image)]
         if config.requantize:
             self.qnt = self._parameters(random)
-            self.actors.append(Contents(self.engine.qnt, self.qnt))
+            self.actors.append(Contents(self.engine.qnt, in_parts(config, self.qnt)))
         self.done, self.faults = Pulses(self.engine.done), Pulses(self.engine.fault.valid)
         self.expected = dram.bytes.copy()
         if config.keeping:
