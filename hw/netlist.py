@@ -12,17 +12,12 @@ CELLS = {"lut": "LUT4", "carry": "CCU2C", "ff": "TRELLIS_FF", "dsp": "MULT18X18D
 MULTIPLIER, OPERAND, PRODUCT = CELLS["dsp"], 18, 36
 """The cell, and the bits of its operands and of its product."""
 REGISTER = CELLS["ff"]
-LOGIC = "TRELLIS_COMB"
-"""A table or a part of a carry chain, once nextpnr has packed them."""
 CONTROL = frozenset(("CE", "CLK", "LSR", "WCK", "WRE"))
 """Pins that neighbouring cells share."""
 BEL, LOCKED = "NEXTPNR_BEL", 5
 """The attribute with a cell's place, and how firmly it is there."""
 MANY, WIDE, LEAST = 24, 40, 8
 """Readers that a register has before it is copied, tiles around them, readers of a copy."""
-LEVELS, SLOW = 7, 4
-"""Cells in a row before a register that is not copied; block RAM and multipliers are as slow as
-some."""
 
 Reader = tuple[str, str, int]
 """A cell, its pin, and which bit of it; names are empty for a port of the module."""
@@ -47,9 +42,9 @@ def copy_far(placement: Mapping[str, Any]) -> None:
     changes a placement that nextpnr has written.
 
     What has a place keeps it; the copies have none yet. Readers are halved along the longer side
-    of the box around them until it is small. A register whose value comes late stays alone: what
-    it waits for would have to reach the copies. Control pins read the register itself, since
-    neighbours share them.
+    of the box around them until it is small. A register whose value comes late is copied, too: the
+    router sees to it that what it waits for reaches the copies first. Control pins read the
+    register itself, since neighbours share them.
     """
     for module in placement["modules"].values():
         cells, wires = module["cells"], _Wires(module)
@@ -59,7 +54,7 @@ def copy_far(placement: Mapping[str, Any]) -> None:
         for name, cell in [(n, c) for n, c in cells.items() if c["type"] == REGISTER]:
             readers = wires.readers.get(cell["connections"]["Q"][0], [])
             near = [r for r in readers if r[1] not in CONTROL]
-            if len(near) < MANY or wires.spread(near) <= WIDE or wires.is_late(cell):
+            if len(near) < MANY or wires.spread(near) <= WIDE:
                 continue
             _, *others = sorted(wires.halved(near), key=lambda g: wires.distance(name, g))
             for group in others:
@@ -67,22 +62,16 @@ def copy_far(placement: Mapping[str, Any]) -> None:
 
 
 class _Wires:
-    """Who drives and who reads the wires of a placed module."""
+    """Who reads the wires of a placed module, and where."""
 
     def __init__(self, module: Mapping[str, Any]):
         self.module, self.cells = module, module["cells"]
         self.readers = _readers(module)
-        self.drivers = {
-            bit: name
-            for name, cell in self.cells.items()
-            for pin, bits in cell["connections"].items()
-            if cell["port_directions"][pin] == "output"
-            for bit in bits
-        }
+        pins = (
+            bit for cell in self.cells.values() for p in cell["connections"].values() for bit in p
+        )
         nets = (bit for net in module["netnames"].values() for bit in net["bits"])
-        known = [bit for bit in (*self.readers, *self.drivers, *nets) if isinstance(bit, int)]
-        self._unused = 1 + max(known, default=1)
-        self._late: dict[tuple[int | str, int], bool] = {}
+        self._unused = 1 + max((bit for bit in (*pins, *nets) if isinstance(bit, int)), default=1)
 
     def place(self, name: str) -> tuple[int, int]:
         """Column and row of a cell."""
@@ -114,28 +103,6 @@ class _Wires:
         ordered = sorted(readers, key=lambda r: (self.place(r[0])[axis], r))
         half = len(ordered) // 2
         return self.halved(ordered[:half]) + self.halved(ordered[half:])
-
-    def is_late(self, register: Mapping[str, Any]) -> bool:
-        """Whether the way to a register's inputs has more than :data:`LEVELS` cells."""
-        pins = [register["connections"].get(pin, []) for pin in ("DI", "M", "CE")]
-        return any(self._is_later(bit, LEVELS) for bits in pins for bit in bits)
-
-    def _is_later(self, bit: int | str, levels: int) -> bool:
-        cell = self.cells.get(self.drivers.get(bit, ""))
-        if cell is None or cell["type"] == REGISTER:
-            return False
-        if not levels or cell["type"] != LOGIC:
-            return levels < SLOW
-        key = bit, levels
-        if key not in self._late:
-            self._late[key] = False
-            self._late[key] = any(
-                self._is_later(other, levels - 1)
-                for pin, bits in cell["connections"].items()
-                if cell["port_directions"][pin] == "input"
-                for other in bits
-            )
-        return self._late[key]
 
     def copy(self, name: str, readers: list[Reader]) -> None:
         """A copy of a register for some of its readers, without a place."""

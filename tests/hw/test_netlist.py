@@ -7,9 +7,7 @@ import pytest
 from weft.hw.netlist import (
     BEL,
     LEAST,
-    LEVELS,
     LOCKED,
-    LOGIC,
     MANY,
     MULTIPLIER,
     OPERAND,
@@ -131,13 +129,13 @@ def test_a_product_that_is_not_just_registered_stays_as_it_is(why):
     assert "CLK0" not in cell["connections"]
 
 
-def placed(count: int, apart: int, *, levels: int = 1, pin: str = "DI") -> dict:
-    """A register, wire 200, behind so many tables in a row, and tables that read it, each so many
-    columns from the one before; and a register that it enables."""
+def placed(count: int, apart: int, *, pin: str = "DI") -> dict:
+    """A register, wire 200, behind a table, and tables that read it, each so many columns from the
+    one before; and a register that it enables."""
 
     def table(reads: int, makes: int, column: int) -> dict:
         return {
-            "type": LOGIC, "parameters": {}, "attributes": at(column),
+            "type": "TRELLIS_COMB", "parameters": {}, "attributes": at(column),
             "port_directions": {"A": "input", "F": "output"},
             "connections": {"A": [reads], "F": [makes]},
         }  # fmt: skip
@@ -153,8 +151,8 @@ def placed(count: int, apart: int, *, levels: int = 1, pin: str = "DI") -> dict:
         }  # fmt: skip
 
     cells = {f"lut{n}": table(200, 300 + n, n * apart) for n in range(count)}
-    cells |= {f"before{n}": table(100 + n, 101 + n, 1) for n in range(levels)}
-    cells["ff"] = register(**{pin: 100 + levels}, CLK=7, Q=200)
+    cells["before"] = table(100, 101, 1)
+    cells["ff"] = register(**{pin: 101}, CLK=7, Q=200)
     cells["enabled"] = register(M=300, CE=200, CLK=7, Q=1000)
     return {"ports": {"o": {"bits": [3]}}, "netnames": {"n": {"bits": [5000]}}, "cells": cells}
 
@@ -192,7 +190,6 @@ def test_registers_whose_readers_are_far_apart_are_copied(pin: str) -> None:
     [
         (placed(MANY - 1, 8), "few readers"),
         (placed(64, 0), "all near one another"),
-        (placed(64, 4, levels=LEVELS + 1), "late"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
