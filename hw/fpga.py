@@ -20,6 +20,7 @@ from typing import Any
 
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import ConfigError, MissingToolError
+from .crowding import crowding
 from .harness import HARNESS, harness
 from .netlist import CELLS, copy_far, shape_multipliers
 from .verilog import TOP, generate
@@ -104,12 +105,25 @@ class Stretch:
     cells: int
 
 
+SPARE = 1.15
+"""By how much an expected clock is above the one asked for where that is certain: routing takes up
+to a tenth."""
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a placement makes expect: the clock, in MHz, and :func:`.crowding.crowding`."""
+
+    megahertz: float
+    crowding: int
+
+
 @dataclass(frozen=True)
 class Placed:
     """What place and route have found.
 
-    ``speed`` is the device's grade. ``seeds`` gives for each seed of the placer the clock that
-    nextpnr expected after placement, ``seed`` is the one that was routed. ``scratchpads`` names for
+    ``speed`` is the device's grade. ``seeds`` gives for each seed of the placer what is expected of
+    its placement, ``seed`` is the one that was routed. ``scratchpads`` names for
     each of the accelerator's scratchpads the primitive that holds it;
     ``products`` are those of the matrix unit in a cycle, each of which wants a multiplier block;
     ``utilization`` gives used and available by the device's names, ``minutes`` each tool's time.
@@ -117,7 +131,7 @@ class Placed:
 
     device: str
     speed: str
-    seeds: Mapping[int, float]
+    seeds: Mapping[int, Expected]
     seed: int
     cells: Mapping[str, int]
     scratchpads: Mapping[str, str]
@@ -145,7 +159,8 @@ def place(
     """Synthesizes, places and routes; leaves Verilog, netlist, logs and reports in a directory.
 
     ``speed`` is one of the device's grades, the slowest if it is left out. Of placements from so
-    many ``seeds`` the one with the best clock is routed.
+    many ``seeds`` the one with the best clock is routed; of those whose clock is certainly enough,
+    the least crowded.
 
     Raises
     ------
@@ -181,8 +196,8 @@ def place(
     nextpnr += [size, "--package", package, "--speed", speed, "--freq", str(megahertz),
                 "--timing-allow-fail", "--lpf", "pins.lpf", "--lpf-allow-unconstrained",
                 "-q", "-l", "nextpnr.log"]  # fmt: skip
-    clocks = _placements(nextpnr, directory, seeds, progress)
-    best = max(clocks, key=clocks.__getitem__)
+    expected = _placements(nextpnr, directory, seeds, megahertz, progress)
+    best = max(expected, key=lambda seed: _rank(expected[seed], megahertz))
     _prepare_to_route(directory / PLACEMENT)
     route = ["--json", PLACEMENT, "--seed", str(best), "--placer", "heap", "--router", "router2",
              "--textcfg", "placed.config", "--report", "timing.json"]  # fmt: skip
@@ -193,7 +208,7 @@ def place(
     return Placed(
         device,
         speed,
-        clocks,
+        expected,
         best,
         used,
         scratchpads((directory / "yosys.log").read_text()),
@@ -210,22 +225,34 @@ def place(
 
 
 def _placements(
-    nextpnr: Sequence[str], directory: Path, seeds: int, progress: Callable[[str], None]
-) -> dict[int, float]:
-    """The clocks, in MHz, of placements from seeds; the best one is left in :data:`PLACEMENT`."""
-    clocks: dict[int, float] = {}
+    nextpnr: Sequence[str],
+    directory: Path,
+    seeds: int,
+    megahertz: float,
+    progress: Callable[[str], None],
+) -> dict[int, Expected]:
+    """What placements from seeds make expect; the best one is left in :data:`PLACEMENT`."""
+    expected: dict[int, Expected] = {}
+    new = directory / f"new-{PLACEMENT}"
     for seed in range(1, seeds + 1):
         said = f", seed {seed} of {seeds}" if seeds > 1 else ""
         place = ["--json", "netlist.json", "--placer", "static", "--seed", str(seed),
-                 "--no-route", "--write", f"new-{PLACEMENT}"]  # fmt: skip
+                 "--no-route", "--write", new.name]  # fmt: skip
         _run([*nextpnr, *place], directory, "nextpnr", lambda line: progress(line + said))  # noqa: B023
         clock = expected_clock((directory / "nextpnr.log").read_text())
-        progress(f"nextpnr: expects {clock:g} MHz{said}")
-        if clock > max(clocks.values(), default=0):
-            (directory / f"new-{PLACEMENT}").replace(directory / PLACEMENT)
-        clocks[seed] = clock
-    (directory / f"new-{PLACEMENT}").unlink(missing_ok=True)
-    return clocks
+        crowded = crowding(json.loads(new.read_text()))
+        progress(f"nextpnr: expects {clock:g} MHz, {crowded:,} wires in crowds{said}")
+        expected[seed] = Expected(clock, crowded)
+        if seed == max(expected, key=lambda seed: _rank(expected[seed], megahertz)):
+            new.replace(directory / PLACEMENT)
+    new.unlink(missing_ok=True)
+    return expected
+
+
+def _rank(expected: Expected, megahertz: float) -> tuple[bool, float]:
+    """Of placements the greatest is routed."""
+    certain = expected.megahertz >= SPARE * megahertz
+    return certain, -expected.crowding if certain else expected.megahertz
 
 
 def _prepare_to_route(path: Path) -> None:
@@ -265,10 +292,11 @@ def _check_room(used: Mapping[str, int], device: str) -> None:
 def scratchpads(log: str) -> dict[str, str]:
     """Where yosys has put the scratchpads, by their paths in the accelerator.
 
-    Of one with several banks it is what is not block RAM, if anything is. What waits in deep queues
-    is in block RAM, too, and no scratchpad.
+    Of one with several banks or copies it is what is not block RAM, if anything is. What waits in
+    deep queues is in block RAM, too, and no scratchpad.
     """
-    banks = rf"mapping memory {HARNESS}\.{TOP}\.(\S+?)\.(?:cells|bank)_?\d* via \$__(\w+?)_?$"
+    cells = r"(?:for_\w+\.)?(?:cells|bank)[\w.]*"
+    banks = rf"mapping memory {HARNESS}\.{TOP}\.(\S+?)\.{cells} via \$__(\w+?)_?$"
     found: dict[str, str] = {}
     for name, kind in re.findall(banks, log, re.M):
         if not name.endswith(".behind") and found.get(name, kind) in BLOCK_RAM:

@@ -12,7 +12,9 @@ CELLS = {"lut": "LUT4", "carry": "CCU2C", "ff": "TRELLIS_FF", "dsp": "MULT18X18D
 MULTIPLIER, OPERAND, PRODUCT = CELLS["dsp"], 18, 36
 """The cell, and the bits of its operands and of its product."""
 REGISTER = CELLS["ff"]
-CONTROL = frozenset(("CE", "CLK", "LSR", "WCK", "WRE"))
+CLOCKS = frozenset(("CLK", "CLK0", "CLKA", "CLKB", "WCK"))
+"""Pins of the clock, which has wires of its own."""
+CONTROL = CLOCKS | {"CE", "LSR", "WRE"}
 """Pins that neighbouring cells share."""
 BEL, LOCKED = "NEXTPNR_BEL", 5
 """The attribute with a cell's place, and how firmly it is there."""

@@ -114,8 +114,11 @@ def test_what_a_tool_complains_about_is_said_with_its_log(tmp_path, monkeypatch)
         place(TINY, "ecp5-5g-85k", tmp_path, speed="6")
 
 
-def test_the_placement_with_the_best_clock_is_routed(tmp_path, monkeypatch):
-    """By a tool that places seed 2 best and leaves what it was told."""
+@pytest.mark.parametrize(
+    ("asked", "best", "why"), [(80, 2, "the fastest"), (50, 3, "the less crowded of two")]
+)
+def test_the_best_placement_is_routed(asked, best, why, tmp_path, monkeypatch):
+    """By a tool that places seed 2 best, seed 3 in fewer columns, and leaves what it was told."""
     tool = tmp_path / "tool"
     tool.write_text(
         f"""#!{fpga.sys.executable}
@@ -131,7 +134,15 @@ elif "--no-route" in words:
     for clock in (9, mhz):
         print(f"Info: Max frequency for clock 'x': {{clock:5.2f}} MHz (FAIL)", file=open("n", "a"))
     settings = {{"seed": after("--seed"), "place": "1", "placer": "static"}}
-    top = {{"cells": {{}}, "ports": {{}}, "netnames": {{}}, "settings": settings}}
+    far = 2 if after("--seed") == "3" else 90
+    cells = {{
+        f"{{n}}{{x}}": {{
+            "type": "x", "attributes": {{"NEXTPNR_BEL": f"X{{x}}/Y1/A"}}, "parameters": {{}},
+            "port_directions": {{"A": "input"}}, "connections": {{"A": [n]}},
+        }}
+        for n in range(2, 100) for x in (1, far)
+    }}
+    top = {{"cells": cells, "ports": {{}}, "netnames": {{}}, "settings": settings}}
     placement = {{"modules": {{"top": top}}}}
     open(after("--write"), "w").write(json.dumps(placement))
     import os; os.replace("n", "nextpnr.log")
@@ -148,13 +159,17 @@ open("yosys.log" if "-p" in words else "nextpnr.log", "a").write("")
     tool.chmod(0o755)
     monkeypatch.setattr(fpga.shutil, "which", lambda name: str(tool))
     said = []
-    placed = place(TINY, "ecp5-85k", tmp_path / "out", seeds=3, progress=said.append)
-    assert placed.seeds == {1: 61.5, 2: 78.25, 3: 70}
-    assert (placed.seed, placed.megahertz) == (2, 70.12)
+    placed = place(TINY, "ecp5-85k", tmp_path / "out", asked, seeds=3, progress=said.append)
+    assert {seed: found.megahertz for seed, found in placed.seeds.items()} == {
+        1: 61.5, 2: 78.25, 3: 70,
+    }  # fmt: skip
+    assert placed.seeds[3].crowding < placed.seeds[2].crowding == placed.seeds[1].crowding
+    assert (placed.seed, placed.megahertz) == (best, 70.12), why
     routed = fpga.json.loads((tmp_path / "out" / fpga.PLACEMENT).read_text())
-    assert routed["modules"]["top"]["settings"] == {"seed": "2", **fpga.ROUTER}
+    assert routed["modules"]["top"]["settings"] == {"seed": str(best), **fpga.ROUTER}
     assert len([*(tmp_path / "out").glob("*placement*")]) == 1
-    assert "nextpnr: expects 78.25 MHz, seed 2 of 3" in said
+    wires = placed.seeds[2].crowding
+    assert f"nextpnr: expects 78.25 MHz, {wires:,} wires in crowds, seed 2 of 3" in said
     with pytest.raises(ConfigError, match="must be a seed to place from, not 0"):
         place(TINY, "ecp5-85k", tmp_path / "out", seeds=0)
 
