@@ -261,16 +261,15 @@ class Execute(wiring.Component):
             m.d.comb += [port.choose.eq(1), port.among[0].eq(later)]
             return port.data, self._second(last.operation, port.data)
         m.d.comb += [port.enable.eq(enable), port.address.eq(index)]
-        before = C(0)
+        before, meets = C(0), []
         for number, (wanted, candidate) in enumerate(choices):
             m.d.comb += port.choose[number].eq(wanted & ~before)
             m.d.comb += port.among[number].eq(candidate)
+            meets.append(port.choose[number] & (before_last.dst == candidate))
             before = before | wanted
-        fresh, data = Signal(), Signal.like(port.data)
-        m.d.comb += [
-            fresh.eq(last.step & (last.dst == delayed(m, index, 1))),
-            data.eq(Mux(fresh, self.write.data, port.data)),
-        ]
+        fresh, data = Signal(), Signal.like(port.data)  # whether the next cycle writes it
+        m.d.sync += fresh.eq(before_last.step & Cat(meets).any())
+        m.d.comb += data.eq(Mux(fresh, self.write.data, port.data))
         second = self._second(before_last.operation, data)
         return delayed(m, data, 1), delayed(m, second, 1)
 
