@@ -131,12 +131,17 @@ def registered(m: Module, port, when: ValueLike = 1) -> data.View:
     """``valid``, ``address``, ``mask`` and ``data`` of a :func:`write_signature`, as they were in
     the last cycle before with ``when``.
     """
-    names = ("valid", "address", "mask", "data")
-    layout = data.StructLayout({name: len(getattr(port, name)) for name in names})
+    layout = held_layout(port)
     later = Signal(layout, name="write_later", reset_less=True)
     with m.If(when):
-        m.d.sync += [getattr(later, name).eq(getattr(port, name)) for name in names]
+        m.d.sync += [later[name].eq(getattr(port, name)) for name in layout.members]
     return later
+
+
+def held_layout(port) -> data.StructLayout:
+    """What :func:`registered` keeps of a port."""
+    names = ("valid", "address", "mask", "data")
+    return data.StructLayout({name: len(getattr(port, name)) for name in names})
 
 
 def read_in_turn(m: Module, cells: memory.Memory, *asks: tuple[Value, Value]) -> Value:

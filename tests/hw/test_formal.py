@@ -11,6 +11,7 @@ from collections.abc import Callable
 import pytest
 from amaranth.hdl import Array, Cat, Const, Module, Mux, Signal, Value
 from amaranth.lib import data
+from amaranth.utils import exact_log2
 
 from tests.formal import NO_SOLVER, Opened, Refuted, keeps, passes, planted, prove, solver
 from weft.hw.axi import BURST_BEATS, REQUEST
@@ -18,8 +19,10 @@ from weft.hw.boxes import Rows
 from weft.hw.bursts import Bursts
 from weft.hw.input_writes import InputWrites
 from weft.hw.merge import LONG_BITS, Merge
+from weft.hw.parameters import Parted
 from weft.hw.queue import FRONT, CutQueue, DeepQueue, Queue
 from weft.hw.read_port import Turns
+from weft.hw.scratchpad import held_layout
 from weft.hw.span import Span
 from weft.hw.tokens import TokenQueue
 from weft.isa import PRESETS, Engine
@@ -431,6 +434,63 @@ def input_writes(component: type[InputWrites]) -> None:
     )
 
 
+def parted(component: type[Parted], masks: int, parts: int) -> None:
+    """A share of an element, which the solver chooses: what was last written, and whether that has
+    come to the memory."""
+    depth, width = 4, 8
+    share_bits = width // masks
+    m, dut = Module(), component(depth, width, masks, parts)
+    opened = Opened(dut)
+    m.submodules.dut = opened.fragment
+    write, element, share = dut.write, Signal(range(depth)), Signal(range(masks))
+    choose, chosen = Signal(name="choose"), Signal(name="chosen")
+    pending, value = Signal(), Signal(share_bits)
+    elements, shares = (
+        Signal.like(element, name="any_element"),
+        Signal.like(share, name="any_share"),
+    )
+    with m.If(choose & ~chosen):
+        m.d.sync += [element.eq(elements), share.eq(shares), chosen.eq(1)]
+    held, todo = opened.registers()
+    held = data.View(held_layout(dut.write), held)
+
+    def covers(address: Value, mask: Value) -> Value:
+        return chosen & (address == element) & mask.bit_select(share, 1)
+
+    written = share >> exact_log2(masks // parts)  # the part that it is in
+    whole = Cat(
+        opened.entry("cells", "cells", address=Cat(element, Const(part, exact_log2(parts))))
+        for part in range(parts)
+    )
+    known, followed = Signal(), Signal()
+    m.d.comb += known.eq(followed & ~pending)
+    due = todo.bit_select(written, 1)
+    with m.If(passes(write) & covers(write.address, write.mask)):
+        m.d.sync += [
+            followed.eq(1),
+            pending.eq(1),
+            value.eq(write.data.word_select(share, share_bits)),
+        ]
+    with m.Elif(due & ~(todo & (todo - 1)).bit_select(written, 1)):
+        m.d.sync += pending.eq(0)
+    prove(
+        m,
+        [dut, choose, elements, shares],
+        {
+            "what was written is there when its part has been": ~known
+            | (whole.word_select(share, share_bits) == value),
+            "until then it is held": ~pending
+            | (due & covers(held.address, held.mask)
+               & (held.data.word_select(share, share_bits) == value)),
+            "nothing else is written there": ~(followed & due & covers(held.address, held.mask))
+            | pending,
+            "a write goes when its last part does": write.ready == ((todo & (todo - 1)) == 0),
+            "who is followed is chosen": chosen | ~followed,
+            "what waits is followed": followed | ~pending,
+        },
+    )  # fmt: skip
+
+
 PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int, ...]]]] = {
     "tokens are neither lost nor invented": (token_queue, TokenQueue, [(1,), (3,), (255,)]),
     "a queue keeps values and their order": (
@@ -446,6 +506,7 @@ PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int, ...]]]] = {
     "a span divides an axis": (span, Span, [(1,), (4,)]),
     "turns are fair": (turns, Turns, [(1,), (3,), (4,)]),
     "two write in turn": (input_writes, InputWrites, [()]),
+    "an element is written part by part": (parted, Parted, [(1, 1), (4, 2), (4, 4)]),
 }
 """A proof, what it is of, and the sizes for which it is made."""
 
@@ -485,6 +546,16 @@ MISTAKES = [
     (input_writes, InputWrites, (), "load.valid & first", "0"),
     (input_writes, InputWrites, (), "store.ready.eq(~waited)", "store.ready.eq(1)"),
     (input_writes, InputWrites, (), "Mux(first, store.mask", "Mux(store.valid, store.mask"),
+    (parted, Parted, (4, 2), "todo.eq(more)", "todo.eq(0)"),
+    (parted, Parted, (4, 2), "self.write.ready.eq(~more.any())", "self.write.ready.eq(1)"),
+    (
+        parted,
+        Parted,
+        (4, 2),
+        "registered(m, self.write, self.write.ready)",
+        "registered(m, self.write)",
+    ),
+    (parted, Parted, (4, 4), "now = todo & ~more", "now = todo"),
 ]
 """A proof, its unit, its size, and text of the unit's source with what to write for it."""
 
