@@ -22,7 +22,7 @@ from ..isa.config import AcceleratorConfig
 from ..isa.errors import ConfigError, MissingToolError
 from .crowding import crowding
 from .harness import HARNESS, harness
-from .netlist import CELLS, copy_far, shape_multipliers
+from .netlist import CELLS, copy_far, free_room, keep_room, shape_multipliers
 from .verilog import TOP, generate
 
 DEVICES = {
@@ -192,6 +192,7 @@ def place(
     _check_room(used, device)
     netlist = json.loads((directory / "netlist.json").read_text())
     shape_multipliers(netlist)
+    keep_room(netlist)
     (directory / "netlist.json").write_text(json.dumps(netlist))
     nextpnr += [size, "--package", package, "--speed", speed, "--freq", str(megahertz),
                 "--timing-allow-fail", "--lpf", "pins.lpf", "--lpf-allow-unconstrained",
@@ -240,7 +241,10 @@ def _placements(
                  "--no-route", "--write", new.name]  # fmt: skip
         _run([*nextpnr, *place], directory, "nextpnr", lambda line: progress(line + said))  # noqa: B023
         clock = expected_clock((directory / "nextpnr.log").read_text())
-        crowded = crowding(json.loads(new.read_text()))
+        placement = json.loads(new.read_text())
+        free_room(placement)
+        new.write_text(json.dumps(placement))
+        crowded = crowding(placement)
         progress(f"nextpnr: expects {clock:g} MHz, {crowded:,} wires in crowds{said}")
         expected[seed] = Expected(clock, crowded)
         if seed == max(expected, key=lambda seed: _rank(expected[seed], megahertz)):

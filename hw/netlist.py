@@ -21,6 +21,10 @@ BEL, LOCKED = "NEXTPNR_BEL", 5
 MANY, WIDE, LEAST = 24, 40, 8
 """Readers that a register has before it is copied, tiles around them, readers of a copy."""
 
+TABLE = CELLS["lut"]
+KEEPER, TABLES = "keeps_room_", 2
+"""How the names of cells that keep room begin, and how many tables get one."""
+
 Reader = tuple[str, str, int]
 """A cell, its pin, and which bit of it; names are empty for a port of the module."""
 
@@ -37,6 +41,40 @@ def _readers(module: Mapping[str, Any]) -> dict[int | str, list[Reader]]:
         for n, bit in enumerate(bits):
             readers.setdefault(bit, []).append(("", "", n))
     return readers
+
+
+def keep_room(netlist: Mapping[str, Any]) -> None:
+    """Adds cells that are only there to be placed; changes what yosys has written.
+
+    The placer packs cells as closely as they go, into half of a device, where there are not wires
+    enough then. Here one table in :data:`TABLES` gets another one beside it, which reads it and is
+    read by nobody. :func:`free_room` takes them away, and what is left lies further apart.
+    """
+    for module in netlist["modules"].values():
+        first = _unused(module)
+        tables = [cell for cell in module["cells"].values() if cell["type"] == TABLE]
+        for number, cell in enumerate(tables[::TABLES]):
+            module["cells"][f"{KEEPER}{number}"] = {
+                "hide_name": 1, "type": TABLE, "parameters": {"INIT": 16 * "0"},
+                "attributes": {}, "port_directions": {"A": "input", "Z": "output"},
+                "connections": {"A": cell["connections"]["Z"], "Z": [first + number]},
+            }  # fmt: skip
+
+
+def free_room(placement: Mapping[str, Any]) -> None:
+    """Takes the cells that kept room from a placement that nextpnr has written."""
+    for module in placement["modules"].values():
+        for name in [name for name in module["cells"] if name.startswith(KEEPER)]:
+            del module["cells"][name]
+
+
+def _unused(module: Mapping[str, Any]) -> int:
+    """The first wire that there is not, nor any after it."""
+    pins = (
+        bit for cell in module["cells"].values() for p in cell["connections"].values() for bit in p
+    )
+    nets = (bit for net in module["netnames"].values() for bit in net["bits"])
+    return 1 + max((bit for bit in (*pins, *nets) if isinstance(bit, int)), default=1)
 
 
 def copy_far(placement: Mapping[str, Any]) -> None:
@@ -69,11 +107,7 @@ class _Wires:
     def __init__(self, module: Mapping[str, Any]):
         self.module, self.cells = module, module["cells"]
         self.readers = _readers(module)
-        pins = (
-            bit for cell in self.cells.values() for p in cell["connections"].values() for bit in p
-        )
-        nets = (bit for net in module["netnames"].values() for bit in net["bits"])
-        self._unused = 1 + max((bit for bit in (*pins, *nets) if isinstance(bit, int)), default=1)
+        self._unused = _unused(module)
 
     def place(self, name: str) -> tuple[int, int]:
         """Column and row of a cell."""
