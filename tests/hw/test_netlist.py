@@ -13,8 +13,12 @@ from weft.hw.netlist import (
     OPERAND,
     PRODUCT,
     REGISTER,
+    TABLE,
+    TABLES,
     WIDE,
     copy_far,
+    free_room,
+    keep_room,
     shape_multipliers,
 )
 
@@ -127,6 +131,33 @@ def test_a_product_that_is_not_just_registered_stays_as_it_is(why):
     assert "ff4" in cells
     assert not cell["parameters"]
     assert "CLK0" not in cell["connections"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 4, 7])
+def test_cells_that_keep_room_read_tables_and_are_taken_away_again(count):
+    tables = {
+        f"t{n}": {
+            "type": TABLE, "connections": {"A": [2], "Z": [10 + n]},
+            "port_directions": {"A": "input", "Z": "output"},
+        }
+        for n in range(count)
+    }  # fmt: skip
+    ff = {
+        "type": REGISTER, "connections": {"M": [10], "Q": [2]},
+        "port_directions": {"M": "input", "Q": "output"},
+    }  # fmt: skip
+    module = {"netnames": {"n": {"bits": [900, "0"]}}, "cells": {**tables, "ff": ff}}
+    before = dict(module["cells"])
+    keep_room({"modules": {"top": module}})
+    added = {name: cell for name, cell in module["cells"].items() if name not in before}
+    assert len(added) == -(-count // TABLES)
+    read = [cell["connections"]["A"][0] for cell in added.values()]
+    assert read == list(range(10, 10 + count, TABLES))
+    made = [cell["connections"]["Z"][0] for cell in added.values()]
+    assert len(set(made)) == len(made)
+    assert all(wire > 900 for wire in made)
+    free_room({"modules": {"top": module}})
+    assert module["cells"] == before
 
 
 def placed(count: int, apart: int, *, pin: str = "DI") -> dict:
