@@ -22,7 +22,7 @@ MANY, WIDE, LEAST = 24, 40, 8
 """Readers that a register has before it is copied, tiles around them, readers of a copy."""
 
 TABLE = CELLS["lut"]
-KEEPER, TABLES = "keeps_room_", 2
+KEEPER, TABLES = "room_", 2
 """How the names of cells that keep room begin, and how many tables get one."""
 
 Reader = tuple[str, str, int]
@@ -53,10 +53,10 @@ def keep_room(netlist: Mapping[str, Any]) -> None:
     for module in netlist["modules"].values():
         first = _unused(module)
         tables = [cell for cell in module["cells"].values() if cell["type"] == TABLE]
-        for number, cell in enumerate(tables[::TABLES]):
-            module["cells"][f"{KEEPER}{number}"] = {
-                "hide_name": 1, "type": TABLE, "parameters": {"INIT": 16 * "0"},
-                "attributes": {}, "port_directions": {"A": "input", "Z": "output"},
+        for number, cell in enumerate(tables[TABLES - 1 :: TABLES]):
+            module["cells"][f"{KEEPER}{TABLES * (number + 1)}"] = {
+                "hide_name": 0, "type": TABLE, "parameters": {"INIT": 16 * "0"},
+                "attributes": {"keep": "1"}, "port_directions": {"A": "input", "Z": "output"},
                 "connections": {"A": cell["connections"]["Z"], "Z": [first + number]},
             }  # fmt: skip
 
