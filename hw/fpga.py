@@ -201,7 +201,7 @@ def place(
     best = max(expected, key=lambda seed: _rank(expected[seed], megahertz))
     _prepare_to_route(directory / PLACEMENT)
     route = ["--json", PLACEMENT, "--seed", str(best), "--placer", "heap", "--router", "router2",
-             "--textcfg", "placed.config", "--report", "timing.json"]  # fmt: skip
+             "--tmg-ripup", "--textcfg", "placed.config", "--report", "timing.json"]  # fmt: skip
     _run([*nextpnr, *route], directory, "nextpnr", progress)
     placed = time.monotonic()
     timing = json.loads((directory / "timing.json").read_text())
