@@ -23,7 +23,7 @@ MANY, WIDE, LEAST = 24, 40, 8
 
 TABLE = CELLS["lut"]
 KEEPER, TABLES = "room_", 2
-"""How the names of cells that keep room begin, and how many tables get one."""
+"""How the names of cells that keep room begin, and to how many tables there is one at most."""
 
 Reader = tuple[str, str, int]
 """A cell, its pin, and which bit of it; names are empty for a port of the module."""
@@ -43,18 +43,20 @@ def _readers(module: Mapping[str, Any]) -> dict[int | str, list[Reader]]:
     return readers
 
 
-def keep_room(netlist: Mapping[str, Any]) -> None:
+def keep_room(netlist: Mapping[str, Any], most: int) -> None:
     """Adds cells that are only there to be placed; changes what yosys has written.
 
     The placer packs cells as closely as they go, into half of a device, where there are not wires
     enough then. Here one table in :data:`TABLES` gets another one beside it, which reads it and is
-    read by nobody. :func:`free_room` takes them away, and what is left lies further apart.
+    read by nobody; fewer do if that were more than ``most``. :func:`free_room` takes them away, and
+    what is left lies further apart.
     """
     for module in netlist["modules"].values():
         first = _unused(module)
         tables = [cell for cell in module["cells"].values() if cell["type"] == TABLE]
-        for number, cell in enumerate(tables[TABLES - 1 :: TABLES]):
-            module["cells"][f"{KEEPER}{TABLES * (number + 1)}"] = {
+        every = max(TABLES, -(-len(tables) // most)) if most > 0 else len(tables) + 1
+        for number, cell in enumerate(tables[every - 1 :: every]):
+            module["cells"][f"{KEEPER}{every * (number + 1)}"] = {
                 "hide_name": 0, "type": TABLE, "parameters": {"INIT": 16 * "0"},
                 "attributes": {"keep": "1"}, "port_directions": {"A": "input", "Z": "output"},
                 "connections": {"A": cell["connections"]["Z"], "Z": [first + number]},

@@ -133,8 +133,19 @@ def test_a_product_that_is_not_just_registered_stays_as_it_is(why):
     assert "CLK0" not in cell["connections"]
 
 
-@pytest.mark.parametrize("count", [0, 1, 4, 7])
-def test_cells_that_keep_room_read_tables_and_are_taken_away_again(count):
+@pytest.mark.parametrize(
+    ("count", "most", "every"),
+    [
+        (0, 9, TABLES),
+        (1, 9, TABLES),
+        (4, 9, TABLES),
+        (7, 9, TABLES),
+        (9, 2, 5),
+        (9, 0, 10),
+        (9, -3, 10),
+    ],
+)
+def test_cells_that_keep_room_read_tables_and_are_taken_away_again(count, most, every):
     tables = {
         f"t{n}": {
             "type": TABLE, "connections": {"A": [2], "Z": [10 + n]},
@@ -148,11 +159,11 @@ def test_cells_that_keep_room_read_tables_and_are_taken_away_again(count):
     }  # fmt: skip
     module = {"netnames": {"n": {"bits": [900, "0"]}}, "cells": {**tables, "ff": ff}}
     before = dict(module["cells"])
-    keep_room({"modules": {"top": module}})
+    keep_room({"modules": {"top": module}}, most)
     added = {name: cell for name, cell in module["cells"].items() if name not in before}
-    assert len(added) == count // TABLES
+    assert len(added) == count // every <= max(most, 0)
     read = [cell["connections"]["A"][0] for cell in added.values()]
-    assert read == list(range(9 + TABLES, 10 + count, TABLES))
+    assert read == list(range(9 + every, 10 + count, every))
     made = [cell["connections"]["Z"][0] for cell in added.values()]
     assert len(set(made)) == len(made)
     assert all(wire > 900 for wire in made)
