@@ -106,8 +106,8 @@ class Stretch:
 
 
 SPARE = 1.15
-"""By how much an expected clock is above the one asked for where that is certain: routing has taken a
-few percent, and a fifth where wires were crowded."""
+"""By how much an expected clock is above the one asked for where that is certain: routing has taken
+a few percent, and a fifth where wires were crowded."""
 
 
 @dataclass(frozen=True)
