@@ -13,6 +13,7 @@ from amaranth.utils import exact_log2
 
 from ..isa.config import AcceleratorConfig
 from .arrival import bank_count, write_parts
+from .choice import one_of
 from .form import Form, delayed
 from .interfaces import (
     deciding_read_signature,
@@ -225,10 +226,7 @@ class Accumulators(wiring.Component):
             hits.append(Cat(now, earlier & ~now) & chosen.replicate(2))
             shows.append(here & (chosen & ~now & ~earlier).replicate(len(found)))
         m.d.sync += [hit.eq(reduce(or_, hits)), shown.eq(reduce(or_, shows))]
-        terms = zip((*hit, *shown), (*written[1:], *found), strict=True)
-        m.d.comb += port.data.eq(
-            reduce(or_, (flag.replicate(self._width) & value for flag, value in terms))
-        )
+        m.d.comb += port.data.eq(one_of((*hit, *shown), (*written[1:], *found)))
 
     def _ask(self, port, index: Value, at: int) -> tuple[Value, Value]:
         """Whether a port reads ``index`` from bank ``at``, and where in it."""

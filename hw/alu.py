@@ -9,8 +9,6 @@ that the next step sees their result.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import reduce
-from operator import or_
 
 from amaranth import *
 from amaranth.lib import wiring
@@ -25,6 +23,7 @@ from ..isa.nest import I32, I64, Binary, Cast, Expr, Load, Node, Select, Sum, re
 from ..isa.nest import Const as Literal
 from ..isa.operations import RESCALING, AluOpcode, shift_right
 from . import pipeline
+from .choice import one_of
 from .form import Form, delayed
 from .lower import Lowering, low_bits, named, stored
 from .operation import OPERATION
@@ -291,20 +290,19 @@ class Lanes(wiring.Component):
         results = [(flag, rewrite(rewrite(e, _both_ways), _compared)) for flag, e in results]
         shifts = AluOpcode.SHR not in slow_values(self.config)
         results.append((Cat(flag for flag, _ in sums).any(), Binary("add", first, _flag("addend"))))
-        added, flags = ([delayed(m, f, 1) for f, _ in chosen] for chosen in (addends, results))
+        added, flags = ([delayed(m, f, 1) for f, _ in some] for some in (addends, results))
 
-        def one_of(
+        def chosen(
             lower: Lowering, flags: Sequence[Value], of: Sequence[tuple[Value, Expr]]
         ) -> Value:
-            values = (low_bits(lower(e), bits) for _, e in of)
-            return reduce(or_, (f.replicate(bits) & v for f, v in zip(flags, values, strict=True)))
+            return one_of(flags, (low_bits(lower(e), bits) for _, e in of))
 
         def lane(operands: dict[str, Value]) -> Value:
-            addend = one_of(Lowering(named(operands), m), added, addends).as_signed()
+            addend = chosen(Lowering(named(operands), m), added, addends).as_signed()
             more = {"addend": addend}
             if shifts:
                 more["shifted"] = shifted(m, operands["acc"], operands["second"])
-            return one_of(Lowering(named(operands | more), m), flags, results)
+            return chosen(Lowering(named(operands | more), m), flags, results)
 
         return lane
 

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from .netlist import BEL, CLOCKS
+from .netlist import CLOCKS, place_of
 
 ROOM = 50
 """Wires that a tile has room for with ease; of what routers make of placements it tells most."""
@@ -40,10 +39,10 @@ def _boxes(placement: Mapping[str, Any]) -> np.ndarray:
     boxes: dict[int | str, list[int]] = {}
     for module in placement["modules"].values():
         for cell in module["cells"].values():
-            found = re.match(r"X(\d+)/Y(\d+)/", cell["attributes"].get(BEL, ""))
-            if not found:
+            place = place_of(cell)
+            if place is None:
                 continue
-            x, y = int(found[1]), int(found[2])
+            x, y = place
             for pin, bits in cell["connections"].items():
                 if pin in CLOCKS:
                     continue

@@ -79,6 +79,12 @@ def _unused(module: Mapping[str, Any]) -> int:
     return 1 + max((bit for bit in (*pins, *nets) if isinstance(bit, int)), default=1)
 
 
+def place_of(cell: Mapping[str, Any]) -> tuple[int, int] | None:
+    """Column and row of a cell, if it has a place."""
+    found = re.match(r"X(\d+)/Y(\d+)/", cell["attributes"].get(BEL, ""))
+    return (int(found[1]), int(found[2])) if found else None
+
+
 def copy_far(placement: Mapping[str, Any]) -> None:
     """Gives registers whose readers are far apart copies of themselves, each near some of them;
     changes a placement that nextpnr has written.
@@ -113,9 +119,9 @@ class _Wires:
 
     def place(self, name: str) -> tuple[int, int]:
         """Column and row of a cell."""
-        found = re.match(r"X(\d+)/Y(\d+)/", self.cells[name]["attributes"][BEL])
+        found = place_of(self.cells[name])
         assert found, name
-        return int(found[1]), int(found[2])
+        return found
 
     def sides(self, readers: list[Reader]) -> tuple[int, int]:
         """Columns and rows of the box around some cells, less one each."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import reduce
-from operator import or_
 
 from amaranth import *
 from amaranth.hdl import ValueLike
@@ -12,6 +10,7 @@ from amaranth.lib import data, memory, wiring
 from amaranth.lib.wiring import In
 from amaranth.utils import exact_log2
 
+from .choice import one_of
 from .interfaces import read_signature, write_signature
 
 
@@ -118,10 +117,7 @@ class Scratchpad(wiring.Component):
             shown = Signal(self.banks)
             with m.If(port.enable):
                 m.d.sync += shown.eq(Cat(self._in(port, bank) for bank in range(self.banks)))
-            chosen = (
-                flag.replicate(self.width) & each for flag, each in zip(shown, found, strict=True)
-            )
-            data = reduce(or_, chosen)
+            data = one_of(shown, found)
         if self._in_turn and port is self.read[-1]:
             data = kept(m, port.enable, data)
         m.d.comb += port.data.eq(data)

@@ -7,7 +7,7 @@ import json
 import sys
 from pathlib import Path
 
-from ...hw.fpga import BLOCK_RAM, DEVICES, Placed, place
+from ...hw.fpga import BLOCK_RAM, DEVICES, SPARE, Placed, place
 from ...isa.config import AcceleratorConfig
 from ...isa.errors import ConfigError
 from ...isa.spec import spec_hash
@@ -26,7 +26,8 @@ def arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N",
         help="places from N seeds and routes the best placement (default 1): with the highest "
-        "clock or, if several have 15 %% to spare, the least crowded of these",
+        f"clock or, if several have {SPARE - 1:.0%}".replace("%", "%%")
+        + " to spare, the least crowded of these",
     )  # fmt: skip
     parser.add_argument(
         "-o", "--output", metavar="DIR", required=True,

@@ -19,7 +19,7 @@ from weft.hw.boxes import Rows
 from weft.hw.bursts import Bursts
 from weft.hw.input_writes import InputWrites
 from weft.hw.merge import LONG_BITS, Merge
-from weft.hw.parameters import Parted
+from weft.hw.parted import Parted
 from weft.hw.queue import FRONT, CutQueue, DeepQueue, Queue
 from weft.hw.read_port import Turns
 from weft.hw.scratchpad import held_layout
