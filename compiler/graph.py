@@ -80,9 +80,9 @@ class Conv2D:
 
     window: Window
     activation: Activation = "none"
-    guard: int = 0
-    """Bits that the accumulator certainly has to spare, by which it is shifted left before it is
-    scaled: so much finer is the first of the two roundings. TFLite has none."""
+    fine: bool = False
+    """Whether the accumulator is shifted left, before it is scaled, by as many bits as a channel's
+    sum certainly has to spare: so much finer is the first of the two roundings. TFLite's is not."""
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,7 @@ class DepthwiseConv2D:
     window: Window
     multiplier: int = 1
     activation: Activation = "none"
-    guard: int = 0
+    fine: bool = False
 
 
 @dataclass(frozen=True)
@@ -103,7 +103,7 @@ class FullyConnected:
     """Inputs x (flattened to [rows, I]), weights [O,I], bias [O] or absent."""
 
     activation: Activation = "none"
-    guard: int = 0
+    fine: bool = False
 
 
 @dataclass(frozen=True)
@@ -179,10 +179,9 @@ class Opaque:
     kind: str
 
 
-Op = (
-    Conv2D | DepthwiseConv2D | FullyConnected | Add | Sub | Mul | AveragePool2D
-    | MaxPool2D | Reshape | Softmax | Call | Opaque
-)  # fmt: skip
+Filter = Conv2D | DepthwiseConv2D | FullyConnected
+"""Operators that sum products with weights."""
+Op = Filter | Add | Sub | Mul | AveragePool2D | MaxPool2D | Reshape | Softmax | Call | Opaque
 
 
 @dataclass(frozen=True)

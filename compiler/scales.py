@@ -43,9 +43,9 @@ class Rescale:
             return cls(0, 0, 0)
         return cls(multiplier, max(exponent, 0), max(-exponent, 0))
 
-    def finer(self, guard: int) -> Rescale:
-        """The same factor with up to ``guard`` bits more before the first rounding."""
-        more = min(guard, SHIFT_LIMIT - self.right) if not self.left else 0
+    def finer(self, spare: int) -> Rescale:
+        """The same factor with up to ``spare`` bits more before the first rounding."""
+        more = min(spare, SHIFT_LIMIT - self.right, LEFT_LIMIT) if not self.left else 0
         return replace(self, left=self.left + more, right=self.right + more)
 
 

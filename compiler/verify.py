@@ -258,9 +258,6 @@ class _Use:
                 self.fail(f"{weights.name!r} has no quantization")
             if weights.quant.axis not in (None, axis):
                 self.fail(f"{weights.name!r} is quantized along {weights.quant.axis}, not {axis}")
-        guard = getattr(self.node.op, "guard", 0)
-        if not 0 <= guard < I32.bits - 1:
-            self.fail(f"a guard of {guard} bits")
         if bias is not None and math.prod(bias.shape) != channels:
             self.fail(f"{bias.name!r} has shape {list(bias.shape)}, not [{channels}]")
 

@@ -16,7 +16,7 @@ from ...isa.nest import (
     Store,
 )
 from ...isa.requantize import requantize
-from ..graph import DepthwiseConv2D, FullyConnected
+from ..graph import DepthwiseConv2D, Filter, FullyConnected
 from ..scales import LEFT_LIMIT, Rescale, filter_factors
 from .common import Operator, Use, buffer_of, parallel
 from .products import Numbers, lowerings
@@ -44,21 +44,42 @@ def _scales(use: Use) -> list[Rescale]:
     x, weights, out = (use.quant(tensor) for tensor in (use.x, use.w, use.out))
     joint = isinstance(use.node.op, FullyConnected)
     factors = filter_factors(x, weights, out, use.out.shape[-1], joint)
-    scales = [Rescale.of(factor) for factor in factors]
-    guard: int = getattr(use.node.op, "guard", 0)
-    return [scale.finer(guard) for scale in scales] if guard else scales
+    return [Rescale.of(factor) for factor in factors]
+
+
+def _spare_bits(use: Use) -> list[int]:
+    """How many bits no sum of a channel needs, given its weights and bias, whatever the input."""
+    rows, zero, bias = _rows(use), use.zero_point(use.x), _bias(use)
+    positive, negative = (part(rows, 0).sum(1, dtype=np.int64) for part in (np.maximum, np.minimum))
+    below, above = use.x.dtype.min - zero, use.x.dtype.max - zero
+    most = above * positive + below * negative + bias
+    least = below * positive + above * negative + bias
+    furthest = np.maximum(np.abs(most), np.abs(least))
+    return [max(0, I32.bits - 1 - int(sum_).bit_length()) for sum_ in furthest]
+
+
+def _rows(use: Use) -> np.ndarray:
+    """The weights less their zero point, a row for each channel."""
+    axis = 3 if isinstance(use.node.op, DepthwiseConv2D) else 0
+    rows = np.moveaxis(_centred(use), axis, 0)
+    return rows.reshape(len(rows), -1)
+
+
+def _bias(use: Use) -> np.ndarray:
+    """The bias of each channel as ``int64``."""
+    bias = use.tensor(2)
+    if bias is None:
+        return np.zeros(use.out.shape[-1], np.int64)
+    assert bias.data is not None
+    return bias.data.reshape(-1).astype(np.int64)
 
 
 def _constants(use: Use) -> dict[str, np.ndarray]:
     """Bias with the input's zero point folded in, and the scales, one element a channel."""
-    weights, bias = _centred(use), use.tensor(2)
-    axis = 3 if isinstance(use.node.op, DepthwiseConv2D) else 0
-    sums = np.moveaxis(weights, axis, 0).reshape(weights.shape[axis], -1).sum(1, dtype=np.int64)
-    folded = -use.zero_point(use.x) * sums
-    if bias is not None:
-        assert bias.data is not None
-        folded += bias.data.reshape(-1)
+    folded = _bias(use) - use.zero_point(use.x) * _rows(use).sum(1, dtype=np.int64)
     scales = _scales(use)
+    if isinstance(use.node.op, Filter) and use.node.op.fine:
+        scales = [scale.finer(bits) for scale, bits in zip(scales, _spare_bits(use), strict=True)]
     columns = (
         folded.astype(np.int32),  # keeps the low bits, as the accumulator does
         np.array([s.multiplier for s in scales], np.int32),

@@ -10,7 +10,7 @@ from ..catalog import Site
 from ..catalog.windows import window_of
 from ..graph import Activation, Conv2D, DepthwiseConv2D, MaxPool2D, Node, Op, Quant, Window
 from ..verify import WINDOW_LIMIT
-from .pattern import Real, Rewriter, guard_bits, is_call
+from .pattern import Real, Rewriter, is_call
 
 
 def conv(rewriter: Rewriter, node: Node, out: Real, activation: Activation) -> Node | None:
@@ -41,12 +41,11 @@ def convolution(
     if window is None:
         return None
     scale, o = weights.quant.scale, w.shape[0]
-    guard = guard_bits(np.abs(w.astype(np.int64)).reshape(o, -1).sum(1), x.quant, bias)
     if group == 1:
-        op: Op = Conv2D(window, activation, guard)
+        op: Op = Conv2D(window, activation, fine=True)
         w, axis = w.transpose(0, 2, 3, 1), 0
     else:
-        op = DepthwiseConv2D(window, o // group, activation, guard)
+        op = DepthwiseConv2D(window, o // group, activation, fine=True)
         w, axis = w.transpose(1, 2, 3, 0), 3
     quant = Quant(scale, (0,) * len(scale), axis if len(scale) > 1 else None)
     inputs = [rewriter.image(x), rewriter.constant(f"{node.name}/weights", w, quant)]
@@ -72,8 +71,7 @@ def average(rewriter: Rewriter, node: Node, out: Real, activation: Activation) -
     ones = np.ones((1, *window.size, x.tensor.shape[1]), np.int8)
     quant = Quant((1 / math.prod(window.size),), (0,))
     inputs = (rewriter.image(x), rewriter.constant(f"{node.name}/ones", ones, quant))
-    guard = guard_bits(np.array([math.prod(window.size)]), x.quant, None)
-    op = DepthwiseConv2D(window, 1, activation, guard)
+    op = DepthwiseConv2D(window, 1, activation, fine=True)
     return rewriter.emit_image(node, inputs, op, out)
 
 

@@ -36,15 +36,6 @@ def is_call(node: Node | None, *kinds: str) -> bool:
     return node is not None and isinstance(node.op, Call) and node.op.kind in kinds
 
 
-def guard_bits(sums: np.ndarray, x: Quant, bias: np.ndarray | None) -> int:
-    """How many bits no accumulator needs, given each channel's sum of the weights' magnitudes."""
-    zero = x.zero_point[0]
-    most = sums * max(I8.max - zero, zero - I8.min)
-    if bias is not None:
-        most = most + np.abs(bias.astype(np.int64))
-    return max(0, I32.bits - 1 - int(most.max(initial=0)).bit_length())
-
-
 class Rewriter:
     """A graph on its way: the nodes so far, and what is known of the tensors.
 

@@ -5,8 +5,8 @@ Rounding. The float graph rounds the real result once, to nearest with ties to e
 from here is requantized as everything else in Weft is, as TensorFlow Lite does: the accumulator is
 exact, and is scaled by a Q31 multiplier in two roundings (:mod:`weft.isa.requantize`), ties away
 from zero. The first rounding is as fine as the accumulator's range allows: as many bits as no sum
-of this layer needs (``guard``) lie below the last place of the output. The two results can differ
-by one in that place where the real value lies within about ``2**-guard`` of a tie, and in a sum of
+of the channel needs (``fine``) lie below the last place that it would else have. The two results
+can differ by one where the real value lies within that place of a tie, and in a sum of
 two quantized tensors, whose operands are rounded to a common scale of 20 more bits first. A bias
 in another scale than the product of those of input and weights is rounded to that one. Products of
 two activations keep ONNX's rounding: the host computes them as QLinearMatMul, scaled in double

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from ..graph import Activation, Add, Call, FullyConnected, Mul, Node, Quant, Sub
-from .pattern import TO_NCHW, TO_NHWC, Real, Rewriter, guard_bits
+from .pattern import TO_NCHW, TO_NHWC, Real, Rewriter
 
 PAIRS: Mapping[str, type[Add | Sub | Mul]] = {"Add": Add, "Sub": Sub, "Mul": Mul}
 MOVES = frozenset(("Flatten", "Reshape", "Squeeze", "Unsqueeze", "Transpose", "Identity"))
@@ -94,8 +94,7 @@ def matrix(
     inputs = [source, rewriter.constant(f"{node.name}/weights", w, quant)]
     if bias is not None:
         inputs.append(rewriter.constant(f"{node.name}/bias", bias.astype(np.int32)))
-    guard = guard_bits(np.abs(w.astype(np.int64)).sum(1), x.quant, bias)
-    return rewriter.emit(node, inputs, FullyConnected(activation, guard), out)
+    return rewriter.emit(node, inputs, FullyConnected(activation, fine=True), out)
 
 
 def move(rewriter: Rewriter, node: Node, out: Real, activation: Activation) -> Node | None:

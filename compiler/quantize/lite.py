@@ -2,7 +2,7 @@
 
 What rounds an input, and what makes an output real, is left out: the inputs and outputs are bytes,
 as TFLite's files have them. Images are channels-last. A softmax before an output is one of
-integers. There are no guard bits, so that sums are rounded as TensorFlow Lite Micro rounds them;
+integers. Sums are rounded as TensorFlow Lite Micro rounds them, whose first rounding is less fine;
 some differ by one in the last place from what the ONNX file says.
 """
 
@@ -16,9 +16,7 @@ from ...isa.errors import UnsupportedError
 from ...isa.nest import I8
 from ..graph import (
     Call,
-    Conv2D,
-    DepthwiseConv2D,
-    FullyConnected,
+    Filter,
     Graph,
     Node,
     Quant,
@@ -33,7 +31,6 @@ from ..verify import verify
 TO_NHWC = (0, 2, 3, 1)
 PROBABILITY = Quant((1 / 256,), (-128,))
 """Of a softmax, by TFLite's definition."""
-FILTERS = (Conv2D, DepthwiseConv2D, FullyConnected)
 FLAT = frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze"))
 
 
@@ -121,8 +118,8 @@ class _Lite:
         return axis in (-1, rank - 1) and self.tensors[source].dtype == I8
 
     def filter(self, node: Node) -> Node:
-        """A node without guard bits, whose bias says its scale."""
-        if not isinstance(node.op, FILTERS):
+        """A node that rounds as TensorFlow Lite does, whose bias says its scale."""
+        if not isinstance(node.op, Filter):
             return node
         x, w = (self.tensors[name] for name in node.inputs[:2])
         assert x.quant is not None
@@ -135,4 +132,4 @@ class _Lite:
             quant = Quant(tuple(map(float, steps)), (0,) * len(steps), axis)
             bias = self.tensors[node.inputs[2]]
             self.tensors[bias.name] = replace(bias, quant=quant)
-        return replace(node, op=replace(node.op, guard=0))
+        return replace(node, op=replace(node.op, fine=False))

@@ -15,6 +15,7 @@ from weft.compiler.graph import (
     Add,
     AveragePool2D,
     Conv2D,
+    DepthwiseConv2D,
     FullyConnected,
     Graph,
     MaxPool2D,
@@ -68,6 +69,9 @@ def check(graph: Graph, seed: int) -> None:
 
 
 seeds = st.integers(0, 1 << 20)
+filters = st.one_of(
+    graphs.conv2d_graphs(), graphs.depthwise_graphs(), graphs.fully_connected_graphs()
+)
 
 
 @few
@@ -181,9 +185,33 @@ def test_padding_is_selected_only_where_there_is_some():
 
 
 @few
-@given(
-    st.one_of(graphs.conv2d_graphs(), graphs.depthwise_graphs(), graphs.fully_connected_graphs())
-)
+@given(filters)
+def test_a_fine_rounding_takes_all_bits_that_a_channel_has_to_spare(graph: Graph):
+    node, x, w = graph.nodes[0], graph.tensors["x"], graph.tensors["w"]
+    coarse = nest_of(graph, node).constants
+    fine = nest_of(graph, replace(node, op=replace(node.op, fine=True))).constants
+    assert x.quant is not None
+    assert w.quant is not None
+    assert w.data is not None
+    axis = 3 if isinstance(node.op, DepthwiseConv2D) else 0
+    bias = graph.tensors["b"].data if "b" in graph.tensors else None
+    for o, weights in enumerate(np.moveaxis(w.data, axis, 0)):
+        shares = [int(v) - w.quant.zero_point[0] for v in weights.flat]
+        ends = [i - x.quant.zero_point[0] for i in (-128, 127)]
+        sums = [sum(pick(v * end for end in ends) for v in shares) for pick in (min, max)]
+        furthest = max(abs(total + (0 if bias is None else int(bias.flat[o]))) for total in sums)
+        before, left, right = coarse["op.left"][o], int(fine["op.left"][o]), fine["op.right"][o]
+        assert coarse["op.multiplier"][o] == fine["op.multiplier"][o]
+        assert left - right == before - coarse["op.right"][o]
+        if before or furthest >= 2**31:
+            assert left == before
+        else:
+            assert furthest << left < 2**31
+            assert furthest << (left + 1) >= 2**31 or left == 30 or right == 31
+
+
+@few
+@given(filters)
 def test_a_convolution_is_one_store_under_parallel_loops(graph: Graph):
     operator = nest_of(graph, graph.nodes[0])
     stmt = operator.nest.body

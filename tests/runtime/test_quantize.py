@@ -131,7 +131,7 @@ def test_a_tflite_file_has_bytes_at_its_ends_and_channels_last(weft):
     assert [op_name(node.op) for node in graph.nodes] == [
         "Conv2D", "Conv2D", "DepthwiseConv2D", "FullyConnected",
     ]  # fmt: skip
-    # Its sums have no guard bits: integers may differ by one from layer to layer.
+    # The first of its two roundings is less fine: integers may differ by one from layer to layer.
     qdq = load("int8.onnx").graph
     x = np.load("x.npy")[:1]
     quant = ends[0].quant
