@@ -16,7 +16,7 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
-from itertools import cycle
+from itertools import cycle, product
 
 import numpy as np
 
@@ -38,7 +38,7 @@ from weft.sim.fuzz.choices import RandomChoices
 from weft.sim.fuzz.executors import RtlExecutor
 from weft.sim.fuzz.illegal import token_program
 from weft.sim.fuzz.outcome import golden, on_device
-from weft.sim.fuzz.program import DRAM_BYTES, Program, program_of
+from weft.sim.fuzz.program import DRAM_BYTES, STREAM, Program, program_of
 from weft.sim.fuzz.session import play
 from weft.sim.fuzz.sessions import random_session
 from weft.sim.rtl import CLEAR, FAULT, LAUNCH, RtlDevice
@@ -75,11 +75,10 @@ def measured(config: AcceleratorConfig, sessions: int = SESSIONS) -> Coverage:
             assert finding is None, str(finding)
         for device in devices.values():
             RtlExecutor(device, kept=True).reset()
+        for program, device in product(_waiting(config), devices.values()):
+            _play(program, device)
         for program, device in zip(_programs(config), cycle(devices.values()), strict=False):
-            # Faults do not depend on data but micro-ops, so that scratchpads need not be zeroed.
-            device.break_off(0, 0, 0)
-            found = on_device(program, device, reset=False).fault
-            assert found == golden(program).fault, (found, program)
+            _play(program, device)
         for device in devices.values():
             _conformance(config, device)
             _commands(config, device)
@@ -89,26 +88,47 @@ def measured(config: AcceleratorConfig, sessions: int = SESSIONS) -> Coverage:
     return coverage
 
 
+def _play(program: Program, device: RtlDevice) -> None:
+    """A program, of which the device says what the golden model does."""
+    # Faults do not depend on data but micro-ops, so that scratchpads need not be zeroed.
+    device.break_off(0, 0, 0)
+    found = on_device(program, device, reset=False).fault
+    assert found == golden(program).fault, (found, program)
+
+
+def _waiting(config: AcceleratorConfig) -> Iterator[Program]:
+    """What comes early waits for what takes long, in every queue that has room for much."""
+    tokens = min(30, config.token_depth)
+    load, store = "load.inp y_size=1 x_size=60", "store.out dram_base=0x3000 y_size=1 x_size=60"
+    texts = [  # tokens are there long before they are wanted
+        (
+            "gemm | push_prev push_next\n" * tokens
+            + f"{load} | pop_next\n" * tokens
+            + f"{store} | pop_prev\n" * tokens
+        )
+        * (60 // tokens),
+        ("gemm | push_next\n" * tokens + f"{store} | pop_prev\n" * tokens) * (120 // tokens),
+        # More boxes than wait in the reader, and more beats while padding is written.
+        "load.acc y_size=1 x_size=60\n" * 300,
+        f"{load} y_pad_0=7 y_pad_1=7\n" + f"{load}\n" * 300,
+    ]
+    if config.keeping:  # two engines write inp
+        texts.append(f"{load} sram_base=100\nstorex.inp dram_base=8 y_size=1 x_size=60\n" * 40)
+    for text in texts:
+        yield program_of(config, assemble(f"{text}finish", config))
+
+
 def _programs(config: AcceleratorConfig) -> Iterator[Program]:
-    """The faults of the tables, queues without room, and tokens; last what leaves micro-ops."""
+    """The faults of the tables, padding alone, and tokens; last what leaves micro-ops."""
     instructions = InstructionSet(config)
     finish = instructions.encode(Instruction("finish"))
     for case in CASES.values():
         if case.config == config:
             yield case.program
+    yield program_of(config, [finish], bad=(STREAM, STREAM + 1))
     for pads in ("y_pad_1=2", "y_pad_0=1 y_pad_1=1", ""):  # no rows but those of padding
         boxes = f"load.inp x_size=1 {pads}\nload.acc x_size=1 {pads}\nfinish"
         yield program_of(config, assemble(boxes, config))
-    busy = (  # tokens are there long before they are wanted
-        "gemm | push_prev push_next\n" * 30
-        + "load.inp y_size=1 x_size=60 | pop_next\n" * 30
-        + "store.out dram_base=0x3000 y_size=1 x_size=60 | pop_prev\n" * 30
-    )
-    yield program_of(config, assemble(f"{busy}finish", config))
-    stores = "store.out dram_base=0x3000 y_size=1 x_size=60 | pop_prev\n" * 100
-    yield program_of(config, assemble("gemm | push_next\n" * 100 + f"{stores}finish", config))
-    many = "load.acc y_size=1 x_size=60\n" * 300  # more than wait in the reader's deep queue
-    yield program_of(config, assemble(f"{many}finish", config))
     for flagged in ("load.inp | push_next", "gemm | push_prev push_next", "store.nop | push_prev"):
         full = f"{flagged}\n" * (config.token_depth + 2)
         yield program_of(config, assemble(full, config))
