@@ -19,7 +19,7 @@ from .graph import Graph, Node, element_dtype
 from .items import phases
 from .memory import aligned, bytes_of, whole_lines
 from .operators import Operator, lowered, reason_against
-from .pack import Packed
+from .pack_forms import Packed
 from .plan import HostStep, anonymous, planned
 from .prepared import Called, Place, Prepared, Step, key_of
 

@@ -16,7 +16,8 @@ from .graph import Call, Graph, Node
 from .hoist import hoist
 from .lying import lying, placed
 from .operators import Kernel, Operator, lowered
-from .pack import Packed, packed
+from .pack import packed
+from .pack_forms import Packed
 
 CONVOLUTIONS = frozenset(("Conv", "ConvInteger", "QLinearConv"))
 """Operators that are fastest on images with channels last, but have others."""

@@ -26,7 +26,8 @@ from weft.compiler.graph import (
 )
 from weft.compiler.host import HostCode
 from weft.compiler.operators import lowered
-from weft.compiler.pack import Packed, packed
+from weft.compiler.pack import packed
+from weft.compiler.pack_forms import Packed
 from weft.isa.errors import ConfigError
 from weft.isa.interpret import interpret
 from weft.isa.native import NativeCode, Processor, this_processor
