@@ -201,7 +201,9 @@ def place(
     best = max(expected, key=lambda seed: _rank(expected[seed], megahertz))
     _prepare_to_route(directory / PLACEMENT)
     route = ["--json", PLACEMENT, "--seed", str(best), "--placer", "heap", "--router", "router2",
-             "--tmg-ripup", "--textcfg", "placed.config", "--report", "timing.json"]  # fmt: skip
+             "--textcfg", "placed.config", "--report", "timing.json"]  # fmt: skip
+    if _in_reach(expected[best], megahertz):
+        route.append("--tmg-ripup")
     _run([*nextpnr, *route], directory, "nextpnr", progress)
     placed = time.monotonic()
     timing = json.loads((directory / "timing.json").read_text())
@@ -251,6 +253,11 @@ def _placements(
             new.replace(directory / PLACEMENT)
     new.unlink(missing_ok=True)
     return expected
+
+
+def _in_reach(expected: Expected, megahertz: float) -> bool:
+    """Whether wires that are too slow shall be taken up again: without end, if it is in vain."""
+    return SPARE * expected.megahertz >= megahertz
 
 
 def _rank(expected: Expected, megahertz: float) -> tuple[bool, float]:
