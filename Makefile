@@ -20,7 +20,7 @@ test: .venv/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 prove: .venv/.installed-dev
-	$(BIN)/python -m pytest --deep --durations=0 -rs tests/test_formal.py tests/hw/test_formal.py tests/hw/test_formal_buses.py tests/hw/test_formal_steps.py tests/hw/test_fpga.py tests/cocotb/test_pins.py
+	$(BIN)/python -m pytest --deep --durations=0 -rs tests/test_formal.py tests/hw/test_formal*.py tests/hw/test_fpga.py tests/cocotb/test_pins.py
 
 check: .venv/.installed-dev
 	$(BIN)/ruff check .

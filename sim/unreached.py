@@ -36,7 +36,7 @@ REASONS = (
         "queue",
         r"weft_read_port_queue_2_behind:.*\? .* \d+'h0+ :",
         "the compute engine takes its beats at once: no program has made 254 of them wait; what"
-        " happens at the last place is proven (tests/hw/test_formal.py)",
+        " happens at the last place is proven (tests/hw/test_formal_queues.py)",
     ),
     Reason(
         "merge",

@@ -113,6 +113,11 @@ def keeps(m: Module, valid: Value, ready: Value, *payload: ValueLike) -> Value:
     return ~offered | (valid & (now == before))
 
 
+def stays(m: Module, stream) -> Value:
+    """:func:`keeps` of a stream."""
+    return keeps(m, stream.valid, stream.ready, stream.payload)
+
+
 def prove(
     m: Module,
     inputs: Sequence[Signal | wiring.Component],
