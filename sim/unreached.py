@@ -33,12 +33,6 @@ REASONS = (
         "fetch asks for 2^16 beats at once, so that its requests never fill a queue",
     ),
     Reason(
-        "queue",
-        r"weft_read_port_queue_2_behind:.*\? .* \d+'h0+ :",
-        "the compute engine takes its beats at once: no program has made 254 of them wait; what"
-        " happens at the last place is proven (tests/hw/test_formal_queues.py)",
-    ),
-    Reason(
         "merge",
         r"merge\.py:72 weft_read_port_merge_0:",
         "fetch asks for 2^16 beats at once, and what is merged is shorter",

@@ -108,10 +108,12 @@ def _waiting(config: AcceleratorConfig) -> Iterator[Program]:
         )
         * (60 // tokens),
         ("gemm | push_next\n" * tokens + f"{store} | pop_prev\n" * tokens) * (120 // tokens),
-        # More boxes than wait in the reader, and more beats while padding is written.
-        "load.acc y_size=1 x_size=60\n" * 300,
-        f"{load} y_pad_0=7 y_pad_1=7\n" + f"{load}\n" * 300,
     ]
+    for name, depth in (("inp", config.inp_depth), ("acc", config.acc_depth)):
+        # More beats than wait while padding is written, and more boxes than wait in the reader.
+        box, rows = f"load.{name} y_size=1 x_size=60", min(14, depth // 60 - 1)
+        padded = f"{box} y_pad_0={rows // 2} y_pad_1={rows - rows // 2}\n"
+        texts.append(padded * 20 + f"{box}\n" * 280)
     if config.keeping:  # two engines write inp
         texts.append(f"{load} sram_base=100\nstorex.inp dram_base=8 y_size=1 x_size=60\n" * 40)
     for text in texts:
