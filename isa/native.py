@@ -28,12 +28,8 @@ from .tiles import Target
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SOURCES = (
-    "nest", "requantize", "storage", "lanes", "tiles", "llvm_ir", "llvm_access", "llvm_ahead",
-    "llvm_folds", "llvm_loops", "llvm_math", "llvm_pairs", "llvm_places", "llvm_rounding",
-    "llvm_rows", "llvm_sums", "llvm_tiles", "lower", "native",
-)  # fmt: skip
-"""The modules that decide what code a nest becomes."""
+SOURCES = ("lanes", "llvm_*", "lower", "native", "nest", "requantize", "storage", "tiles")
+"""The modules, by patterns, that decide what code a nest becomes."""
 
 DIGEST_BYTES = 32
 """Of the SHA-256 that stands before the code in a cached file."""
@@ -322,8 +318,9 @@ def _generator_hash() -> str:
     import llvmlite
 
     digest = hashlib.sha256(llvmlite.__version__.encode())
-    for source in SOURCES:
-        digest.update((Path(__file__).parent / f"{source}.py").read_bytes())
+    for pattern in SOURCES:
+        for source in sorted(Path(__file__).parent.glob(f"{pattern}.py")):
+            digest.update(source.read_bytes())
     return digest.hexdigest()
 
 
