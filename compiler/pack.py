@@ -80,16 +80,20 @@ def packed(nest: Nest, constant: Constant, target: Target) -> Packed | None:
             continue
         found = True
         prefix = f"{nest.name} {k}"
-        fewer = None if one.bytes_of(target) else winograd(one, prefix)
+        form = one.form(target)
+        fewer = None if form.columns == I8 else winograd(one, prefix)
         if fewer is None:
-            made += one.statements(prefix, result, buffers, target)
+            made += one.statements(prefix, form, result, buffers, target)
             continue
         buffers.update((b.name, b) for b in fewer.buffers)
         result.scratch = (*result.scratch, *fewer.scratch)
         known = {fewer.filters: fewer.array}
         for part in fewer.statements:
             two = _Ready.of(part, buffers, known.get)
-            made += [part] if two is None else two.statements(prefix, result, buffers, target)
+            if two is None:
+                made.append(part)
+            else:
+                made += two.statements(prefix, two.form(target), result, buffers, target)
     if not found:
         return None
     body = made[0] if len(made) == 1 else Block(tuple(made))
@@ -103,17 +107,12 @@ class _Ready(Rows, Columns):
     """A contraction whose operands are made ready."""
 
     def statements(
-        self, prefix: str, result: Packed, buffers: dict[str, Buffer], target: Target
+        self, prefix: str, form: Form, result: Packed, buffers: dict[str, Buffer], target: Target
     ) -> list[Stmt]:
         """The steps; what they need is added to ``result`` and ``buffers``."""
         steps: list[Stmt] = []
         name = self.vector[0]
         size = max(FEW, target.bits // 32) if self.vector[1] <= FEW else target.columns
-        form = self.bytes_of(target) or (
-            Form(self.dtype, self.dtype)
-            if self.dtype.kind == "f"
-            else Form(I16, I16, GROUPS[I16, I16])
-        )
         x, moves = self.rows(f"{prefix} rows", form, steps, result, buffers)
         axes = self.merged(moves)
         if name in self.x.names or self.step(axes[-1], moves) != 1:
@@ -171,9 +170,15 @@ class _Ready(Rows, Columns):
             steps.append(loops([*outer, *rows, ("vi", rest)], last))
         return steps
 
-    def bytes_of(self, target: Target) -> Form | None:
-        """The form of products of bytes; None where the processor has none, or they do not fit."""
-        if not target.quads or self.dtype.kind == "f" or self.vector[0] in self.x.names:
+    def form(self, target: Target) -> Form:
+        """How the operands are to be kept."""
+        if self.dtype.kind == "f":
+            return Form(self.dtype, self.dtype)
+        return self.form_of_bytes(target) or Form(I16, I16, GROUPS[I16, I16])
+
+    def form_of_bytes(self, target: Target) -> Form | None:
+        """That of products of bytes; None where the processor has none, or they do not fit."""
+        if not target.quads or self.vector[0] in self.x.names:
             return None
         known = of_types(self.buffers)
 
