@@ -80,7 +80,8 @@ def _run(argv: list[str]) -> int:
     verbs = parser.add_subparsers(dest="verb", metavar="VERB", required=True)
     chosen = next((word for word in argv if not word.startswith("-")), None)
     for verb, summary in VERBS.items():
-        sub = verbs.add_parser(verb, help=summary, description=summary.capitalize() + ".")
+        sentence = f"{summary[0].upper()}{summary[1:]}."
+        sub = verbs.add_parser(verb, help=summary, description=sentence)
         sub.add_argument("--json", action="store_true", help="print JSON instead of text")
         if verb == chosen:  # only the chosen verb pays for its imports
             import_module(f".runtime.commands.{verb}", __package__).arguments(sub)
