@@ -20,6 +20,9 @@ _POINT = re.compile(r"^C '(.*)' (\d+)$", re.MULTILINE)
 _SOURCE = re.compile(r'src = "([^"]+)"')
 _CONDITION = re.compile(r"^\s*(?:\}?\s*else )?if \(!?\s*(\\\S+|\w+)\s*\)|^\s*casez? \((\\\S+|\w+)")
 _DRIVER = re.compile(r"^\s*assign (\\\S+|\w+)\s*=")
+_ALWAYS = re.compile(r"^\s*assign (\\\S+|\w+)\s*= 1'h1;")
+ALWAYS = " of the constant 1"
+"""What is said of a branch besides, if its condition is that."""
 ELSEWHERE = "amaranth"
 """The unit of the modules that are not ours."""
 
@@ -139,7 +142,7 @@ class Coverage:
                 self._verilog.unit(point.module),
                 self._verilog.source(point),
                 point.module,
-                self._verilog.lines[point.line - 1].strip(),
+                self._verilog.said(point),
             )
             for point, count in self.counts.items()
             if not count and not point.toggles
@@ -153,6 +156,7 @@ class _Verilog:
         self.lines = text.splitlines()
         self._units: dict[str, str] = {}
         self._drivers: dict[tuple[str, str], str] = {}
+        self._always: set[tuple[str, str]] = set()
         module, last = "", ""
         for line in self.lines:
             sources = _SOURCE.findall(line)
@@ -161,12 +165,21 @@ class _Verilog:
                 self._units[module] = last
             elif sources and (driven := _DRIVER.match(line)):
                 self._drivers[module, driven[1]] = sources[-1]
+            elif always := _ALWAYS.match(line):
+                self._always.add((module, always[1]))
             last = sources[-1] if sources else last
 
     def unit(self, module: str) -> str:
         """The file in ``hw/`` of a module, without its ending."""
         source = self._units.get(module, "")
         return source[3:].partition(".")[0] if source.startswith("hw/") else ELSEWHERE
+
+    def said(self, point: Point) -> str:
+        """A point's line; and whether its condition is always true."""
+        line = self.lines[point.line - 1]
+        condition = _CONDITION.match(line)
+        always = condition is not None and (point.module, condition[1]) in self._always
+        return line.strip() + ALWAYS * always
 
     def source(self, point: Point) -> str:
         """The line of ``hw/`` that a point comes from, as well as that is known."""

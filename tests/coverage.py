@@ -114,6 +114,8 @@ def _waiting(config: AcceleratorConfig) -> Iterator[Program]:
         box, rows = f"load.{name} y_size=1 x_size=60", min(14, depth // 60 - 1)
         padded = f"{box} y_pad_0={rows // 2} y_pad_1={rows - rows // 2}\n"
         texts.append(padded * 20 + f"{box}\n" * 280)
+        # Rows that follow one another in DRAM, which are merged; columns of padding alone.
+        texts.append(f"load.{name} y_size=30 x_size=2 x_stride=2\nload.{name} x_pad_1=1\n" * 20)
     if config.keeping:  # two engines write inp
         texts.append(f"{load} sram_base=100\nstorex.inp dram_base=8 y_size=1 x_size=60\n" * 40)
     for text in texts:
