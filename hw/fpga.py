@@ -117,6 +117,16 @@ class Expected:
     megahertz: float
     crowding: int
 
+    def in_reach(self, asked: float) -> bool:
+        """Whether wires that are too slow for a clock shall be taken up again; where it is out of
+        reach, that has no end."""
+        return SPARE * self.megahertz >= asked
+
+    def rank(self, asked: float) -> tuple[bool, float]:
+        """Of placements the greatest is routed."""
+        certain = self.megahertz >= SPARE * asked
+        return certain, -self.crowding if certain else self.megahertz
+
 
 @dataclass(frozen=True)
 class Placed:
@@ -198,11 +208,11 @@ def place(
                 "--timing-allow-fail", "--lpf", "pins.lpf", "--lpf-allow-unconstrained",
                 "-q", "-l", "nextpnr.log"]  # fmt: skip
     expected = _placements(nextpnr, directory, seeds, megahertz, progress)
-    best = max(expected, key=lambda seed: _rank(expected[seed], megahertz))
+    best = max(expected, key=lambda seed: expected[seed].rank(megahertz))
     _prepare_to_route(directory / PLACEMENT)
     route = ["--json", PLACEMENT, "--seed", str(best), "--placer", "heap", "--router", "router2",
              "--textcfg", "placed.config", "--report", "timing.json"]  # fmt: skip
-    if _in_reach(expected[best], megahertz):
+    if expected[best].in_reach(megahertz):
         route.append("--tmg-ripup")
     _run([*nextpnr, *route], directory, "nextpnr", progress)
     placed = time.monotonic()
@@ -249,21 +259,10 @@ def _placements(
         crowded = crowding(placement)
         progress(f"nextpnr: expects {clock:g} MHz, {crowded:,} wires in crowds{said}")
         expected[seed] = Expected(clock, crowded)
-        if seed == max(expected, key=lambda seed: _rank(expected[seed], megahertz)):
+        if seed == max(expected, key=lambda seed: expected[seed].rank(megahertz)):
             new.replace(directory / PLACEMENT)
     new.unlink(missing_ok=True)
     return expected
-
-
-def _in_reach(expected: Expected, megahertz: float) -> bool:
-    """Whether wires that are too slow shall be taken up again: without end, if it is in vain."""
-    return SPARE * expected.megahertz >= megahertz
-
-
-def _rank(expected: Expected, megahertz: float) -> tuple[bool, float]:
-    """Of placements the greatest is routed."""
-    certain = expected.megahertz >= SPARE * megahertz
-    return certain, -expected.crowding if certain else expected.megahertz
 
 
 def _prepare_to_route(path: Path) -> None:

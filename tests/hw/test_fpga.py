@@ -5,7 +5,16 @@ import re
 import pytest
 
 from weft.hw import fpga
-from weft.hw.fpga import BLOCK_RAM, Stretch, cells, critical_path, place, scratchpads, units
+from weft.hw.fpga import (
+    BLOCK_RAM,
+    Expected,
+    Stretch,
+    cells,
+    critical_path,
+    place,
+    scratchpads,
+    units,
+)
 from weft.hw.harness import harness
 from weft.hw.netlist import CELLS
 from weft.hw.verilog import generate
@@ -55,6 +64,18 @@ def test_a_critical_path_is_cut_where_it_goes_from_unit_to_unit():
         Stretch("compute.execute", 0.5, 0),
         Stretch("(between units)", 0.25, 1),
     ]
+
+
+def test_the_fastest_placement_is_routed_or_of_those_that_are_fast_enough_the_least_crowded():
+    fast, faster, crowded = Expected(70, 9), Expected(78, 80), Expected(95, 90)
+    assert max(fast, faster, key=lambda found: found.rank(80)) is faster
+    assert max(fast, faster, crowded, key=lambda found: found.rank(80)) is crowded
+    assert max(fast, faster, crowded, key=lambda found: found.rank(60)) is fast
+
+
+def test_slow_wires_are_taken_up_again_only_where_the_clock_is_in_reach():
+    assert Expected(78, 0).in_reach(80)
+    assert not Expected(56.3, 0).in_reach(80)
 
 
 def test_units_are_the_modules_below_the_top():
