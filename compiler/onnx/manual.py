@@ -63,11 +63,11 @@ if that one element is 8.
 
 Of the ResNet's elements 73 differ, of the transformer's 149. Two other roundings were tried and
 left; the same 85 samples agreed. With a second rounding whose ties go to even 72 and 138 differed,
-and 83 and 199 with a first one no finer than `2**-18`. Multipliers that imitate single precision
-(for each channel, of those within three roundings of the real factor, the one that gives the
-quotient in single precision for most of the accumulators next to a tie within the output's range)
-made 73 and 155 of what was 74 and 150 then: of 75 quotients within `2**-22` of a tie, relatively,
-17 are not on the side that the exact sum's quotient in single precision is on.
+and 83 and 199 with a first one no finer than `2**-18` besides. Multipliers that imitate single
+precision (for each channel, of those within three roundings of the real factor, the one that gives
+the quotient in single precision for most of the accumulators next to a tie within the output's
+range) made 73 and 155 of what was 74 and 150 then: of 75 quotients within `2**-22` of a tie,
+relatively, 17 are not on the side that the exact sum's quotient in single precision is on.
 
 The nine networks that come with the package `onnx` run, from SqueezeNet to VGG-19:
 `python -m tests.compiler.onnx.light` draws weights for them, and prints how long that takes, how
