@@ -17,7 +17,10 @@ from .options import add_hardware, chosen_hardware, print_json
 
 def arguments(parser: argparse.ArgumentParser) -> None:
     """The verb's options."""
-    parser.add_argument("-o", "--output", metavar="DIR", required=True)
+    parser.add_argument(
+        "-o", "--output", metavar="DIR", required=True,
+        help="for the Verilog, the register map and the C header",
+    )  # fmt: skip
     parser.add_argument(
         "--form", choices=("synthesis", "simulation"), default="synthesis",
         help="how the array is written: for multiplier blocks, or for a fast simulation; "
