@@ -81,6 +81,7 @@ def packed(nest: Nest, constant: Constant, target: Target) -> Packed | None:
         found = True
         prefix = f"{nest.name} {k}"
         form = one.form(target)
+        # Of bytes there are no fewer products: the sums that those are made of take more bits.
         fewer = None if form.columns == I8 else winograd(one, prefix)
         if fewer is None:
             made += one.statements(prefix, form, result, buffers, target)

@@ -32,11 +32,6 @@ REASONS = (
         r"weft_read_port_merged_0_fifo:",
         "fetch asks for 2^16 beats at once, so that its requests never fill a queue",
     ),
-    Reason(
-        "merge",
-        r"merge\.py:72 weft_read_port_merge_0:",
-        "fetch asks for 2^16 beats at once, and what is merged is shorter",
-    ),
 )
 """The first that fits counts."""
 

@@ -63,15 +63,15 @@ if that one element is 8.
 
 Of the ResNet's elements 73 differ, of the transformer's 149. Other roundings were tried. With a
 second rounding whose ties go to even 72 and 138 differed, and 83 and 199 with a first one no finer
-than `2**-18` besides. The same 85 samples agreed. All 86 do, and 72 and 143 elements differ, if
-besides the shift to the left saturates, so that the first rounding is to `2**-20` whatever a sum
-could be: that is about as fine as single precision is in the middle of the range, and of `2**-19`
-and `2**-21` the same holds, but not of `2**-22`. The accelerator's shift does not saturate, and its
-ties go away from zero, as TensorFlow Lite's do. Multipliers that imitate single precision (for each
-channel, of those within three roundings of the real factor, the one that gives the quotient in
-single precision for most of the accumulators next to a tie within the output's range) made 73 and
-155 of what was 74 and 150 then: of 75 quotients within `2**-22` of a tie, relatively, 17 are not on
-the side that the exact sum's quotient in single precision is on.
+than `2**-18` besides. The same 85 samples agreed. In a draft all 86 do, and 72 and 143 elements
+differ, if besides the shift to the left saturates, so that the first rounding is to `2**-20`
+whatever a sum could be: that is about as fine as single precision is in the middle of the range,
+and of `2**-19` and `2**-21` the same holds, but not of `2**-22`. The accelerator's shift does not
+saturate, and its ties go away from zero, as TensorFlow Lite's do. Multipliers that imitate single
+precision (for each channel, of those within three roundings of the real factor, the one that gives
+the quotient in single precision for most of the accumulators next to a tie within the output's
+range) made 73 and 155 of what was 74 and 150 then: of 75 quotients within `2**-22` of a tie,
+relatively, 17 are not on the side that the exact sum's quotient in single precision is on.
 
 The nine networks that come with the package `onnx` run, from SqueezeNet to VGG-19:
 `python -m tests.compiler.onnx.light` draws weights for them, and prints how long that takes, how

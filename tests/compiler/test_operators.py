@@ -27,7 +27,7 @@ from weft.compiler.graph import (
     Window,
 )
 from weft.compiler.operators import nest_of, reason_against
-from weft.compiler.scales import Rescale, clamp_range
+from weft.compiler.scales import LEFT_LIMIT, SHIFT_LIMIT, Rescale, clamp_range
 from weft.compiler.verify import verify
 from weft.isa import UnsupportedError
 from weft.isa.interpret import interpret
@@ -207,7 +207,7 @@ def test_a_fine_rounding_takes_all_bits_that_a_channel_has_to_spare(graph: Graph
             assert left == before
         else:
             assert furthest << left < 2**31
-            assert furthest << (left + 1) >= 2**31 or left == 30 or right == 31
+            assert furthest << (left + 1) >= 2**31 or left == LEFT_LIMIT or right == SHIFT_LIMIT
 
 
 @few

@@ -14,6 +14,7 @@ from amaranth.lib import data
 from amaranth.utils import exact_log2
 
 from tests.formal import NO_SOLVER, Opened, Refuted, keeps, passes, planted, prove, solver, stays
+from tests.hw import queue_proofs
 from weft.hw.axi import BURST_BEATS, REQUEST
 from weft.hw.boxes import Rows
 from weft.hw.bursts import Bursts
@@ -337,6 +338,7 @@ def parted(component: type[Parted], masks: int, parts: int) -> None:
 
 
 PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int, ...]]]] = {
+    **queue_proofs.PROOFS,
     "bursts cover their request and stay in their pages": (bursts, Bursts, [()]),
     "merged requests ask for the same beats": (merge, Merge, [()]),
     "rows follow from their box": (rows, Rows, [()]),
@@ -348,6 +350,7 @@ PROOFS: dict[str, tuple[Callable[..., None], type, list[tuple[int, ...]]]] = {
 """A proof, what it is of, and the sizes for which it is made."""
 
 MISTAKES = [
+    *queue_proofs.MISTAKES,
     (bursts, Bursts, (), "BURST_BEATS - beat[: exact_log2(BURST_BEATS)]", "BURST_BEATS"),
     (bursts, Bursts, (), "left <= room", "left < room"),
     (bursts, Bursts, (), "(self.o.ready & self.o.p.last)", "self.o.ready"),

@@ -1,4 +1,4 @@
-"""What queues promise, proven for all inputs; and every proof finds mistakes.
+"""What queues promise for all inputs, as proofs and mistakes for ``test_formal.py``.
 
 The models count what passes a queue's ports, or follow one value, and know nothing of its
 registers. These appear only in the properties at the end of a proof, which say which of their
@@ -9,15 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
 from amaranth.hdl import Module, Mux, Signal, Value
 
-from tests.formal import NO_SOLVER, Opened, Refuted, passes, planted, prove, solver, stays
+from tests.formal import Opened, passes, prove, stays
 from weft.hw.queue import FRONT, CutQueue, DeepQueue, Queue
 from weft.hw.tokens import TokenQueue
-
-if solver() is None:
-    pytest.skip(NO_SOLVER, allow_module_level=True)
 
 
 def token_queue(component: type[TokenQueue], depth: int) -> None:
@@ -199,21 +195,3 @@ MISTAKES = [
     (cut_queue, CutQueue, (4,), "self.i.valid & ~passes", "self.i.valid"),
 ]
 """A proof, its unit, its size, and text of the unit's source with what to write for it."""
-
-
-@pytest.mark.parametrize(
-    ("name", "sizes"), [(name, sizes) for name in PROOFS for sizes in PROOFS[name][2]], ids=str
-)
-def test_it_is_proven_that(name, sizes):
-    proof, component, _ = PROOFS[name]
-    proof(component, *sizes)
-
-
-@pytest.mark.parametrize(
-    ("proof", "component", "sizes", "right", "wrong"),
-    MISTAKES,
-    ids=[f"{mistake[1].__name__}, {mistake[4]}" for mistake in MISTAKES],
-)
-def test_a_proof_fails_on_a_mistake(proof, component, sizes, right, wrong):
-    with pytest.raises(Refuted):
-        proof(planted(component, right, wrong), *sizes)
