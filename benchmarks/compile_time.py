@@ -20,7 +20,18 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
-PASSES = ("verify", "lower", "partition", "join", "keep", "allocate", "rehearse", "emit", "check")
+PASSES = (
+    "verify",
+    "round",
+    "lower",
+    "partition",
+    "join",
+    "keep",
+    "allocate",
+    "rehearse",
+    "emit",
+    "check",
+)
 NETWORKS = (
     ("mobilenetv2_035_160", "base", 4.0),
     ("resnet18", "vta", 6.0),

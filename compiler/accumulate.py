@@ -136,7 +136,7 @@ class _Code:
         src = self.value(others[0]) if others else None
         immediates = [v for hole, v in match.holes.items() if isinstance(hole, Index)]
         imm = next((int(v.value) for v in immediates if isinstance(v, Const)), None)
-        record = record_of(match)
+        record = record_of(pattern, match)
         taps = dst == self.running and src in self.images
         self.acts.append(Act(pattern.operation.name, dst, src, imm, record or None, taps))
         return dst

@@ -61,6 +61,15 @@ class Tensor:
 
 
 Activation = Literal["none", "relu", "relu6", "relu_n1_to_1"]
+Rounding = Literal["away", "fine", "even"]
+"""How a sum becomes a byte, in two roundings (:mod:`weft.isa.requantize`).
+
+``away`` is TensorFlow Lite's. ``fine`` is the same, but a filter's accumulators are shifted left,
+before they are scaled, by as many bits as a channel's sum certainly has to spare: so much finer is
+the first rounding. ``even``, ONNX's, has a first rounding to ``weft.compiler.scales.EVEN_PLACES``
+binary places whatever a sum may be, and a second one whose ties go to even. Hardware without the
+extension ``to_even`` takes ``fine`` in its place (:mod:`.rounding`).
+"""
 
 
 @dataclass(frozen=True)
@@ -80,9 +89,7 @@ class Conv2D:
 
     window: Window
     activation: Activation = "none"
-    fine: bool = False
-    """Whether the accumulator is shifted left, before it is scaled, by as many bits as a channel's
-    sum certainly has to spare: so much finer is the first of the two roundings. TFLite's is not."""
+    rounding: Rounding = "away"
 
 
 @dataclass(frozen=True)
@@ -95,7 +102,7 @@ class DepthwiseConv2D:
     window: Window
     multiplier: int = 1
     activation: Activation = "none"
-    fine: bool = False
+    rounding: Rounding = "away"
 
 
 @dataclass(frozen=True)
@@ -103,7 +110,7 @@ class FullyConnected:
     """Inputs x (flattened to [rows, I]), weights [O,I], bias [O] or absent."""
 
     activation: Activation = "none"
-    fine: bool = False
+    rounding: Rounding = "away"
 
 
 @dataclass(frozen=True)
@@ -111,6 +118,7 @@ class Add:
     """Element-wise sum of two tensors; shapes broadcast as numpy's do."""
 
     activation: Activation = "none"
+    rounding: Rounding = "away"
 
 
 @dataclass(frozen=True)
@@ -118,6 +126,7 @@ class Sub:
     """Element-wise difference of two tensors; shapes broadcast as numpy's do."""
 
     activation: Activation = "none"
+    rounding: Rounding = "away"
 
 
 @dataclass(frozen=True)
@@ -125,6 +134,7 @@ class Mul:
     """Element-wise product of two tensors; shapes broadcast as numpy's do."""
 
     activation: Activation = "none"
+    rounding: Rounding = "away"
 
 
 Ties = Literal["away", "up"]
@@ -181,7 +191,9 @@ class Opaque:
 
 Filter = Conv2D | DepthwiseConv2D | FullyConnected
 """Operators that sum products with weights."""
-Op = Filter | Add | Sub | Mul | AveragePool2D | MaxPool2D | Reshape | Softmax | Call | Opaque
+Rounded = Filter | Add | Sub | Mul
+"""Operators that have a way of rounding."""
+Op = Rounded | AveragePool2D | MaxPool2D | Reshape | Softmax | Call | Opaque
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,7 @@ from .graph import (
     Node,
     Op,
     Quant,
+    Rounding,
     Tensor,
     Ties,
     Window,
@@ -49,6 +50,8 @@ from .verify import RANK_LIMIT, TENSOR_BYTES_LIMIT, verify
 LINE_BYTES = 72
 """Of a constant in one line of text: 96 characters."""
 OPERATORS: Mapping[str, type[Op]] = {op.__name__: op for op in get_args(Op)}
+WORDS = {"activation": Activation, "rounding": Rounding, "ties": Ties}
+"""Attributes that are one of some words."""
 
 
 # --- writing -----------------------------------------------------------------------------------
@@ -308,15 +311,10 @@ def _parse_numbers(line: Line, count: int) -> tuple[int, ...]:
 
 def _parse_attribute(line: Line, name: str) -> object:
     match name:
-        case "activation":
-            value = line.take()
-            if value not in get_args(Activation):
-                line.fail(f"expected one of {', '.join(get_args(Activation))}, not {value!r}")
-            return value
-        case "ties":
-            value = line.take()
-            if value not in get_args(Ties):
-                line.fail(f"expected one of {', '.join(get_args(Ties))}, not {value!r}")
+        case _ if name in WORDS:
+            value, known = line.take(), get_args(WORDS[name])
+            if value not in known:
+                line.fail(f"expected one of {', '.join(known)}, not {value!r}")
             return value
         case "beta":
             return line.real()

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator, Mapping
 
 from ..isa.config import AcceleratorConfig
 from ..isa.memories import QNT_LANE
-from ..isa.nest import DType, Expr, Index, Load
+from ..isa.nest import Const, DType, Expr, Index, Load
 from .affine import indices_of, is_index
 from .kernel import Kernel
 from .ranges import range_of
@@ -62,9 +62,10 @@ class Matcher:
         return known is not None and limits[0] <= known[0] and known[1] <= limits[1]
 
 
-def record_of(match: Match) -> dict[str, Expr]:
-    """Parameters by field: what the qnt holes stand for."""
-    return {
+def record_of(pattern: Pattern, match: Match) -> dict[str, Expr]:
+    """Parameters by field: what the qnt holes stand for, and what the pattern is chosen by."""
+    chosen: dict[str, Expr] = {name: Const(value) for name, value in pattern.chosen.items()}
+    return chosen | {
         hole.buffer.removeprefix("qnt."): value
         for hole, value in match.holes.items()
         if isinstance(hole, Load) and hole.buffer in RECORDS

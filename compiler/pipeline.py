@@ -29,6 +29,7 @@ from .module import LEVELS, Level, Lowered, Module, Where, grouped
 from .partition import UNCHANGED, place
 from .programs import accelerator_steps, ends_of_steps, host_step, programs_of
 from .rehearse import rehearse
+from .rounding import rounded_for
 from .verify import verify
 
 __all__ = ["PASSES", "Module", "Pass", "Watch", "compile_graph", "run"]
@@ -132,6 +133,11 @@ def verify_graph(module: Module) -> Module:
     return module
 
 
+def choose_rounding(module: Module) -> Module:
+    """Every operator rounds as the hardware can."""
+    return replace(module, graph=rounded_for(module.graph, module.config))
+
+
 def lower(module: Module) -> Module:
     """Every node has a loop nest that says what it computes."""
     return replace(module, level="nests", nests=Lowered(module.graph))
@@ -230,6 +236,7 @@ class Pass:
 
 PASSES: tuple[Pass, ...] = (
     Pass("verify", "graph", "graph", verify_graph),
+    Pass("round", "graph", "graph", choose_rounding),
     Pass("lower", "graph", "nests", lower),
     Pass("partition", "nests", "schedule", partition),
     Pass("join", "schedule", "schedule", join),

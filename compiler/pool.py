@@ -179,8 +179,9 @@ def check_rises(weights: Weights, channel_axis: int, records: np.ndarray) -> Non
     lanes = tuple(4 + axis for axis in range(data.ndim - 4) if axis != channel_axis)
     sums = whole.sum(axis=(1, 2, 3, *lanes)) * MOST_PRODUCT  # [output block, lane]
     fields = _fields(np.broadcast_to(records, (outputs, records.shape[1])))
-    bias, left = (fields[name].reshape(sums.shape) for name in ("bias", "left"))
-    most = (sums + np.abs(bias) + SLACK) << (left & 31)
+    bias, left, even = (fields[name].reshape(sums.shape) for name in ("bias", "left", "even"))
+    wraps = np.where(even & 1, 0, left & 31)  # else the shift saturates
+    most = (sums + np.abs(bias) + SLACK) << wraps
     if (most >= LIMIT).any():
         raise Refusal("sums so large that a greater one may become a lesser byte")
 

@@ -18,7 +18,7 @@ from .affine import affine
 from .artifact import Segment
 from .dram import Box, Boxes, granule, scratchpads
 from .touches import Touches
-from .unify import Pattern, pattern_of
+from .unify import Pattern, patterns_of
 
 
 @dataclass
@@ -77,7 +77,7 @@ class Reach:
             name: _move_of(pattern)
             for name, operation in InstructionSet(config).operations.items()
             if "memory_type" in operation.fixed
-            and (pattern := pattern_of(operation, config)) is not None
+            and (pattern := next(patterns_of(operation, config), None)) is not None
         }
         self.depths = scratchpads(config) | {"dram": -(-stored // self.granule)}
         self.events = 0
@@ -239,8 +239,7 @@ def _progressions(offsets: np.ndarray) -> list[tuple[tuple[int, int], int]]:
 def accesses(name: str, config: AcceleratorConfig) -> tuple[tuple[str, str, np.ndarray, int], ...]:
     """(scratchpad, operand, offsets from its index, lanes that these count in) of what a step
     reads, its target first."""
-    pattern = pattern_of(InstructionSet(config).operations[name], config)
-    assert pattern is not None
+    pattern = next(patterns_of(InstructionSet(config).operations[name], config))
     found: dict[tuple[str, Expr], tuple[str, str, np.ndarray, int]] = {}
     for load in (pattern.target, *(n for n in walk(pattern.value) if isinstance(n, Load))):
         index, lanes = load.indices[0], 1

@@ -8,12 +8,16 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from ..isa.nest import DType
-from .graph import Activation, Quant
+from .graph import Activation, Quant, Rounding
 
 LEFT_LIMIT = 30
 """The largest shift to the left that the reference kernels define."""
 SHIFT_LIMIT = 31
 """The largest shift to the right of a requantization."""
+EVEN_PLACES = 20
+"""Binary places of the first rounding where ties of the second go to even: about as fine as single
+precision is in the middle of a byte's range, and so coarse that what a shift to the left saturates
+comes to 2**(30 - EVEN_PLACES) at least, beyond every byte."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +51,13 @@ class Rescale:
         """The same factor with up to ``spare`` bits more before the first rounding."""
         more = min(spare, SHIFT_LIMIT - self.right, LEFT_LIMIT) if not self.left else 0
         return replace(self, left=self.left + more, right=self.right + more)
+
+    def rounded(self, rounding: Rounding, spare: int = 0) -> Rescale:
+        """The same factor, with shifts as a way of rounding has them; see :meth:`finer`."""
+        if rounding == "even":
+            more = min(max(0, EVEN_PLACES - self.right), SHIFT_LIMIT - self.left)
+            return replace(self, left=self.left + more, right=self.right + more)
+        return self.finer(spare) if rounding == "fine" else self
 
 
 def filter_factors(x: Quant, weights: Quant, out: Quant, channels: int, joint: bool) -> list[float]:

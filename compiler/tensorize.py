@@ -152,7 +152,7 @@ def _endings(matcher: Matcher) -> Iterator[tuple[Ending, Expr]]:
             values = [v for hole, v in match.holes.items() if loads(hole, "acc")]
             if len(values) == 1:
                 keep = _keeping(pattern, matcher.config)
-                yield Ending(pattern.operation.name, record_of(match), keep), values[0]
+                yield Ending(pattern.operation.name, record_of(pattern, match), keep), values[0]
 
 
 def _keeping(pattern: Pattern, config: AcceleratorConfig) -> str | None:

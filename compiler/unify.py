@@ -15,9 +15,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
+from itertools import product
 
 from ..isa.config import AcceleratorConfig
 from ..isa.instructions import InstructionSet
+from ..isa.memories import QNT_LANE
 from ..isa.nest import (
     Binary,
     Cast,
@@ -75,6 +77,9 @@ class Pattern:
     """Of the buffers."""
     shapes: Mapping[str, tuple[int, ...]]
     """Of the buffers."""
+    chosen: Mapping[str, int] = field(default_factory=dict[str, int])
+    """The parameters that decide between several meanings, with the value that stands for this
+    one; 0 is not told."""
 
     @cached_property
     def size(self) -> int:
@@ -111,8 +116,50 @@ class Pattern:
         return isinstance(e, Load) or (isinstance(e, Index) and e.name in self.params)
 
 
-def pattern_of(operation: Operation, config: AcceleratorConfig) -> Pattern | None:
-    """The meaning of ``operation`` as a pattern; None if it is no single store."""
+def patterns_of(operation: Operation, config: AcceleratorConfig) -> Iterator[Pattern]:
+    """The meaning of ``operation`` as a pattern, if it is a single store; as several, if parameters
+    decide between several."""
+    whole = _pattern_of(operation, config)
+    if whole is None:
+        return
+    records = {
+        f"qnt.{record.name}": record
+        for record in QNT_LANE
+        if record.choices and any(loads_of(whole.value, f"qnt.{record.name}"))
+    }
+    for values in product(*(record.choices for record in records.values())):
+        chosen = dict(zip(records, values, strict=True))
+        told = {records[name].name: value for name, value in chosen.items() if value}
+        yield replace(whole, value=_decided(whole.value, chosen), chosen=told)
+
+
+def loads_of(e: Expr, buffer: str) -> Iterator[Load]:
+    """The elements of a buffer in an expression."""
+    return (node for node in walk(e) if isinstance(node, Load) and node.buffer == buffer)
+
+
+def _decided(e: Expr, chosen: Mapping[str, int]) -> Expr:
+    """``e`` with these values for elements of buffers, and without what is then not taken."""
+
+    def rule(node: Node) -> Node | None:
+        match node:
+            case Load(buffer) if buffer in chosen:
+                return Const(chosen[buffer])
+            case Binary("and", Const(value=int(a)), Const(value=int(b))):
+                return Const(a & b)
+            case Binary("ne", Const(value=int(a)), Const(value=int(b))):
+                return Const(int(a != b))
+            case Select(Const(value=int(cond)), a, b):
+                return a if cond else b
+        return None
+
+    result = rewrite(e, rule)
+    assert isinstance(result, Expr)
+    return result
+
+
+def _pattern_of(operation: Operation, config: AcceleratorConfig) -> Pattern | None:
+    """The meaning of ``operation`` as one pattern; None if it is no single store."""
     nest: Nest = operation.meaning(config)
     lanes: dict[str, int] = {}
     stmt: Stmt = nest.body
@@ -143,8 +190,9 @@ def pattern_of(operation: Operation, config: AcceleratorConfig) -> Pattern | Non
 @lru_cache(maxsize=256)
 def patterns(config: AcceleratorConfig) -> tuple[Pattern, ...]:
     """Every operation that can be matched, the largest first."""
-    found = (pattern_of(o, config) for o in InstructionSet(config).operations.values())
-    return tuple(sorted((p for p in found if p is not None), key=lambda p: -p.size))
+    operations = InstructionSet(config).operations.values()
+    found = (pattern for o in operations for pattern in patterns_of(o, config))
+    return tuple(sorted(found, key=lambda p: -p.size))
 
 
 def normal(e: Expr) -> Expr:

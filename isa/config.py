@@ -66,6 +66,9 @@ class AcceleratorConfig:
     """Extension ``sliding``: MATMUL's modes whose inputs begin at any lane of an element."""
     stores_inputs: bool = True
     """Extension ``keeping``: STOREX into the input scratchpad; for those with ``requantize``."""
+    rounds_to_even: bool = True
+    """Extension ``to_even``: parameters may ask for ONNX's rounding; for those with
+    ``requantize``."""
     rescale_cycles: int = 1
     """Cycles that a vector takes where it is multiplied by 32-bit factors: in ALU operations that
     multiply, and on its way to DRAM or INP. If there is more than one, fewer lanes do that in turn,
@@ -254,6 +257,11 @@ class AcceleratorConfig:
         return self.stores_inputs and self.requantize
 
     @property
+    def to_even(self) -> bool:
+        """Whether requantization may round ties to even; its parameters say so."""
+        return self.rounds_to_even and self.requantize
+
+    @property
     def neighbours(self) -> int:
         """Consecutive INP elements that a step may read, at least 1."""
         return max(1, self.taps, 2 if self.sliding else 1)
@@ -365,6 +373,7 @@ EDGE = replace(
     acc_bytes=32 * KIB,
     qnt_bytes=16 * KIB,
     rescale_cycles=4,
+    rounds_to_even=False,
 )
 TINY = replace(
     VTA,

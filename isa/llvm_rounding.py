@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from .llvm_ir import Value, type_suffix, type_text
 from .llvm_sums import Sums
-from .nest import I32, I64, U32, Binary, Cast, Const
-from .requantize import high_product, rounding_shift_right
+from .nest import I32, I64, U32, Binary, Cast, Const, Expr, Select
+from .requantize import Even, high_product, rounding_shift_right
 
 
 class Roundings(Sums):
@@ -21,27 +21,40 @@ class Roundings(Sums):
         if self.lanes is None or self.lanes.count % 2:
             return None
         match e:
-            case Cast(_, Binary("shr", Binary("add", Cast(_, x), _), Cast(_, amount))) if (
-                self.dtype(x) == self.dtype(amount) == I32 and e == rounding_shift_right(x, amount)
+            case Cast(_, Binary("shr", Binary("add", Cast(_, x), nudge), Cast(_, amount))) if (
+                self.dtype(x) == self.dtype(amount) == I32
             ):
-                return self.shifted(self.expr(x), self.expr(amount))
+                for even in _evens(nudge):
+                    if e == rounding_shift_right(x, amount, even):
+                        return self.shifted(self.expr(x), self.expr(amount), even)
             case Cast(
                 _, Binary("shr", Binary("add", Binary("mul", Cast(_, x), Cast(_, m)), _), Const())
             ) if self.dtype(x) == self.dtype(m) == I32 and e == high_product(x, m):
                 return self.high(self.expr(x), self.expr(m))
         return None
 
-    def shifted(self, x: Value, amount: Value) -> Value:
-        """To the right, to nearest, ties away from zero."""
+    def shifted(self, x: Value, amount: Value, even: Even) -> Value:
+        """To the right, to nearest, ties to even or away from zero."""
         lanes = max(x.lanes, amount.lanes)
         x = self.splat(x, lanes) if lanes else x
         size = self.cast(self.magnitude(x), U32)
         by = self.cast(amount, U32)
         one = self.constant(1, U32)
         half = self.binary("shr", self.binary("shl", one, by), one)
-        near = self.cast(self.binary("shr", self.binary("add", size, half), by), I32)
+        near = self.binary("add", size, half)
+        if even is not False:
+            near = self.binary("sub", near, self.evened(size, by, half, even))
+        near = self.cast(self.binary("shr", near, by), I32)
         zero = self.constant(0, I32)
         return self.choose(self.binary("lt", x, zero), self.binary("sub", zero, near), near)
+
+    def evened(self, size: Value, by: Value, half: Value, even: Even) -> Value:
+        """1 where a tie would go away from an even neighbour and is not to, else 0."""
+        one = self.constant(1, U32)
+        odd = self.binary("and", self.binary("shr", size, by), one)
+        down = self.binary("min", self.binary("xor", odd, one), half)  # 0 if nothing is shifted
+        zero = self.constant(0, U32)
+        return self.choose(self.expr(even), down, zero) if isinstance(even, Expr) else down
 
     def magnitude(self, x: Value) -> Value:
         """Without the sign; of the least integer itself, which is right as an unsigned one."""
@@ -89,3 +102,11 @@ class Roundings(Sums):
         """The same bits as ``i32``."""
         kinds = type_text(I64, value.lanes), type_text(I32, lanes)
         return self.op(f"bitcast {kinds[0]} {value.text} to {kinds[1]}", I32, lanes)
+
+
+def _evens(nudge: Expr) -> tuple[Even, ...]:
+    """Where ties may go, given what is added before a shift."""
+    match nudge:
+        case Select(_, _, Binary("sub", _, Select(cond))):
+            return False, cond
+    return (True,)

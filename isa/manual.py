@@ -151,7 +151,15 @@ def _memories() -> Iterable[str]:
     yield "A lane of a qnt element has 16 bytes, one output channel's parameters:\n"
     yield _table(
         ("byte", "name", "type", "meaning"),
-        ((r.offset, r.name, r.dtype, r.doc) for r in QNT_LANE),
+        (
+            (
+                r.offset,
+                r.name,
+                r.dtype,
+                r.doc + (f"; extension `{r.extension}`" if r.extension else ""),
+            )
+            for r in QNT_LANE
+        ),
     )
 
 

@@ -43,12 +43,18 @@ class MemoryType(IntEnum):
 
 @dataclass(frozen=True)
 class Record:
-    """A field of a QNT lane: ``dtype`` at byte ``offset`` of the lane."""
+    """A field of a QNT lane: ``dtype`` at byte ``offset`` of the lane.
+
+    One that has ``choices`` decides what an operation means, by one of these values; so does the
+    first of them where the configuration has not the ``extension`` that it belongs to.
+    """
 
     name: str
     offset: int
     dtype: DType
     doc: str
+    extension: str | None = None
+    choices: tuple[int, ...] = ()
 
 
 # fmt: off
@@ -60,6 +66,9 @@ QNT_LANE = (
     Record("zero_point", 10, I8, "added after the shift"),
     Record("low",        11, I8, "lower clamp"),
     Record("high",       12, I8, "upper clamp"),
+    Record("even",       13, U8, "bit 0: 0 rounds as TensorFlow Lite (the left shift wraps; "
+           "ties of the right shift go away from 0), 1 as ONNX (it saturates; they go to even)",
+           "to_even", (0, 1)),
 )
 """The parameters of one channel; the lane's other bytes (see ``QNT_LANE_BYTES``) are ignored."""
 # fmt: on
@@ -157,6 +166,11 @@ MEMORIES = {
 # fmt: on
 
 
+def qnt_records(config: AcceleratorConfig) -> tuple[Record, ...]:
+    """The fields of a QNT lane that a configuration knows."""
+    return tuple(r for r in QNT_LANE if r.extension is None or getattr(config, r.extension))
+
+
 def qnt_views(config: AcceleratorConfig) -> tuple[Buffer, ...]:
     """The fields of the QNT scratchpad, ``qnt.bias`` and so on: [depth, block] within its bytes."""
     from .config import QNT_LANE_BYTES
@@ -168,5 +182,5 @@ def qnt_views(config: AcceleratorConfig) -> tuple[Buffer, ...]:
             (config.qnt_depth, config.block),
             (config.qnt_element_bytes, QNT_LANE_BYTES),
         )
-        for record in QNT_LANE
+        for record in qnt_records(config)
     )

@@ -156,7 +156,8 @@ def _store(format: Format, memory: Memory) -> Meaning:
         def lane(lanes: tuple[Expr, ...]) -> Stmt:
             value: Expr = Load("acc", (source, *lanes))
             if requantizes:
-                value = _requantized(value, Index("qnt_base") + y * Index("qnt_step"), lanes[-1])
+                record = Index("qnt_base") + y * Index("qnt_step")
+                value = _requantized(config, value, record, lanes[-1])
             if stays:  # a scratchpad's lanes are wider in a simulator
                 value = Cast(out.dram_dtype(config), value)
             return Store(there.name, (target, *lanes), value)
@@ -172,12 +173,19 @@ def _parameter(name: str, index: Expr, lane: Expr) -> Expr:
     return Load(f"qnt.{name}", (index, lane))
 
 
-def _rescaled(x: Expr, index: Expr, lane: Expr) -> Expr:
+def _even(config: AcceleratorConfig, index: Expr, lane: Expr) -> bool | Expr:
+    """Whether a lane's parameters ask for ONNX's rounding."""
+    return config.to_even and Binary("ne", _parameter("even", index, lane) & 1, expr(0))
+
+
+def _rescaled(config: AcceleratorConfig, x: Expr, index: Expr, lane: Expr) -> Expr:
     p = lambda name: _parameter(name, index, lane)  # noqa: E731  # a table lookup, five times
-    return rescale(x + p("bias"), p("multiplier"), p("left") & 31, p("right") & 31)
+    return rescale(
+        x + p("bias"), p("multiplier"), p("left") & 31, p("right") & 31, _even(config, index, lane)
+    )
 
 
-def _requantized(x: Expr, index: Expr, lane: Expr) -> Expr:
+def _requantized(config: AcceleratorConfig, x: Expr, index: Expr, lane: Expr) -> Expr:
     p = lambda name: _parameter(name, index, lane)  # noqa: E731
     return requantize(
         x + p("bias"),
@@ -187,6 +195,7 @@ def _requantized(x: Expr, index: Expr, lane: Expr) -> Expr:
         p("zero_point"),
         p("low"),
         p("high"),
+        _even(config, index, lane),
     )
 
 
@@ -346,9 +355,9 @@ def _alu(name: str, lane: Callable[[Expr, Expr], Expr], imm: bool) -> Meaning:
     return _steps(formats.ALU, name, operands, _sram(MemoryType.ACC), _writes_acc(value))
 
 
-def _alu_qnt(name: str, lane: Callable[[Expr, Expr, Expr], Expr]) -> Meaning:
+def _alu_qnt(name: str, lane: Callable[[AcceleratorConfig, Expr, Expr, Expr], Expr]) -> Meaning:
     def value(config: AcceleratorConfig, lanes: tuple[Expr, ...]) -> Expr:
-        return lane(_acc("dst", lanes), Index("src"), lanes[-1])
+        return lane(config, _acc("dst", lanes), Index("src"), lanes[-1])
 
     def buffers(config: AcceleratorConfig) -> tuple[Buffer, ...]:
         return (*_sram(MemoryType.ACC)(config), *qnt_views(config))

@@ -1,9 +1,16 @@
-"""Requantization: from a 32-bit accumulator to a narrow integer, in TensorFlow Lite's rounding.
+"""Requantization: from a 32-bit accumulator to a narrow integer.
 
 The real factor ``scale_in * scale_weight / scale_out`` is ``multiplier * 2**(left - right - 31)``.
-Two roundings follow one another, as in TensorFlow Lite's ``MultiplyByQuantizedMultiplier`` and
-gemmlowp's ``SaturatingRoundingDoublingHighMul`` and ``RoundingDivideByPOT``: the high half of the
-doubled product, ties towards plus infinity; then a right shift, ties away from zero.
+Two roundings follow one another: that of a product, then that of a shift to the right. There are
+two forms of them.
+
+* TensorFlow Lite's, as in its ``MultiplyByQuantizedMultiplier`` and gemmlowp's
+  ``SaturatingRoundingDoublingHighMul`` and ``RoundingDivideByPOT``: the shift to the left wraps;
+  the high half of the doubled product, ties towards plus infinity; the shift to the right, ties
+  away from zero.
+* ``even``, for ONNX, whose ``QuantizeLinear`` rounds a real value once, ties to even. The shift to
+  the left saturates, so that it can be chosen for the place of the first rounding alone: what
+  saturates is far beyond all clamps. Ties of the shift to the right go to even.
 
 The instruction set's meanings, the golden model, the simulators and the host code all build on
 these expressions; :func:`rescale_int` is the same on plain Python integers, for the compiler's
@@ -14,12 +21,33 @@ from __future__ import annotations
 
 from .nest import I32, I64, Binary, Cast, Const, Expr, Operand, Select, expr, maximum, minimum
 
+Even = bool | Expr
+"""Whether the form is ``even``: known, or a condition that decides when it is computed."""
+
 PRODUCT_SHIFT = 31
 """The multiplier is a Q31 fraction."""
 
 
 def _wide(value: Operand) -> Expr:
     return Cast(I64, expr(value))
+
+
+def _either(even: Even, a: Expr, b: Expr) -> Expr:
+    """``a`` if ``even``, else ``b``."""
+    if isinstance(even, bool):
+        return a if even else b
+    return Select(even, a, b)
+
+
+def saturating_shift_left(x: Operand, amount: Operand) -> Expr:
+    """``x * 2**amount``, or the end of ``i32`` that it is beyond; ``0 <= amount < 32``.
+
+    It compares before it shifts: hardware does both at once.
+    """
+    x, amount = expr(x), expr(amount)
+    least, greatest = Const(I32.min), Const(I32.max)
+    rest = Select(x < (least >> amount), least, x << amount)
+    return Select((greatest >> amount) < x, greatest, rest)
 
 
 def high_product(x: Operand, multiplier: Operand) -> Expr:
@@ -31,21 +59,22 @@ def high_product(x: Operand, multiplier: Operand) -> Expr:
     return Cast(I32, (_wide(x) * _wide(multiplier) + nudge) >> PRODUCT_SHIFT)
 
 
-def rounding_shift_right(x: Operand, amount: Operand) -> Expr:
-    """``x / 2**amount``, nearest, ties away from zero; ``i32``, ``0 <= amount < 63``."""
+def rounding_shift_right(x: Operand, amount: Operand, even: Even = False) -> Expr:
+    """``x / 2**amount``, nearest, ties to even or away from zero; ``i32``, ``0 <= amount < 63``."""
     x, amount = expr(x), expr(amount)
     half = (Const(1, I64) << _wide(amount)) >> 1
-    down = Select(x < 0, Const(1, I64), Const(0, I64))
+    is_even = Binary("xor", _wide(x) >> _wide(amount), Const(1, I64)) & Const(1, I64)
+    down = _either(even, is_even, Select(x < 0, Const(1, I64), Const(0, I64)))
     nudge = Select(Binary("eq", amount, Const(0)), Const(0, I64), half - down)
     return Cast(I32, (_wide(x) + nudge) >> _wide(amount))
 
 
-def rescale(x: Operand, multiplier: Operand, left: Operand, right: Operand) -> Expr:
-    """``x * multiplier * 2**(left - right - 31)`` in two roundings; ``i32`` in, ``i32`` out.
-
-    ``x << left`` wraps at 32 bits, as the reference kernels' does.
-    """
-    return rounding_shift_right(high_product(expr(x) << expr(left), multiplier), right)
+def rescale(
+    x: Operand, multiplier: Operand, left: Operand, right: Operand, even: Even = False
+) -> Expr:
+    """``x * multiplier * 2**(left - right - 31)`` in two roundings; ``i32`` in, ``i32`` out."""
+    shifted = _either(even, saturating_shift_left(x, left), expr(x) << expr(left))
+    return rounding_shift_right(high_product(shifted, multiplier), right, even)
 
 
 def requantize(
@@ -56,15 +85,21 @@ def requantize(
     zero_point: Operand,
     low: Operand,
     high: Operand,
+    even: Even = False,
 ) -> Expr:
     """:func:`rescale`, then add the zero point and clamp to ``[low, high]``; ``i32``."""
-    return minimum(maximum(rescale(x, multiplier, left, right) + expr(zero_point), low), high)
+    scaled = rescale(x, multiplier, left, right, even)
+    return minimum(maximum(scaled + expr(zero_point), low), high)
 
 
-def rescale_int(x: int, multiplier: int, left: int, right: int) -> int:
+def rescale_int(x: int, multiplier: int, left: int, right: int, even: bool = False) -> int:
     """:func:`rescale` of one Python integer; for constants and tests."""
-    shifted = ((x << left) + (1 << 31)) % (1 << 32) - (1 << 31)
+    if even:
+        shifted = max(I32.min, min(x << left, I32.max))
+    else:
+        shifted = ((x << left) + (1 << 31)) % (1 << 32) - (1 << 31)
     product = (shifted * multiplier + (1 << (PRODUCT_SHIFT - 1))) >> PRODUCT_SHIFT
     if right == 0:
         return product
-    return (product + (1 << (right - 1)) - (product < 0)) >> right
+    down = 1 - (product >> right & 1) if even else product < 0
+    return (product + (1 << (right - 1)) - down) >> right

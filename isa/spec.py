@@ -16,11 +16,15 @@ from .registers import REGISTERS
 
 @lru_cache(maxsize=256)
 def spec_hash(config: AcceleratorConfig) -> str:
-    """64 bits as 16 hexadecimal digits, from the configuration, encodings, meanings, registers."""
+    """64 bits as 16 hexadecimal digits, from the configuration, encodings, meanings, registers.
+
+    A machine without an extension is what it was before there was one: no switch that is off counts
+    by its name.
+    """
     instructions = InstructionSet(config)
     text = json.dumps(
         {
-            "config": config.to_mapping(),
+            "config": {k: v for k, v in config.to_mapping().items() if v is not False},
             "formats": [repr(layout) for layout in instructions.layouts.values()],
             "operations": {
                 name: [sorted(o.fixed.items()), o.engine.value, repr(instructions.meaning(name))]

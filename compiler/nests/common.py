@@ -21,7 +21,7 @@ from ...isa.nest import (
     maximum,
     minimum,
 )
-from ..graph import Activation, Graph, Node, Quant, Tensor, Window
+from ..graph import Activation, Graph, Node, Quant, Rounded, Rounding, Tensor, Window
 from ..scales import clamp_range
 
 LOOPS = ("n", "y", "x", "c")
@@ -94,6 +94,11 @@ class Use:
         """The range of the output after the fused activation."""
         activation: Activation = getattr(self.node.op, "activation", "none")
         return clamp_range(activation, self.quant(self.out), self.out.dtype)
+
+    @property
+    def rounding(self) -> Rounding:
+        """How sums become bytes."""
+        return self.node.op.rounding if isinstance(self.node.op, Rounded) else "away"
 
 
 def buffer_of(tensor: Tensor, shape: tuple[int, ...] | None = None) -> Buffer:

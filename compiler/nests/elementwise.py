@@ -52,14 +52,15 @@ def subtract(use: Use) -> Operator:
 
 def _sum(use: Use, sign: int) -> Operator:
     *scales, scale = _sum_scales(use)
-    numbers = _numbers(use)
+    numbers, even = _numbers(use), use.rounding == "even"
 
     def operand(tensor: Tensor, scale: Rescale, sign: int) -> Expr:
         number = numbers.get(tensor.name)
         if number is not None:
-            return Const(sign * rescale_int(number, scale.multiplier, SUM_LEFT, scale.right))
+            whole = rescale_int(number, scale.multiplier, SUM_LEFT, scale.right, even)
+            return Const(sign * whole)
         value = element_of(use, tensor) - use.zero_point(tensor)
-        value = rescale(value, scale.multiplier, SUM_LEFT, scale.right)
+        value = rescale(value, scale.multiplier, SUM_LEFT, scale.right, even)
         return value if sign == 1 else value * sign
 
     total = operand(use.x, scales[0], 1) + operand(use.w, scales[1], sign)
@@ -91,7 +92,10 @@ def _numbers(use: Use) -> dict[str, int]:
 def _requantized(use: Use, total: Expr, scale: Rescale) -> Operator:
     """The nest that stores ``total``, rescaled and clamped."""
     zero_point, (low, high) = use.zero_point(use.out), use.clamp()
-    value = requantize(total, scale.multiplier, scale.left, scale.right, zero_point, low, high)
+    scale, even = scale.rounded(use.rounding), use.rounding == "even"
+    value = requantize(
+        total, scale.multiplier, scale.left, scale.right, zero_point, low, high, even
+    )
     loops = loops_of(use)
     store = Store(use.out.name, tuple(Index(name) for name, _ in loops), value)
     numbers = _numbers(use)

@@ -16,7 +16,7 @@ from ...isa.nest import (
     Store,
 )
 from ...isa.requantize import requantize
-from ..graph import DepthwiseConv2D, Filter, FullyConnected
+from ..graph import DepthwiseConv2D, FullyConnected
 from ..scales import LEFT_LIMIT, Rescale, filter_factors
 from .common import Operator, Use, buffer_of, parallel
 from .products import Numbers, lowerings
@@ -78,8 +78,10 @@ def _constants(use: Use) -> dict[str, np.ndarray]:
     """Bias with the input's zero point folded in, and the scales, one element a channel."""
     folded = _bias(use) - use.zero_point(use.x) * _rows(use).sum(1, dtype=np.int64)
     scales = _scales(use)
-    if isinstance(use.node.op, Filter) and use.node.op.fine:
-        scales = [scale.finer(bits) for scale, bits in zip(scales, _spare_bits(use), strict=True)]
+    rounding = use.rounding
+    if rounding != "away":
+        bits = _spare_bits(use)
+        scales = [s.rounded(rounding, spare) for s, spare in zip(scales, bits, strict=True)]
     columns = (
         folded.astype(np.int32),  # keeps the low bits, as the accumulator does
         np.array([s.multiplier for s in scales], np.int32),
@@ -115,7 +117,8 @@ def _filter(use: Use, loops: tuple[str, ...], x: Buffer, out: Buffer, total: Exp
     channel = Index(loops[-1])
     bias, multiplier, left, right = (Load(name, (channel,)) for name in constants)
     low, high = use.clamp()
-    value = requantize(bias + total, multiplier, left, right, use.zero_point(use.out), low, high)
+    zero_point, even = use.zero_point(use.out), use.rounding == "even"
+    value = requantize(bias + total, multiplier, left, right, zero_point, low, high, even)
     buffers = (
         x,
         weights,

@@ -42,10 +42,10 @@ def convolution(
         return None
     scale, o = weights.quant.scale, w.shape[0]
     if group == 1:
-        op: Op = Conv2D(window, activation, fine=True)
+        op: Op = Conv2D(window, activation, rounding="even")
         w, axis = w.transpose(0, 2, 3, 1), 0
     else:
-        op = DepthwiseConv2D(window, o // group, activation, fine=True)
+        op = DepthwiseConv2D(window, o // group, activation, rounding="even")
         w, axis = w.transpose(1, 2, 3, 0), 3
     quant = Quant(scale, (0,) * len(scale), axis if len(scale) > 1 else None)
     inputs = [rewriter.image(x), rewriter.constant(f"{node.name}/weights", w, quant)]
@@ -71,7 +71,7 @@ def average(rewriter: Rewriter, node: Node, out: Real, activation: Activation) -
     ones = np.ones((1, *window.size, x.tensor.shape[1]), np.int8)
     quant = Quant((1 / math.prod(window.size),), (0,))
     inputs = (rewriter.image(x), rewriter.constant(f"{node.name}/ones", ones, quant))
-    op = DepthwiseConv2D(window, 1, activation, fine=True)
+    op = DepthwiseConv2D(window, 1, activation, rounding="even")
     return rewriter.emit_image(node, inputs, op, out)
 
 

@@ -43,35 +43,35 @@ weights, `Add`, `Sub`, `Mul` (with a `Relu` or a `Clip` to 6 behind them), `Aver
 with one scale; unsigned ones are moved down by 128. Weights are signed bytes with zero point 0, per
 tensor or per channel. [quantize.md](quantize.md) says how a float network becomes such a file.
 
-Rounding: the accumulator is exact and is requantized in two roundings, whose first one has as many
-bits more as the sums of a channel certainly have to spare, given its weights and bias. ONNX rounds
-the real value once, ties to even; the results differ, by one, only where the real value lies within
-the first rounding's last place of a tie. A sum of two tensors first rounds both to a common scale
-of 20 more bits. The product of two activations is rounded as ONNX says, on the host. Reference
-implementations compute the float graph in single precision, whose own sums decide what happens next
-to a tie.
+Rounding: the accumulator is exact. Hardware that has the extension `to_even` (all presets but
+`edge`), and the host beside it, rounds it in two steps: first to 20 binary places, which is about
+as fine as single precision is in the middle of a byte's range, then ties to even. ONNX rounds the
+real value once, ties to even; the results differ, by one, only where the real value lies within
+`2**-21` of a tie. Hardware without the extension rounds ties away from zero, and first to as many
+places as the sums of a channel certainly leave room for, given its weights and bias; so does the
+host beside it. A sum of two tensors first rounds both to a common scale of 20 more bits. The
+product of two activations is rounded as ONNX says, on the host. Reference implementations compute
+the float graph in single precision, whose own sums decide what happens next to a tie.
 
 `python -m tests.compiler.onnx.layers` feeds each layer of two trained networks what onnxruntime fed
 it. No quantized element of all samples is more than one step away, and of a million about one
-differs. Fed their own results, networks part where one of these elements decides. The ResNet's 250
-answers are the reference's. The transformer's are on 85 of 86 samples; on the other one a product
-is 8.50000014 steps. That is 8.500001 in single precision, too, and rounds to 9; the reference makes
-8 of it, since its sum of products comes to 8.499996 in single precision, whatever is rounded
-afterwards. Evaluated in double precision, in which nothing but the file's own quantization rounds,
-the sample is in the class that Weft says (by 0.226; it is the labelled one), and in the reference's
-if that one element is 8.
+differs: of the ResNet's 72, of the transformer's 143. Fed their own results, networks part where
+one of these elements decides: none of the ResNet's 250 answers and of the transformer's 86 does.
+With `edge` (`--hw edge`) 73 and 149 elements differ, and one of the 86 answers: there a product is
+8.50000014 steps. That is 8.500001 in single precision, too, and rounds to 9; the reference makes 8
+of it, since its sum of products comes to 8.499996 in single precision; rounded to 20 places it is a
+tie, which goes to 8. Evaluated in double precision, in which nothing but the file's own
+quantization rounds, the sample is in the class that `edge` says (by 0.226; it is the labelled one),
+and in the reference's if that one element is 8.
 
-Of the ResNet's elements 73 differ, of the transformer's 149. Other roundings were tried. With a
-second rounding whose ties go to even 72 and 138 differed, and 83 and 199 with a first one no finer
-than `2**-18` besides. The same 85 samples agreed. In a draft all 86 do, and 72 and 143 elements
-differ, if besides the shift to the left saturates, so that the first rounding is to `2**-20`
-whatever a sum could be: that is about as fine as single precision is in the middle of the range,
-and of `2**-19` and `2**-21` the same holds, but not of `2**-22`. The accelerator's shift does not
-saturate, and its ties go away from zero, as TensorFlow Lite's do. Multipliers that imitate single
-precision (for each channel, of those within three roundings of the real factor, the one that gives
-the quotient in single precision for most of the accumulators next to a tie within the output's
-range) made 73 and 155 of what was 74 and 150 then: of 75 quotients within `2**-22` of a tie,
-relatively, 17 are not on the side that the exact sum's quotient in single precision is on.
+Other roundings were tried. With ties to even, but a first rounding only as fine as the sums of a
+channel leave room for, 72 and 138 elements differed, and 83 and 199 with one no finer than `2**-18`
+besides; 85 samples agreed. With a first rounding to 19 or 21 places all 86 agree, with 22 places
+one does not. Multipliers that imitate single precision (for each channel, of those within three
+roundings of the real factor, the one that gives the quotient in single precision for most of the
+accumulators next to a tie within the output's range) made 73 and 155 of what was 74 and 150 then:
+of 75 quotients within `2**-22` of a tie, relatively, 17 are not on the side that the exact sum's
+quotient in single precision is on.
 
 The nine networks that come with the package `onnx` run, from SqueezeNet to VGG-19:
 `python -m tests.compiler.onnx.light` draws weights for them, and prints how long that takes, how

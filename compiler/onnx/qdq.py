@@ -2,12 +2,11 @@
 nodes, become the graph's own quantized operators, which the accelerator takes.
 
 Rounding. The float graph rounds the real result once, to nearest with ties to even. What comes
-from here is requantized as everything else in Weft is, as TensorFlow Lite does: the accumulator is
-exact, and is scaled by a Q31 multiplier in two roundings (:mod:`weft.isa.requantize`), ties away
-from zero. The first rounding is as fine as the accumulator's range allows: as many bits as no sum
-of the channel needs (``fine``) lie below the last place that it would else have. The two results
-can differ by one where the real value lies within that place of a tie, and in a sum of
-two quantized tensors, whose operands are rounded to a common scale of 20 more bits first. A bias
+from here has an exact accumulator, which is scaled by a Q31 multiplier in two roundings
+(:mod:`weft.isa.requantize`): to 20 binary places, then with ties to even. The two results
+can differ by one where the real value lies within half of such a place of a tie, and in a sum of
+two quantized tensors, whose operands are rounded to a common scale of 20 more bits first. What
+hardware without that does is said in :mod:`weft.compiler.rounding`. A bias
 in another scale than the product of those of input and weights is rounded to that one. Products of
 two activations keep ONNX's rounding: the host computes them as QLinearMatMul, scaled in double
 precision.

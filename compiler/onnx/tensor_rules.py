@@ -22,7 +22,7 @@ def pair(rewriter: Rewriter, node: Node, out: Real, activation: Activation) -> N
     if a is None or b is None:
         return None
     assert isinstance(node.op, Call)
-    op = PAIRS[node.op.kind](activation)
+    op = PAIRS[node.op.kind](activation, "even")
     shapes = {a.tensor.shape, b.tensor.shape, out.tensor.shape}
     if len(shapes) == 1 and len(out.tensor.shape) == 4:
         return rewriter.emit_image(node, (rewriter.image(a), rewriter.image(b)), op, out)
@@ -94,7 +94,7 @@ def matrix(
     inputs = [source, rewriter.constant(f"{node.name}/weights", w, quant)]
     if bias is not None:
         inputs.append(rewriter.constant(f"{node.name}/bias", bias.astype(np.int32)))
-    return rewriter.emit(node, inputs, FullyConnected(activation, fine=True), out)
+    return rewriter.emit(node, inputs, FullyConnected(activation, rounding="even"), out)
 
 
 def move(rewriter: Rewriter, node: Node, out: Real, activation: Activation) -> Node | None:

@@ -26,6 +26,7 @@ from ..graph import (
     op_name,
 )
 from ..onnx.simplify import pruned
+from ..rounding import rounding
 from ..verify import verify
 
 TO_NHWC = (0, 2, 3, 1)
@@ -81,7 +82,7 @@ class _Lite:
         kind, out = op_name(node.op), node.outputs[0]
         source = self.integers.get(node.inputs[0], node.inputs[0])
         if not isinstance(node.op, Call):
-            self.nodes.append(self.filter(node))
+            self.nodes.append(rounding(self.filter(node), "away"))
             return True
         if kind == "QuantizeLinear" and self.inputs.get(source) == "":
             self.inputs[source] = out
@@ -118,7 +119,7 @@ class _Lite:
         return axis in (-1, rank - 1) and self.tensors[source].dtype == I8
 
     def filter(self, node: Node) -> Node:
-        """A node that rounds as TensorFlow Lite does, whose bias says its scale."""
+        """A node whose bias says its scale."""
         if not isinstance(node.op, Filter):
             return node
         x, w = (self.tensors[name] for name in node.inputs[:2])
@@ -132,4 +133,4 @@ class _Lite:
             quant = Quant(tuple(map(float, steps)), (0,) * len(steps), axis)
             bias = self.tensors[node.inputs[2]]
             self.tensors[bias.name] = replace(bias, quant=quant)
-        return replace(node, op=replace(node.op, fine=False))
+        return node

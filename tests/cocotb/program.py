@@ -84,6 +84,7 @@ def _parameters(random: np.random.Generator) -> np.ndarray:
     ranges = {
         "bias": (-1000, 1000), "multiplier": (1 << 30, 1 << 31), "left": (0, 2),
         "right": (11, 14), "zero_point": (-20, 20), "low": (-128, -100), "high": (100, 128),
+        "even": (0, 2),
     }  # fmt: skip
     for record in QNT_LANE:
         values = random.integers(*ranges[record.name], CONFIG.block)

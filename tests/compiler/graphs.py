@@ -67,6 +67,7 @@ def scales(draw, least: float = 2.0**-6, most: float = 2.0**2) -> float:
 
 
 zero_points = st.integers(-128, 127)
+roundings = st.sampled_from(("away", "even"))
 
 
 @st.composite
@@ -135,7 +136,7 @@ def conv2d_graphs(draw) -> Graph:
     window = draw(windows((h, w)))
     weights = bytes_of(rng, (o, *window.size, c))
     return single(
-        Conv2D(window, draw(st.sampled_from(ACTIVATIONS))),
+        Conv2D(window, draw(st.sampled_from(ACTIVATIONS)), draw(roundings)),
         (
             tensor("x", (n, h, w, c), draw(scales()), draw(zero_points)),
             Tensor("w", I8, weights.shape, _filter_quant(draw, rng, o, 0), weights),
@@ -153,7 +154,7 @@ def depthwise_graphs(draw) -> Graph:
     o = c * multiplier
     weights = bytes_of(rng, (1, *window.size, o))
     return single(
-        DepthwiseConv2D(window, multiplier, draw(st.sampled_from(ACTIVATIONS))),
+        DepthwiseConv2D(window, multiplier, draw(st.sampled_from(ACTIVATIONS)), draw(roundings)),
         (
             tensor("x", (n, h, w, c), draw(scales()), draw(zero_points)),
             Tensor("w", I8, weights.shape, _filter_quant(draw, rng, o, 3), weights),
@@ -171,7 +172,7 @@ def fully_connected_graphs(draw) -> Graph:
     rows, o = math.prod(shape) // depth, draw(st.integers(1, 5))
     weights = bytes_of(rng, (o, depth))
     return single(
-        FullyConnected(draw(st.sampled_from(ACTIVATIONS))),
+        FullyConnected(draw(st.sampled_from(ACTIVATIONS)), draw(roundings)),
         (
             tensor("x", shape, draw(scales()), draw(zero_points)),
             Tensor("w", I8, weights.shape, _filter_quant(draw, rng, o, 0), weights),
@@ -196,7 +197,7 @@ def pairwise_graphs(draw) -> Graph:
         b = tensor("b", b.shape, draw(scales()), draw(zero_points), bytes_of(rng, b.shape))
     inputs = (a, a) if left == out and draw(st.integers(0, 4)) == 0 else (a, b)
     return single(
-        draw(st.sampled_from((Add, Sub, Mul)))(draw(st.sampled_from(ACTIVATIONS))),
+        draw(st.sampled_from((Add, Sub, Mul)))(draw(st.sampled_from(ACTIVATIONS)), draw(roundings)),
         inputs,
         tensor("y", out, draw(scales()), draw(zero_points)),
     )

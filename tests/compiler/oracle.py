@@ -60,6 +60,21 @@ def scaled(x: int, multiplier: int, shift: int) -> int:
     return divide_by_power(doubling_high(i32(x << max(shift, 0)), multiplier), max(-shift, 0))
 
 
+def scaled_to_even(x: int, multiplier: int, shift: int, places: int = 0) -> int:
+    """The product of a real factor, rounded to so many binary places or more, then to even."""
+    places = max(places, -shift, 0)
+    fine = math.floor(Fraction(x * multiplier, 2**31) * 2 ** (shift + places) + Fraction(1, 2))
+    return round(Fraction(fine, 2**places))
+
+
+def rescaled(x: int, factor: tuple[int, int], rounding: str, places: int = 20) -> int:
+    """By a node's way of rounding."""
+    if rounding == "even":
+        return scaled_to_even(x, *factor, places)
+    assert rounding == "away"
+    return scaled(x, *factor)
+
+
 def multiplier_of(factor: float) -> tuple[int, int]:
     """QuantizeMultiplier: a Q31 fraction and a shift, found by exact arithmetic."""
     exact, shift = Fraction(factor), 0
@@ -120,7 +135,8 @@ def _finish(graph: Graph, node: Node, total: int, bias, o: int) -> int:
     out = graph.tensors[node.outputs[0]]
     if bias is not None:
         total += int(bias[o])
-    value = scaled(i32(total), *_factor(graph, node, o)) + out.quant.zero_point[0]
+    value = rescaled(i32(total), _factor(graph, node, o), node.op.rounding)
+    value += out.quant.zero_point[0]
     return clamp(value, node.op.activation, out)
 
 
@@ -175,9 +191,10 @@ def _sum(graph: Graph, node: Node, values) -> np.ndarray:
     of_out = multiplier_of(common / (2**20 * out.scale[0]))
 
     def element(left: int, right: int) -> int:
-        total = scaled((left - a.zero_point[0]) << 20, *of_a)
-        total += sign * scaled((right - b.zero_point[0]) << 20, *of_b)
-        value = scaled(total, *of_out) + out.zero_point[0]
+        rounding = node.op.rounding
+        total = rescaled((left - a.zero_point[0]) << 20, of_a, rounding, places=0)
+        total += sign * rescaled((right - b.zero_point[0]) << 20, of_b, rounding, places=0)
+        value = rescaled(total, of_out, rounding) + out.zero_point[0]
         return clamp(value, node.op.activation, graph.tensors[node.outputs[0]])
 
     left, right = (values[name].astype(object) for name in node.inputs)
@@ -190,7 +207,7 @@ def _product(graph: Graph, node: Node, values) -> np.ndarray:
 
     def element(left: int, right: int) -> int:
         product = (left - a.zero_point[0]) * (right - b.zero_point[0])
-        value = scaled(product, *factor) + out.zero_point[0]
+        value = rescaled(product, factor, node.op.rounding) + out.zero_point[0]
         return clamp(value, node.op.activation, graph.tensors[node.outputs[0]])
 
     left, right = (values[name].astype(object) for name in node.inputs)

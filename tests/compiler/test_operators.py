@@ -27,6 +27,7 @@ from weft.compiler.graph import (
     Window,
 )
 from weft.compiler.operators import nest_of, reason_against
+from weft.compiler.rounding import rounding
 from weft.compiler.scales import LEFT_LIMIT, SHIFT_LIMIT, Rescale, clamp_range
 from weft.compiler.verify import verify
 from weft.isa import UnsupportedError
@@ -188,8 +189,8 @@ def test_padding_is_selected_only_where_there_is_some():
 @given(filters)
 def test_a_fine_rounding_takes_all_bits_that_a_channel_has_to_spare(graph: Graph):
     node, x, w = graph.nodes[0], graph.tensors["x"], graph.tensors["w"]
-    coarse = nest_of(graph, node).constants
-    fine = nest_of(graph, replace(node, op=replace(node.op, fine=True))).constants
+    coarse = nest_of(graph, rounding(node, "away")).constants
+    fine = nest_of(graph, rounding(node, "fine")).constants
     assert x.quant is not None
     assert w.quant is not None
     assert w.data is not None

@@ -26,6 +26,7 @@ from weft.isa.nest import (
     Load,
     Select,
     Sum,
+    expr,
 )
 from weft.isa.nest import (
     Const as Literal,
@@ -200,13 +201,14 @@ def test_a_meaning_has_one_store():
 
 
 def requantized(rows: np.ndarray) -> tuple[list[int], list[int]]:
-    names = ("x", "multiplier", "left", "right", "zero_point", "low", "high")
-    shapes = (signed(32), signed(32), 5, 5, signed(8), signed(8), signed(8))
+    names = ("x", "multiplier", "left", "right", "zero_point", "low", "high", "even")
+    shapes = (signed(32), signed(32), 5, 5, signed(8), signed(8), signed(8), 1)
     signals = {n: Signal(s, name=n) for n, s in zip(names, shapes, strict=True)}
     loads = [Load(name, ()) for name in names]
     inputs = [dict(zip(names, map(int, row), strict=True)) for row in rows]
     out = []
-    for e in (rescale(*loads[:4]), requantize(*loads)):
+    even = Binary("ne", loads[-1], expr(0))
+    for e in (rescale(*loads[:4], even), requantize(*loads[:-1], even)):
         out.append(evaluate(lambda m, e=e: Lowering(named(signals))(e), signals, inputs))
     return out[0], out[1]
 
@@ -227,10 +229,11 @@ def extreme_parameters() -> np.ndarray:
     return np.hstack([np.array(rows, np.int64), clamps])
 
 
-def test_rescale_and_requantize_round_as_the_reference_does():
+@pytest.mark.parametrize("even", [False, True])
+def test_rescale_and_requantize_round_as_the_reference_does(even: bool):
     rows = extreme_parameters()
-    rescaled, narrowed = requantized(rows)
-    expected = [rescale_int(*map(int, row[:4])) for row in rows]
+    rescaled, narrowed = requantized(np.pad(rows, ((0, 0), (0, 1)), constant_values=even))
+    expected = [rescale_int(*map(int, row[:4]), even) for row in rows]
     assert rescaled == expected
     wrapped = (np.array(expected) + rows[:, 4] + 2**31) % 2**32 - 2**31
     assert narrowed == np.minimum(np.maximum(wrapped, rows[:, 5]), rows[:, 6]).tolist()

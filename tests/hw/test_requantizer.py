@@ -45,6 +45,7 @@ def random_element(config: AcceleratorConfig, random: np.random.Generator):
             "zero_point": int(random.integers(-128, 128)),
             "low": low,
             "high": high,
+            "even": int(random.integers(0, 256)),
         })  # fmt: skip
     return acc.tolist(), parameters, int(random.integers(2)) * config.requantize
 
@@ -56,7 +57,8 @@ def narrowed(config: AcceleratorConfig, acc, parameters, requantize) -> int:
         p, value = parameters[lane % config.block], kept
         if requantize:
             x = wrap32(value + p["bias"])
-            x = rescale_int(x, p["multiplier"], p["left"] & 31, p["right"] & 31)
+            even = bool(p["even"] & config.to_even)
+            x = rescale_int(x, p["multiplier"], p["left"] & 31, p["right"] & 31, even)
             value = min(max(wrap32(x + p["zero_point"]), p["low"]), p["high"])
         lanes.append(value)
     return pack(lanes, config.out_width)

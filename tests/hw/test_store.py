@@ -95,6 +95,7 @@ class Bench:
             "zero_point": (-128, 128),
             "low": (-128, 0),
             "high": (1, 128),
+            "even": (0, 256),
         }
         lanes = self.config.qnt_depth * self.config.block
         element = random.integers(0, 256, (lanes, QNT_LANE_BYTES), dtype=np.uint8)
@@ -111,7 +112,8 @@ class Bench:
         for (b, lane), value in np.ndenumerate(acc):
             p = {name: int(values[index, lane]) for name, values in self.records.items()}
             x = (int(value) + p["bias"] + (1 << 31)) % (1 << 32) - (1 << 31)
-            y = rescale_int(x, p["multiplier"], p["left"], p["right"]) + p["zero_point"]
+            even = bool(p["even"] & self.config.to_even)
+            y = rescale_int(x, p["multiplier"], p["left"], p["right"], even) + p["zero_point"]
             out[b, lane] = min(max(y, p["low"]), p["high"])
         return out
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -121,11 +122,14 @@ def test_roundings_in_lanes_are_those_of_integers_without_limit(lanes: int, lite
     at = Index("i"), Index("j")
     for amount in range(32):
         by, factor = (amount, 1330872963) if literal else (Load("n", at), Load("m", at))
+        chosen = Binary("ne", Load("e", at) & 1, expr(0))
         stores = (
             Store("high", at, high_product(Load("x", at), factor)),
             Store("near", at, rounding_shift_right(Load("x", at), by)),
+            Store("even", at, rounding_shift_right(Load("x", at), by, even=True)),
+            Store("either", at, rounding_shift_right(Load("x", at), by, chosen)),
         )
-        names = ("x", "m", "n", "high", "near")
+        names = ("x", "m", "n", "e", "high", "near", "even", "either")
         nest = Nest(
             "r", (), tuple(Buffer(n, I32, shape) for n in names),
             loops([("i", shape[0]), ("j", lanes)], Block(stores)),
@@ -134,13 +138,16 @@ def test_roundings_in_lanes_are_those_of_integers_without_limit(lanes: int, lite
         arrays["x"][...] = np.reshape(values, shape)
         arrays["m"][...] = 1330872963 if literal else np.reshape(factors, shape)
         arrays["n"][...] = amount
+        arrays["e"][...] = np.arange(len(values)).reshape(shape) // 3
         NativeCode([nest]).run("r", {}, arrays)
-        for x, m, high, near in zip(
-            *(arrays[n].flat for n in ("x", "m", "high", "near")), strict=True
+        for x, m, e, high, near, even, either in zip(
+            *(arrays[n].flat for n in ("x", "m", "e", *names[4:])), strict=True
         ):
             assert high == (int(x) * int(m) + (1 << 30)) >> 31
             half = (1 << amount) >> 1
             assert near == (abs(int(x)) + half >> amount) * (-1 if x < 0 else 1), (x, amount)
+            assert even == round(Fraction(int(x), 1 << amount)), (x, amount)
+            assert either == (even if e & 1 else near)
 
 
 @pytest.mark.parametrize("dtype", [I8, U8, I16], ids=str)

@@ -1,14 +1,14 @@
 """Quantized networks beside their reference, each layer fed what the reference fed it.
 
-``python -m tests.compiler.onnx.layers [SAMPLES]`` prints, for every quantized tensor of the two
-quantized networks that were measured elsewhere, how many elements differ from what onnxruntime
-computes in single precision; and for every sample of another class what the file says in double
-precision (:mod:`.exact`).
+``python -m tests.compiler.onnx.layers [SAMPLES] [--hw NAME]`` prints, for every quantized tensor of
+the two quantized networks that were measured elsewhere, how many elements differ from what
+onnxruntime computes in single precision; and for every sample of another class what the file says
+in double precision (:mod:`.exact`). The hardware decides how the host rounds.
 """
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -21,7 +21,7 @@ from tests.compiler.onnx.models import onnx, session
 from tests.compiler.onnx.networks import NETWORKS, Measured
 from weft.compiler.graph import Graph, Node, op_name
 from weft.compiler.pipeline import compile_graph
-from weft.isa import AcceleratorConfig
+from weft.isa import PRESETS, AcceleratorConfig
 from weft.runtime.executor import Executor
 
 Values = Mapping[str, np.ndarray]
@@ -97,8 +97,11 @@ def cut(graph: Graph, values: Values) -> tuple[Graph, dict[str, str]]:
     return Graph(graph.name, tensors, tuple(nodes), inputs, tuple(made.values())), made
 
 
-def measured(graph: Graph, proto: Any, samples: Sequence[Values]) -> list[Layer]:
-    """The quantized tensors of ``graph``, each computed from the reference's own tensors."""
+def measured(
+    graph: Graph, proto: Any, samples: Sequence[Values], hardware: str = "base"
+) -> list[Layer]:
+    """The quantized tensors of ``graph``, each computed from the reference's own tensors, on the
+    host beside a preset."""
     reference = Reference(proto)
     layers: dict[str, Layer] = {}
     executor, made, inputs = None, dict[str, str](), ()
@@ -107,7 +110,7 @@ def measured(graph: Graph, proto: Any, samples: Sequence[Values]) -> list[Layer]
         if executor is None:
             pieces, made = cut(graph, values)
             inputs = pieces.inputs
-            config = AcceleratorConfig.preset("base")
+            config = AcceleratorConfig.preset(hardware)
             executor = Executor(compile_graph(pieces, config, placement="cpu"), None)
             writers = {name: node for node in graph.nodes for name in node.outputs}
             layers = {
@@ -144,12 +147,15 @@ def partings(network: Measured, got: np.ndarray) -> Iterator[Parting]:
 
 
 def main() -> None:
-    limit = int(sys.argv[1]) if len(sys.argv) > 1 else None
+    parser = argparse.ArgumentParser(description="Quantized networks beside their reference.")
+    parser.add_argument("samples", nargs="?", type=int, help="how many of each (all)")
+    parser.add_argument("--hw", default="base", choices=PRESETS, help="the hardware (base)")
+    options = parser.parse_args()
     for name in NETWORKS:
         network = Measured.load(name)
         net = weft.load(network.path)
-        samples = [network.sample(k) for k in range(network.count)][:limit]
-        layers = measured(net.graph, network.proto, samples)
+        samples = [network.sample(k) for k in range(network.count)][: options.samples]
+        layers = measured(net.graph, network.proto, samples, options.hw)
         for layer in layers:
             if layer.different:
                 print(f"{layer.tensor:48} {layer.op:16} {layer.different} of {layer.elements}")
@@ -161,7 +167,7 @@ def main() -> None:
             f"{name}: {len(samples)} samples, {len(layers)} quantized tensors: {different} of "
             f"{total} elements differ, {beyond} by more than one step"
         )
-        with weft.jit(net, "base", "cpu") as run:
+        with weft.jit(net, options.hw, "cpu") as run:
             got = run(*(np.concatenate(list(x)) for x in _columns(samples)))
         found = list(partings(network, got))
         print(f"{name}: {len(samples) - len(found)} of {len(samples)} samples in the same class")
