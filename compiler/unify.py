@@ -12,6 +12,7 @@ masking with ``2**k - 1`` does nothing to a value that is known to fit.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property, lru_cache
@@ -21,6 +22,7 @@ from ..isa.config import AcceleratorConfig
 from ..isa.instructions import InstructionSet
 from ..isa.memories import QNT_LANE
 from ..isa.nest import (
+    BOOL,
     Binary,
     Cast,
     Const,
@@ -44,6 +46,14 @@ from ..isa.operations import Operation
 from .affine import is_index
 
 COMMUTATIVE = frozenset({"add", "mul", "min", "max", "and", "or", "xor", "eq", "ne"})
+BITWISE: Mapping[str, Callable[[int, int], int]] = {
+    "and": operator.and_,
+    "or": operator.or_,
+    "xor": operator.xor,
+    "shl": operator.lshift,
+    "shr": operator.rshift,
+}
+"""What is known of numbers once a parameter is."""
 Range = Callable[[Expr], tuple[int, int] | None]
 """The least and greatest value of an expression, if known."""
 Admits = Callable[[Expr, Expr], bool]
@@ -139,16 +149,24 @@ def loads_of(e: Expr, buffer: str) -> Iterator[Load]:
 
 
 def _decided(e: Expr, chosen: Mapping[str, int]) -> Expr:
-    """``e`` with these values for elements of buffers, and without what is then not taken."""
+    """``e`` with these values for elements of buffers, and without what then does nothing."""
 
     def rule(node: Node) -> Node | None:
         match node:
             case Load(buffer) if buffer in chosen:
                 return Const(chosen[buffer])
-            case Binary("and", Const(value=int(a)), Const(value=int(b))):
-                return Const(a & b)
             case Binary("ne", Const(value=int(a)), Const(value=int(b))):
-                return Const(int(a != b))
+                return Const(int(a != b), BOOL)
+            case Binary(op, Const(value=int(a)), Const(value=int(b))) if op in BITWISE:
+                return Const(BITWISE[op](a, b))
+            case Binary("and", Const(value=0), _) | Binary("and", _, Const(value=0)):
+                return Const(0)
+            case Binary("and", Const(1, dtype), a) if dtype == BOOL:
+                return a
+            case Binary("and", a, Const(value=-1)) | Binary("or", a, Const(value=0)):
+                return a
+            case Cast(dtype, Const(value=int(a))) if dtype.min <= a <= dtype.max:
+                return Const(a, dtype)
             case Select(Const(value=int(cond)), a, b):
                 return a if cond else b
         return None

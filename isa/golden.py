@@ -19,7 +19,7 @@ from .faults import FaultCode, device_fault, static_fault
 from .formats import FLAG_BITS, INSTRUCTION_BYTES
 from .instructions import InstructionSet
 from .interpret import AccessError, interpret
-from .memories import MEMORIES, qnt_records, qnt_views
+from .memories import MEMORIES, lane_fields, qnt_views
 from .nest import Load, walk
 from .operations import Operation
 from .ordering import ENGINES, POPS, PUSHES, QUEUE_OF, Ordering, Step, Stop
@@ -47,7 +47,7 @@ def qnt_fields(config: AcceleratorConfig, qnt: NDArray[np.uint8]) -> dict[str, N
     """The fields of the parameter scratchpad as views of its bytes."""
     lanes = qnt.reshape(config.qnt_depth, config.block, QNT_LANE_BYTES)
     fields: dict[str, NDArray[Any]] = {}
-    for view, record in zip(qnt_views(config), qnt_records(config), strict=True):
+    for view, record in zip(qnt_views(config), lane_fields(config), strict=True):
         size = record.dtype.bits // 8
         field = lanes[..., record.offset : record.offset + size]
         fields[view.name] = field.view(numpy_dtype(record.dtype))[..., 0]

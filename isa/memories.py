@@ -166,7 +166,7 @@ MEMORIES = {
 # fmt: on
 
 
-def qnt_records(config: AcceleratorConfig) -> tuple[Record, ...]:
+def lane_fields(config: AcceleratorConfig) -> tuple[Record, ...]:
     """The fields of a QNT lane that a configuration knows."""
     return tuple(r for r in QNT_LANE if r.extension is None or getattr(config, r.extension))
 
@@ -182,5 +182,5 @@ def qnt_views(config: AcceleratorConfig) -> tuple[Buffer, ...]:
             (config.qnt_depth, config.block),
             (config.qnt_element_bytes, QNT_LANE_BYTES),
         )
-        for record in qnt_records(config)
+        for record in lane_fields(config)
     )

@@ -32,22 +32,21 @@ def _wide(value: Operand) -> Expr:
     return Cast(I64, expr(value))
 
 
-def _either(even: Even, a: Expr, b: Expr) -> Expr:
-    """``a`` if ``even``, else ``b``."""
-    if isinstance(even, bool):
-        return a if even else b
-    return Select(even, a, b)
+def shift_left(x: Operand, amount: Operand, even: Even = False) -> Expr:
+    """``x * 2**amount``, or the end of ``i32`` that it is beyond, else wrapped; ``i32``.
 
-
-def saturating_shift_left(x: Operand, amount: Operand) -> Expr:
-    """``x * 2**amount``, or the end of ``i32`` that it is beyond; ``0 <= amount < 32``.
-
-    It compares before it shifts: hardware does both at once.
+    ``0 <= amount < 32``. It is compared beside the shift and masked behind it, so that a pipeline
+    has no more stages than for the shift.
     """
     x, amount = expr(x), expr(amount)
+    if even is False:
+        return x << amount
     least, greatest = Const(I32.min), Const(I32.max)
-    rest = Select(x < (least >> amount), least, x << amount)
-    return Select((greatest >> amount) < x, greatest, rest)
+    beyond = (x < (least >> amount)) | ((greatest >> amount) < x)
+    flag = Cast(I32, beyond if even is True else even & beyond)
+    mask = (flag << 31) >> 31  # all bits are the flag
+    end = Select(x < 0, least, greatest)
+    return ((x << amount) & Binary("xor", mask, Const(-1))) | (end & mask)
 
 
 def high_product(x: Operand, multiplier: Operand) -> Expr:
@@ -64,7 +63,11 @@ def rounding_shift_right(x: Operand, amount: Operand, even: Even = False) -> Exp
     x, amount = expr(x), expr(amount)
     half = (Const(1, I64) << _wide(amount)) >> 1
     is_even = Binary("xor", _wide(x) >> _wide(amount), Const(1, I64)) & Const(1, I64)
-    down = _either(even, is_even, Select(x < 0, Const(1, I64), Const(0, I64)))
+    is_negative = Select(x < 0, Const(1, I64), Const(0, I64))
+    if isinstance(even, bool):
+        down = is_even if even else is_negative
+    else:
+        down = Select(even, is_even, is_negative)
     nudge = Select(Binary("eq", amount, Const(0)), Const(0, I64), half - down)
     return Cast(I32, (_wide(x) + nudge) >> _wide(amount))
 
@@ -73,8 +76,7 @@ def rescale(
     x: Operand, multiplier: Operand, left: Operand, right: Operand, even: Even = False
 ) -> Expr:
     """``x * multiplier * 2**(left - right - 31)`` in two roundings; ``i32`` in, ``i32`` out."""
-    shifted = _either(even, saturating_shift_left(x, left), expr(x) << expr(left))
-    return rounding_shift_right(high_product(shifted, multiplier), right, even)
+    return rounding_shift_right(high_product(shift_left(x, left, even), multiplier), right, even)
 
 
 def requantize(

@@ -60,7 +60,7 @@ def interpret(module: Module, inputs: Values, machine: str = "golden") -> dict[s
     values = _checked(module.graph, inputs)
     match module.level:
         case "graph":
-            made = _compiled(module.graph, values)
+            made = _compiled(run(module, "graph").graph, values)
         case "nests":
             made = _nests(module, values)
         case "schedule":

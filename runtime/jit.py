@@ -12,6 +12,7 @@ import numpy as np
 
 from ..compiler.artifact import AcceleratorStep, CompiledModel
 from ..compiler.effort import EFFORTS, Effort
+from ..compiler.rounding import rounded_for
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import ConfigError, DataError, DeviceError, PackageError
 from ..isa.spec import spec_hash
@@ -285,6 +286,7 @@ class Run:
             return compiled()
         options = f"{placement} {sorted(self._on_host)} {self._effort}"
         path = self._cached = cache.path_of(self.network.sha256, self.config, options)
+        graph = rounded_for(graph, self.config)  # as the compiler does, whose graph is kept
         model = cache.load(path, self.config, graph)
         if model is None:
             model = compiled()

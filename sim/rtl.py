@@ -225,7 +225,10 @@ class RtlDevice(Device):
         ):
             found = self._read(name)
             if found != expected:
-                raise DeviceError(f"the device's {name} is {found:#x}, not {expected:#x}")
+                digits = 8 * register(name).words
+                raise DeviceError(
+                    f"the device's {name} is {found:#0{2 + digits}x}, not {expected:#0{2 + digits}x}"
+                )
 
     def _read(self, name: str) -> int:
         """A register's value, of both words if it has two."""

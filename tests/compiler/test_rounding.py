@@ -20,9 +20,10 @@ from weft.compiler.partition import kernel_for
 from weft.compiler.rounding import rounded_for, rounding
 from weft.compiler.scales import Rescale
 from weft.compiler.tensorize import tensorize
+from weft.compiler.unify import loads_of, normal, patterns
 from weft.isa import PRESETS
-from weft.isa.nest import Const
-from weft.isa.requantize import rescale_int
+from weft.isa.nest import Const, Index, Load
+from weft.isa.requantize import rescale, rescale_int
 
 WITHOUT = replace(TINY, rounds_to_even=False)
 
@@ -79,6 +80,22 @@ def test_a_record_says_how_it_rounds(way: Rounding):
     graph = in_way(single("conv", (1, 4, 4, 4), 4, 3), way)
     work = tensorize(kernel_for(graph, graph.nodes[0]), TINY)
     assert work.ending.record.get("even", Const(0)) == Const(int(way == "even"))
+
+
+def test_a_choice_of_a_parameter_is_a_meaning_of_its_own():
+    """What an operation means with a value of ``even`` is, term by term, one of two roundings."""
+    of = {(p.operation.name, p.chosen.get("even", 0)): p.value for p in patterns(TINY)}
+    away = {p.operation.name: p.value for p in patterns(WITHOUT)}
+    names = [name for name, choice in of if choice]
+    assert set(names) == {"storex.out", "storex.inp", "alu.requantize", "alu.scale"}
+    for name in names:
+        assert of[name, 0] == away[name]
+        assert of[name, 1] != away[name]
+        assert not any(loads_of(of[name, 1], "qnt.even"))
+    at = Index("dst"), Index("b"), Index("o")
+    p = lambda field: Load(f"qnt.{field}", (Index("src"), Index("o")))  # noqa: E731
+    x, left, right = Load("acc", at) + p("bias"), p("left") & 31, p("right") & 31
+    assert of["alu.scale", 1] == normal(rescale(x, p("multiplier"), left, right, even=True))
 
 
 def test_hardware_without_it_does_not_take_it_for_another_rounding():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 
 import numpy as np
 from amaranth import Elaboratable, Module
@@ -123,9 +124,12 @@ class State:
     @staticmethod
     def requantized(x, p, name) -> int:
         x = int(wrap32(int(x) + p["bias"]))
-        x = int(wrap32(x << (p["left"] & 31))) * p["multiplier"]
-        x, right = int(wrap32((x + 2**30) >> 31)), p["right"] & 31
-        if right:
+        x, right, even = x << (p["left"] & 31), p["right"] & 31, p["even"] & 1
+        x = (min(max(x, -(2**31)), 2**31 - 1) if even else int(wrap32(x))) * p["multiplier"]
+        x = int(wrap32((x + 2**30) >> 31))
+        if even:
+            x = round(Fraction(x, 1 << right))
+        elif right:
             x = (
                 (abs(x) + (1 << right - 1)) >> right
                 if x >= 0
