@@ -137,6 +137,9 @@ def patterns_of(operation: Operation, config: AcceleratorConfig) -> Iterator[Pat
         for record in QNT_LANE
         if record.choices and any(loads_of(whole.value, f"qnt.{record.name}"))
     }
+    if not records:
+        yield whole
+        return
     for values in product(*(record.choices for record in records.values())):
         chosen = dict(zip(records, values, strict=True))
         told = {records[name].name: value for name, value in chosen.items() if value}

@@ -225,9 +225,9 @@ class RtlDevice(Device):
         ):
             found = self._read(name)
             if found != expected:
-                digits = 8 * register(name).words
+                width = 2 + 8 * register(name).words
                 raise DeviceError(
-                    f"the device's {name} is {found:#0{2 + digits}x}, not {expected:#0{2 + digits}x}"
+                    f"the device's {name} is {found:#0{width}x}, not {expected:#0{width}x}"
                 )
 
     def _read(self, name: str) -> int:
