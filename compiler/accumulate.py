@@ -9,7 +9,8 @@ from ..isa.nest import Binary, Const, Expr, Index, Load, Select, Sum, walk
 from .image import Image, Where, image_of
 from .kernel import RUNNING, Kernel, Lack, Refusal
 from .matcher import RECORDS, Matcher, loads, record_of
-from .unify import Match, Pattern
+from .patterns import Pattern
+from .unify import Match
 from .work import Act, Elementwise, Ending
 
 

@@ -11,7 +11,8 @@ from .image import Image, Walk, Where, image_of
 from .integers import facts
 from .kernel import Lack, Refusal
 from .matcher import Matcher
-from .unify import Match, Pattern
+from .patterns import Pattern
+from .unify import Match
 from .work import Contraction, Ending
 
 

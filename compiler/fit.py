@@ -30,7 +30,7 @@ from ..isa.nest import (
 )
 from ..isa.requantize import requantize
 from .kernel import RUNNING, Kernel, Lack, Refusal
-from .unify import normal
+from .patterns import normal
 
 VALUES_LIMIT = 1 << 22
 """A value with a greater range is not tried out."""

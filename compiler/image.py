@@ -9,7 +9,7 @@ from ..isa.memories import Engine
 from ..isa.nest import I8, Binary, Cast, Const, Expr, Index, Load, Select, walk
 from .affine import Affine, affine
 from .kernel import Kernel, Refusal
-from .unify import Pattern
+from .patterns import Pattern
 
 
 @dataclass(frozen=True)

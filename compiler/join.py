@@ -25,10 +25,10 @@ from .kernel import Kernel, Refusal
 from .matcher import Matcher
 from .module import Module
 from .partition import Placement
+from .patterns import normal
 from .pool import pooled
 from .programs import programs_of
 from .ranges import within
-from .unify import normal
 
 
 def join(module: Module) -> Module:

@@ -34,7 +34,7 @@ from ..isa.nest import (
     walk,
 )
 from .affine import is_index
-from .unify import normal
+from .patterns import normal
 
 DRAM_RANK = 4
 

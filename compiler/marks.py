@@ -18,7 +18,7 @@ import numpy as np
 from ..isa.config import AcceleratorConfig
 from ..isa.nest import Load, walk
 from .affine import affine, indices_of
-from .unify import Pattern, patterns
+from .patterns import Pattern, patterns
 
 Marks = np.ndarray
 """``uint64``; arithmetic wraps."""

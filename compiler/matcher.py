@@ -9,8 +9,9 @@ from ..isa.memories import QNT_LANE
 from ..isa.nest import Const, DType, Expr, Index, Load
 from .affine import indices_of, is_index
 from .kernel import Kernel
+from .patterns import Pattern, patterns
 from .ranges import range_of
-from .unify import Match, Pattern, patterns, unify
+from .unify import Match, unify
 
 RECORDS: Mapping[str, DType] = {f"qnt.{record.name}": record.dtype for record in QNT_LANE}
 """The parameters that an instruction takes from the QNT scratchpad, and their types."""

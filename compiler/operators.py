@@ -3,7 +3,9 @@
 The forms are fixed, so that instructions can be matched with them. Notation: ``x`` input, ``w``
 weights, ``out`` output under their names in the graph and in TFLite's layouts; all constants that
 a lowering makes are arrays ``<node>.bias``, ``.multiplier``, ``.left``, ``.right`` of ``i32``, one
-element an output channel. Nothing is simplified: strides of 1 and pads of 0 are written out.
+element an output channel. Nothing is simplified: strides of 1 and pads of 0 are written out. A node
+that rounds ``even`` has ``requantize`` and ``rescale`` in that form (:mod:`weft.isa.requantize`),
+and shifts for it.
 
 Conv2D
     for n, y, x, o: ``out[n,y,x,o] = requantize(bias[o] + Sum[ky,kx,c](pixel * w[o,ky,kx,c]), ...)``

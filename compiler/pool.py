@@ -40,8 +40,8 @@ from .constants import Weights, evaluate
 from .image import Image, Walk
 from .kernel import RUNNING, Kernel, Reduction, Refusal
 from .matcher import Matcher
+from .patterns import normal
 from .ranges import Loaded, within
-from .unify import normal
 from .work import Pool
 
 TAPS = ("py", "px")

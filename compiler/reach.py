@@ -17,8 +17,8 @@ from ..isa.nest import Binary, Const, Expr, Index, Load, walk
 from .affine import affine
 from .artifact import Segment
 from .dram import Box, Boxes, granule, scratchpads
+from .patterns import Pattern, patterns_of
 from .touches import Touches
-from .unify import Pattern, patterns_of
 
 
 @dataclass

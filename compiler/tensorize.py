@@ -26,9 +26,9 @@ from .affine import is_index
 from .contract import contractions
 from .kernel import Kernel, Refusal
 from .matcher import Matcher, loads, record_of
+from .patterns import Pattern, patterns
 from .pool import is_pooled, products_of
 from .rewrites import forms
-from .unify import Pattern, patterns
 from .work import Contraction, Elementwise, Ending, Tensorized
 
 

@@ -36,7 +36,7 @@ from .artifact import DramTensor, Unfold
 from .image import Image, Walk, Where, image_of
 from .kernel import Kernel, Refusal
 from .layout import blocks, packed_shape, run_length
-from .unify import Pattern, normal, patterns
+from .patterns import Pattern, normal, patterns
 
 LANE, CHANNEL = "lane", "flat_channel"
 ROW, COLUMN = "patch_row", "patch_column"

@@ -33,10 +33,11 @@ def _wide(value: Operand) -> Expr:
 
 
 def shift_left(x: Operand, amount: Operand, even: Even = False) -> Expr:
-    """``x * 2**amount``, or the end of ``i32`` that it is beyond, else wrapped; ``i32``.
+    """``x * 2**amount``, ``0 <= amount < 32``; what ``i32`` does not hold wraps or, if ``even``, is
+    the end that is nearest.
 
-    ``0 <= amount < 32``. It is compared beside the shift and masked behind it, so that a pipeline
-    has no more stages than for the shift.
+    That is compared beside the shift and masked behind it, so that a pipeline has no more stages
+    than for the shift.
     """
     x, amount = expr(x), expr(amount)
     if even is False:

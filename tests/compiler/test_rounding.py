@@ -17,10 +17,10 @@ from weft.compiler.graph import Graph, Rounded, Rounding
 from weft.compiler.host import compile_nodes
 from weft.compiler.kernel import Refusal
 from weft.compiler.partition import kernel_for
+from weft.compiler.patterns import loads_of, normal, patterns
 from weft.compiler.rounding import rounded_for, rounding
 from weft.compiler.scales import Rescale
 from weft.compiler.tensorize import tensorize
-from weft.compiler.unify import loads_of, normal, patterns
 from weft.isa import PRESETS
 from weft.isa.nest import Const, Index, Load
 from weft.isa.requantize import rescale, rescale_int
