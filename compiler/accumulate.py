@@ -5,7 +5,8 @@ from __future__ import annotations
 from copy import copy
 from dataclasses import replace
 
-from ..isa.nest import Binary, Const, Expr, Index, Load, Select, Sum, walk
+from ..isa.nest import Binary, Const, Expr, Index, Load, Select, Sum
+from ..isa.traverse import walk
 from .image import Image, Where, image_of
 from .kernel import RUNNING, Kernel, Lack, Refusal
 from .matcher import RECORDS, Matcher, loads, record_of

@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
-from ..isa.nest import Binary, Const, Expr, Index, walk
+from ..isa.nest import Binary, Const, Expr, Index
+from ..isa.traverse import walk
 
 Of = TypeVar("Of", str, Expr)
 

@@ -10,23 +10,8 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 from ..isa.lanes import fits_lanes, lane_step
-from ..isa.nest import (
-    I64,
-    Binary,
-    Buffer,
-    Const,
-    Expr,
-    Index,
-    Node,
-    Select,
-    Stmt,
-    Store,
-    distinct,
-    loops,
-    rewrite,
-    substitute,
-    under_loops,
-)
+from ..isa.nest import I64, Binary, Buffer, Const, Expr, Index, Node, Select, Stmt, Store
+from ..isa.traverse import distinct, loops, rewrite, substitute, under_loops
 from .affine import affine
 from .ranges import folded
 

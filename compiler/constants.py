@@ -26,10 +26,9 @@ from ..isa.nest import (
     Stmt,
     Store,
     expr,
-    substitute,
-    walk,
 )
 from ..isa.storage import numpy_dtype
+from ..isa.traverse import substitute, walk
 from .kernel import Kernel
 from .layout import blocks
 from .work import Contraction

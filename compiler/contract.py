@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from math import prod
 
-from ..isa.nest import I8, Binary, Const, DType, Expr, Index, Load, Select, Sum, walk
+from ..isa.nest import I8, Binary, Const, DType, Expr, Index, Load, Select, Sum
+from ..isa.traverse import walk
 from .affine import affine, indices_of, is_index
 from .image import Image, Walk, Where, image_of
 from .integers import facts

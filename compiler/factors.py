@@ -25,12 +25,9 @@ from ..isa.nest import (
     Sum,
     dtype_of,
     promote,
-    rewrite,
-    substitute,
-    under_loops,
-    walk,
 )
 from ..isa.storage import unit_strides
+from ..isa.traverse import rewrite, substitute, under_loops, walk
 from .affine import Affine, affine, indices_of
 from .ranges import folded, of_types, range_of
 

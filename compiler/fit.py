@@ -25,10 +25,9 @@ from ..isa.nest import (
     Store,
     Sum,
     expr,
-    rewrite,
-    walk,
 )
 from ..isa.requantize import requantize
+from ..isa.traverse import rewrite, walk
 from .kernel import RUNNING, Kernel, Lack, Refusal
 from .patterns import normal
 

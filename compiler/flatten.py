@@ -11,28 +11,10 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from ..isa.lanes import fits_lanes, lane_step
-from ..isa.nest import (
-    I64,
-    Block,
-    Buffer,
-    Const,
-    Expr,
-    For,
-    Index,
-    Load,
-    Nest,
-    Node,
-    Stmt,
-    Store,
-    children,
-    distinct,
-    loops,
-    rewrite,
-    under_loops,
-    walk,
-)
+from ..isa.nest import I64, Block, Buffer, Const, Expr, For, Index, Load, Nest, Node, Stmt, Store
 from ..isa.storage import unit_strides
 from ..isa.tiles import contraction
+from ..isa.traverse import children, distinct, loops, rewrite, under_loops, walk
 from .borders import FEW, MANY, Loop, parted
 from .ranges import folded
 

@@ -25,14 +25,9 @@ from ..isa.nest import (
     Select,
     Store,
     Sum,
-    children,
     dtype_of,
-    loops,
-    rewrite,
-    substitute,
-    under_loops,
-    walk,
 )
+from ..isa.traverse import children, loops, rewrite, substitute, under_loops, walk
 
 SIZE_LIMIT = 160
 """Nodes of a value, as a tree, that is put where it was loaded."""

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from ..isa.nest import Binary, Expr, Index, Nest, Node, Select, Stmt, Sum, dtype_of, rewrite, walk
+from ..isa.nest import Binary, Expr, Index, Nest, Node, Select, Stmt, Sum, dtype_of
+from ..isa.traverse import rewrite, walk
 
 
 def hoist(nest: Nest) -> Nest:

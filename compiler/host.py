@@ -11,9 +11,10 @@ import numpy as np
 
 from ..isa.errors import DataError
 from ..isa.native import LinkedCode, NativeCode, Processor, Row, kept_object, this_processor
-from ..isa.nest import Block, Load, Nest, Store, distinct
+from ..isa.nest import Block, Load, Nest, Store
 from ..isa.pool import Phases
 from ..isa.tiles import Target
+from ..isa.traverse import distinct
 from .flatten import flattened
 from .graph import Graph, Node, element_dtype
 from .items import phases

@@ -6,7 +6,8 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 
 from ..isa.memories import Engine
-from ..isa.nest import I8, Binary, Cast, Const, Expr, Index, Load, Select, walk
+from ..isa.nest import I8, Binary, Cast, Const, Expr, Index, Load, Select
+from ..isa.traverse import walk
 from .affine import Affine, affine
 from .kernel import Kernel, Refusal
 from .patterns import Pattern

@@ -27,14 +27,9 @@ from ..isa.nest import (
     Stmt,
     Store,
     Sum,
-    children,
-    distinct,
-    loops,
-    rewrite,
-    substitute,
-    under_loops,
 )
 from ..isa.tiles import NEAR_CACHE, contraction
+from ..isa.traverse import children, distinct, loops, rewrite, substitute, under_loops
 from .ranges import folded
 
 ITEM = "item"

@@ -17,7 +17,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ..isa.config import AcceleratorConfig
-from ..isa.nest import I8, Expr, Load, rewrite, substitute
+from ..isa.nest import I8, Expr, Load
+from ..isa.traverse import rewrite, substitute
 from .affine import is_index
 from .graph import Graph
 from .jobs import ContractionJob, ElementwiseJob, job_of, tail_of

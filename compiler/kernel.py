@@ -29,10 +29,8 @@ from ..isa.nest import (
     Store,
     Sum,
     expr,
-    rewrite,
-    substitute,
-    walk,
 )
+from ..isa.traverse import rewrite, substitute, walk
 from .affine import is_index
 from .patterns import normal
 

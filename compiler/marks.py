@@ -16,7 +16,8 @@ from functools import lru_cache
 import numpy as np
 
 from ..isa.config import AcceleratorConfig
-from ..isa.nest import Load, walk
+from ..isa.nest import Load
+from ..isa.traverse import walk
 from .affine import affine, indices_of
 from .patterns import Pattern, patterns
 

@@ -37,14 +37,9 @@ from ..isa.nest import (
     Stmt,
     Store,
     Sum,
-    distinct,
-    loops,
-    rewrite,
-    substitute,
-    under_loops,
-    walk,
 )
 from ..isa.tiles import GROUPS, NEAR_CACHE, Target
+from ..isa.traverse import distinct, loops, rewrite, substitute, under_loops, walk
 from .factors import FEW, Axis, Constant
 from .pack_columns import TOGETHER, Columns
 from .pack_forms import Form, Packed

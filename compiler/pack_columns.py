@@ -21,12 +21,9 @@ from ..isa.nest import (
     Stmt,
     Store,
     dtype_of,
-    loops,
-    rewrite,
-    substitute,
-    walk,
 )
 from ..isa.storage import numpy_dtype
+from ..isa.traverse import loops, rewrite, substitute, walk
 from .factors import Axis, Factors
 from .memory import aligned
 from .pack_forms import Form, Packed

@@ -5,8 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 
-from ..isa.nest import I32, I64, Buffer, Cast, Const, Expr, Index, Stmt, Store, loops, rewrite
+from ..isa.nest import I32, I64, Buffer, Cast, Const, Expr, Index, Stmt, Store
 from ..isa.storage import unit_strides
+from ..isa.traverse import loops, rewrite
 from .factors import CROWD, Axis, Factors, Operand, replaced
 from .pack_forms import Form, Packed
 from .ranges import folded

@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import UnsupportedError
-from ..isa.nest import I8, Load, Stmt, rewrite
+from ..isa.nest import I8, Load, Stmt
 from ..isa.nest import Node as Term
+from ..isa.traverse import rewrite
 from .catalog import Kernel as Function
 from .catalog import Site, products
 from .effort import Effort

@@ -35,10 +35,9 @@ from ..isa.nest import (
     Stmt,
     Store,
     Sum,
-    rewrite,
-    walk,
 )
 from ..isa.operations import Operation
+from ..isa.traverse import rewrite, walk
 from .affine import is_index
 
 BITWISE: Mapping[str, Callable[[int, int], int]] = {

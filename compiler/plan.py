@@ -8,9 +8,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..isa.nest import Load, Nest, Stmt, Store, rewrite
+from ..isa.nest import Load, Nest, Stmt, Store
 from ..isa.nest import Node as Term
 from ..isa.tiles import Target
+from ..isa.traverse import rewrite
 from .fuse import fused
 from .graph import Call, Graph, Node
 from .hoist import hoist

@@ -19,22 +19,9 @@ import numpy as np
 
 from ..isa.config import QNT_LANE_BYTES
 from ..isa.memories import QNT_LANE
-from ..isa.nest import (
-    I8,
-    I32,
-    Binary,
-    Cast,
-    Const,
-    Expr,
-    Index,
-    Load,
-    Node,
-    Sum,
-    rewrite,
-    substitute,
-    walk,
-)
+from ..isa.nest import I8, I32, Binary, Cast, Const, Expr, Index, Load, Node, Sum
 from ..isa.storage import numpy_dtype
+from ..isa.traverse import rewrite, substitute, walk
 from .affine import indices_of, is_index
 from .constants import Weights, evaluate
 from .image import Image, Walk

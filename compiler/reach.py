@@ -13,7 +13,8 @@ from ..isa.config import AcceleratorConfig
 from ..isa.errors import ProgramError
 from ..isa.formats import UOP_BYTES, uop_layout
 from ..isa.instructions import Instruction, InstructionSet
-from ..isa.nest import Binary, Const, Expr, Index, Load, walk
+from ..isa.nest import Binary, Const, Expr, Index, Load
+from ..isa.traverse import walk
 from .affine import affine
 from .artifact import Segment
 from .dram import Box, Boxes, granule, scratchpads

@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
-from ..isa.nest import Binary, Const, Expr, Index, Load, Node, Select, Sum, rewrite, walk
+from ..isa.nest import Binary, Const, Expr, Index, Load, Node, Select, Sum
+from ..isa.traverse import rewrite, walk
 from .affine import indices_of
 from .fit import fitted
 from .kernel import Kernel, Refusal

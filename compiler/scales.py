@@ -17,7 +17,7 @@ SHIFT_LIMIT = 31
 EVEN_PLACES = 20
 """Binary places of the first rounding where ties of the second go to even: about as fine as single
 precision is in the middle of a byte's range, and so coarse that what a shift to the left saturates
-comes to 2**(30 - EVEN_PLACES) at least, beyond every byte."""
+comes to 2**(29 - EVEN_PLACES) at least, beyond every byte."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class Rescale:
     def rounded(self, rounding: Rounding, spare: int = 0) -> Rescale:
         """The same factor, with shifts as a way of rounding has them; see :meth:`finer`."""
         if rounding == "even":
-            more = min(max(0, EVEN_PLACES - self.right), SHIFT_LIMIT - self.left)
+            more = min(max(0, EVEN_PLACES - self.right), LEFT_LIMIT - self.left)
             return replace(self, left=self.left + more, right=self.right + more)
         return self.finer(spare) if rounding == "fine" else self
 

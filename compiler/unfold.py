@@ -19,19 +19,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import fields, replace
 
 from ..isa.config import AcceleratorConfig
-from ..isa.nest import (
-    Binary,
-    Const,
-    Expr,
-    Index,
-    Load,
-    Select,
-    Sum,
-    expr,
-    rewrite,
-    substitute,
-    walk,
-)
+from ..isa.nest import Binary, Const, Expr, Index, Load, Select, Sum, expr
+from ..isa.traverse import rewrite, substitute, walk
 from .artifact import DramTensor, Unfold
 from .image import Image, Walk, Where, image_of
 from .kernel import Kernel, Refusal

@@ -48,13 +48,10 @@ from ..isa.nest import (
     Store,
     Sum,
     dtype_of,
-    loops,
     minimum,
-    rewrite,
-    substitute,
-    walk,
 )
 from ..isa.storage import LINE, numpy_dtype
+from ..isa.traverse import loops, rewrite, substitute, walk
 from .affine import indices_of, is_index
 from .factors import CROWD, Axis, Factors, replaced
 from .ranges import folded, of_types, range_of

@@ -19,9 +19,10 @@ from ..isa import formats
 from ..isa.config import AcceleratorConfig
 from ..isa.formats import Format
 from ..isa.instructions import InstructionSet
-from ..isa.nest import I32, I64, Binary, Cast, Expr, Load, Node, Select, Sum, rewrite, walk
+from ..isa.nest import I32, I64, Binary, Cast, Expr, Load, Node, Select, Sum
 from ..isa.nest import Const as Literal
 from ..isa.operations import RESCALING, AluOpcode, shift_right
+from ..isa.traverse import rewrite, walk
 from . import pipeline
 from .choice import one_of
 from .form import Form, delayed

@@ -36,13 +36,11 @@ from ..isa.nest import (
     Store,
     Sum,
     promote,
-    rewrite,
-    substitute,
-    walk,
 )
 from ..isa.nest import (
     Const as Literal,
 )
+from ..isa.traverse import rewrite, substitute, walk
 
 Leaf = Callable[[Load | Index], ValueLike]
 """The value of a load or of a name. A load has the type that the value's shape says, a name is

@@ -11,8 +11,9 @@ from ..isa import formats
 from ..isa.config import AcceleratorConfig
 from ..isa.errors import ConfigError
 from ..isa.instructions import InstructionSet
-from ..isa.nest import Binary, Expr, Index, Load, Sum, rewrite, substitute, walk
+from ..isa.nest import Binary, Expr, Index, Load, Sum
 from ..isa.nest import Const as Literal
+from ..isa.traverse import rewrite, substitute, walk
 from . import idle, pipeline
 from .form import Form, delayed
 from .lower import Lowering, low_bits, named, stored

@@ -20,10 +20,11 @@ from .formats import FLAG_BITS, INSTRUCTION_BYTES
 from .instructions import InstructionSet
 from .interpret import AccessError, interpret
 from .memories import MEMORIES, lane_fields, qnt_views
-from .nest import Load, walk
+from .nest import Load
 from .operations import Operation
 from .ordering import ENGINES, POPS, PUSHES, QUEUE_OF, Ordering, Step, Stop
 from .storage import numpy_dtype
+from .traverse import walk
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

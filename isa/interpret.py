@@ -40,10 +40,10 @@ from .nest import (
     Stmt,
     Store,
     Sum,
-    children,
     promote,
 )
 from .storage import bound_array, numpy_dtype
+from .traverse import children
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

@@ -25,11 +25,10 @@ from .nest import (
     Stmt,
     Store,
     Sum,
-    children,
     dtype_of,
-    walk,
 )
 from .storage import unit_strides
+from .traverse import children, walk
 
 if TYPE_CHECKING:
     from .llvm_ir import Value

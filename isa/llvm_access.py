@@ -34,9 +34,9 @@ from .nest import (
     Stmt,
     Store,
     dtype_of,
-    walk,
 )
 from .storage import LINE, unit_strides
+from .traverse import walk
 
 BYTE = DType("u", 8)
 STREAMED = 8 << 20

@@ -13,8 +13,9 @@ from collections.abc import Iterable
 
 from .lanes import lane_step
 from .llvm_folds import Folds
-from .nest import Index, Load, Nest, Store, walk
+from .nest import Index, Load, Nest, Store
 from .storage import LINE, unit_strides
+from .traverse import walk
 
 ROWS = range(1024, 8193)
 """Bytes of rows that are asked for: a shorter one shares its page with the next, and of a longer

@@ -30,9 +30,8 @@ from .nest import (
     Store,
     Sum,
     promote,
-    substitute,
-    walk,
 )
+from .traverse import substitute, walk
 
 LEAST_BITS = 256
 """Of a vector, also where a register is shorter."""

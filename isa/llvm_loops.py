@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from .llvm_access import Accesses
 from .llvm_ir import Value, type_text
-from .nest import BOOL, I64, Expr, Select, Sum, walk
+from .nest import BOOL, I64, Expr, Select, Sum
+from .traverse import walk
 
 UNROLL = 16
 """Terms that are written out before the rest becomes a loop."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from .llvm_ir import Value, type_suffix, type_text
 from .llvm_sums import Sums
 from .nest import I32, I64, U32, Binary, Cast, Const, Expr, Select
-from .requantize import Even, high_product, rounding_shift_right
+from .requantize import Even, high_product, rounding_shift_right, shift_left, shiftable
 
 
 class Roundings(Sums):
@@ -30,31 +30,41 @@ class Roundings(Sums):
             case Cast(
                 _, Binary("shr", Binary("add", Binary("mul", Cast(_, x), Cast(_, m)), _), Const())
             ) if self.dtype(x) == self.dtype(m) == I32 and e == high_product(x, m):
-                return self.high(self.expr(x), self.expr(m))
+                return self.high(self.expr(_as_shift(x)), self.expr(m))
         return None
 
     def shifted(self, x: Value, amount: Value, even: Even) -> Value:
         """To the right, to nearest, ties to even or away from zero."""
         lanes = max(x.lanes, amount.lanes)
         x = self.splat(x, lanes) if lanes else x
+        if even is not False:
+            return self.evened(x, amount, even)
         size = self.cast(self.magnitude(x), U32)
         by = self.cast(amount, U32)
         one = self.constant(1, U32)
         half = self.binary("shr", self.binary("shl", one, by), one)
-        near = self.binary("add", size, half)
-        if even is not False:
-            near = self.binary("sub", near, self.evened(size, by, half, even))
-        near = self.cast(self.binary("shr", near, by), I32)
+        near = self.cast(self.binary("shr", self.binary("add", size, half), by), I32)
         zero = self.constant(0, I32)
         return self.choose(self.binary("lt", x, zero), self.binary("sub", zero, near), near)
 
-    def evened(self, size: Value, by: Value, half: Value, even: Even) -> Value:
-        """1 where a tie would go away from an even neighbour and is not to, else 0."""
-        one = self.constant(1, U32)
-        odd = self.binary("and", self.binary("shr", size, by), one)
-        down = self.binary("min", self.binary("xor", odd, one), half)  # 0 if nothing is shifted
-        zero = self.constant(0, U32)
-        return self.choose(self.expr(even), down, zero) if isinstance(even, Expr) else down
+    def evened(self, x: Value, by: Value, even: Even) -> Value:
+        """To the right, to nearest; ties to even or, where that is not so, away from zero.
+
+        The next integer is nearer where what is shifted out is more than a half, and a tie is made
+        more than a half where it goes up.
+        """
+        one, zero = self.constant(1, I32), self.constant(0, I32)
+        below = self.binary("shr", x, by)
+        unit = self.binary("shl", one, by)
+        rest = self.binary("and", x, self.binary("sub", unit, one))
+        half = self.binary("max", self.binary("shr", self.cast(unit, U32), self.constant(1, U32)),
+                           self.constant(1, U32))  # fmt: skip
+        up = self.binary("and", below, one)
+        if isinstance(even, Expr):
+            away = self.choose(self.binary("lt", x, zero), zero, one)
+            up = self.choose(self.expr(even), up, away)
+        more = self.binary("lt", half, self.cast(self.binary("add", rest, up), U32))
+        return self.choose(more, self.binary("add", below, one), below)
 
     def magnitude(self, x: Value) -> Value:
         """Without the sign; of the least integer itself, which is right as an unsigned one."""
@@ -110,3 +120,18 @@ def _evens(nudge: Expr) -> tuple[Even, ...]:
         case Select(_, _, Binary("sub", _, Select(cond))):
             return False, cond
     return (True,)
+
+
+def _as_shift(x: Expr) -> Expr:
+    """A saturating shift to the left as one of what can be shifted; anything else as it is."""
+    match x:
+        case Binary(
+            "or",
+            Binary("and", Binary("shl", a, amount), _),
+            Binary("and", _, Binary("shr", Binary("shl", Cast(_, flag), _), _)),
+        ):
+            even = flag.a if isinstance(flag, Binary) and flag.op == "and" else True
+            if x == shift_left(a, amount, even):
+                fits = shiftable(a, amount)
+                return (fits if even is True else Select(even, fits, a)) << amount
+    return x

@@ -14,7 +14,8 @@ from .llvm_ir import Value
 from .llvm_loops import Term
 from .llvm_pairs import WIDTH
 from .llvm_rows import Rows
-from .nest import I32, Nest, Sum, promote, walk
+from .nest import I32, Nest, Sum, promote
+from .traverse import walk
 
 
 class Sums(Rows):

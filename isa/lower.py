@@ -42,10 +42,10 @@ from .nest import (
     Store,
     Sum,
     promote,
-    walk,
 )
 from .storage import LINE
 from .tiles import Contraction, Target, contraction
+from .traverse import walk
 
 LANES = 16
 """Lanes of a piece of a long loop."""

@@ -28,7 +28,17 @@ from .tiles import Target
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-SOURCES = ("lanes", "llvm_*", "lower", "native", "nest", "requantize", "storage", "tiles")
+SOURCES = (
+    "lanes",
+    "llvm_*",
+    "lower",
+    "native",
+    "nest",
+    "requantize",
+    "storage",
+    "tiles",
+    "traverse",
+)
 """The modules, by patterns, that decide what code a nest becomes."""
 
 DIGEST_BYTES = 32

@@ -34,10 +34,10 @@ def _wide(value: Operand) -> Expr:
 
 def shift_left(x: Operand, amount: Operand, even: Even = False) -> Expr:
     """``x * 2**amount``, ``0 <= amount < 32``; what ``i32`` does not hold wraps or, if ``even``, is
-    the end that is nearest.
+    the nearest multiple of ``2**amount`` that it does.
 
     That is compared beside the shift and masked behind it, so that a pipeline has no more stages
-    than for the shift.
+    than for the shift. Software shifts what :func:`shiftable` makes of ``x``.
     """
     x, amount = expr(x), expr(amount)
     if even is False:
@@ -46,8 +46,14 @@ def shift_left(x: Operand, amount: Operand, even: Even = False) -> Expr:
     beyond = (x < (least >> amount)) | ((greatest >> amount) < x)
     flag = Cast(I32, beyond if even is True else even & beyond)
     mask = (flag << 31) >> 31  # all bits are the flag
-    end = Select(x < 0, least, greatest)
+    end = Select(x < 0, least, greatest & (Const(-1) << amount))
     return ((x << amount) & Binary("xor", mask, Const(-1))) | (end & mask)
+
+
+def shiftable(x: Operand, amount: Operand) -> Expr:
+    """The nearest to ``x`` that ``i32`` still holds when it is shifted left."""
+    least, greatest = (Const(end) >> expr(amount) for end in (I32.min, I32.max))
+    return minimum(maximum(x, least), greatest)
 
 
 def high_product(x: Operand, multiplier: Operand) -> Expr:
@@ -98,7 +104,7 @@ def requantize(
 def rescale_int(x: int, multiplier: int, left: int, right: int, even: bool = False) -> int:
     """:func:`rescale` of one Python integer; for constants and tests."""
     if even:
-        shifted = max(I32.min, min(x << left, I32.max))
+        shifted = max(I32.min >> left, min(x, I32.max >> left)) << left
     else:
         shifted = ((x << left) + (1 << 31)) % (1 << 32) - (1 << 31)
     product = (shifted * multiplier + (1 << (PRODUCT_SHIFT - 1))) >> PRODUCT_SHIFT

@@ -29,13 +29,11 @@ from .nest import (
     Stmt,
     Store,
     Sum,
-    children,
-    distinct,
     dtype_of,
     promote,
-    under_loops,
 )
 from .storage import unit_strides
+from .traverse import children, distinct, under_loops
 
 ROWS_LIMIT = 12
 """Rows of a tile at most: each needs a pointer."""

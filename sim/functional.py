@@ -19,23 +19,10 @@ from ..isa.golden import access_fault, beats, beats_meet, readable, rows, scratc
 from ..isa.instructions import InstructionSet
 from ..isa.memories import MEMORIES, Engine
 from ..isa.native import NativeCode
-from ..isa.nest import (
-    I16,
-    Buffer,
-    Expr,
-    Index,
-    Load,
-    Nest,
-    Node,
-    Stmt,
-    Store,
-    Sum,
-    rewrite,
-    substitute,
-    walk,
-)
+from ..isa.nest import I16, Buffer, Expr, Index, Load, Nest, Node, Stmt, Store, Sum
 from ..isa.ordering import Stop
 from ..isa.storage import bound_array
+from ..isa.traverse import rewrite, substitute, walk
 from .device import (
     DEFAULT_DRAM_BYTES,
     DEFAULT_DRAM_LATENCY,

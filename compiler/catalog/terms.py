@@ -28,9 +28,9 @@ from ...isa.nest import (
     Store,
     Sum,
     expr,
-    loops,
     promote,
 )
+from ...isa.traverse import loops
 from ..graph import Tensor
 from .site import Code, Shape, Site
 

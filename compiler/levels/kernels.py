@@ -8,20 +8,8 @@ from dataclasses import replace
 import numpy as np
 
 from ...isa.errors import ModelError
-from ...isa.nest import (
-    I8,
-    Block,
-    Buffer,
-    Const,
-    Expr,
-    For,
-    Load,
-    Nest,
-    Stmt,
-    Store,
-    expr,
-    rewrite,
-)
+from ...isa.nest import I8, Block, Buffer, Const, Expr, For, Load, Nest, Stmt, Store, expr
+from ...isa.traverse import rewrite
 from ..kernel import DRAM_RANK, RUNNING, Kernel, Reduction
 from .arrays import dtype_of_array
 

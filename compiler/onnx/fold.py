@@ -9,8 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ...isa.interpret import interpret
-from ...isa.nest import Const, Expr, For, Stmt, Sum, children
+from ...isa.nest import Const, Expr, For, Stmt, Sum
 from ...isa.storage import numpy_dtype
+from ...isa.traverse import children
 from ..catalog import CATALOG, Code, Kernel, Site
 from ..graph import element_dtype
 

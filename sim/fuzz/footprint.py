@@ -29,9 +29,9 @@ from ...isa.nest import (
     Stmt,
     Store,
     Sum,
-    walk,
 )
 from ...isa.operations import Operation
+from ...isa.traverse import walk
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray

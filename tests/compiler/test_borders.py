@@ -26,10 +26,9 @@ from weft.isa.nest import (
     Select,
     Store,
     expr,
-    loops,
-    under_loops,
 )
 from weft.isa.storage import numpy_dtype
+from weft.isa.traverse import loops, under_loops
 
 TYPES = st.sampled_from([F32, I8, I16])
 y, x, c = map(Index, "yxc")

@@ -23,7 +23,8 @@ from weft.compiler.hoist import hoist
 from weft.compiler.host import compile_nodes, reason_against
 from weft.compiler.operators import nest_of
 from weft.isa import DataError, UnsupportedError
-from weft.isa.nest import Select, Sum, walk
+from weft.isa.nest import Select, Sum
+from weft.isa.traverse import walk
 
 MODELS = {
     "resnet8_cifar10": 3,

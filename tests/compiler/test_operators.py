@@ -32,7 +32,8 @@ from weft.compiler.scales import LEFT_LIMIT, SHIFT_LIMIT, Rescale, clamp_range
 from weft.compiler.verify import verify
 from weft.isa import UnsupportedError
 from weft.isa.interpret import interpret
-from weft.isa.nest import I8, I16, Block, For, Load, Store, walk
+from weft.isa.nest import I8, I16, Block, For, Load, Store
+from weft.isa.traverse import walk
 
 few = settings(max_examples=60, deadline=None)
 

@@ -14,21 +14,9 @@ from weft.compiler.tensorize import Contraction, Elementwise, tensorize
 from weft.isa import AcceleratorConfig
 from weft.isa.instructions import InstructionSet
 from weft.isa.interpret import interpret
-from weft.isa.nest import (
-    I8,
-    I32,
-    Buffer,
-    Const,
-    For,
-    Index,
-    Load,
-    Nest,
-    Store,
-    Sum,
-    expr,
-    rewrite,
-)
+from weft.isa.nest import I8, I32, Buffer, Const, For, Index, Load, Nest, Store, Sum, expr
 from weft.isa.requantize import requantize
+from weft.isa.traverse import rewrite
 
 BASE = AcceleratorConfig.preset("base")
 TINY = AcceleratorConfig.preset("tiny")

@@ -16,19 +16,8 @@ from weft.compiler.pack import packed
 from weft.compiler.winograd import winograd
 from weft.isa.interpret import interpret
 from weft.isa.native import Processor, this_processor
-from weft.isa.nest import (
-    F32,
-    Buffer,
-    Const,
-    Index,
-    Load,
-    Nest,
-    Select,
-    Store,
-    Sum,
-    loops,
-    maximum,
-)
+from weft.isa.nest import F32, Buffer, Const, Index, Load, Nest, Select, Store, Sum, maximum
+from weft.isa.traverse import loops
 
 
 def with_filters(graph: Graph, w: np.ndarray) -> Graph:

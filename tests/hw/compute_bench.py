@@ -125,7 +125,8 @@ class State:
     def requantized(x, p, name) -> int:
         x = int(wrap32(int(x) + p["bias"]))
         x, right, even = x << (p["left"] & 31), p["right"] & 31, p["even"] & 1
-        x = (min(max(x, -(2**31)), 2**31 - 1) if even else int(wrap32(x))) * p["multiplier"]
+        most = (2**31 - 1) >> (p["left"] & 31) << (p["left"] & 31)
+        x = (min(max(x, -(2**31)), most) if even else int(wrap32(x))) * p["multiplier"]
         x = int(wrap32((x + 2**30) >> 31))
         if even:
             x = round(Fraction(x, 1 << right))

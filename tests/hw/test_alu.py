@@ -19,8 +19,9 @@ from weft.hw.alu import (
 )
 from weft.hw.lower import stored
 from weft.isa import AluOpcode, InstructionSet
-from weft.isa.nest import Cast, Index, Load, rewrite, walk
+from weft.isa.nest import Cast, Index, Load
 from weft.isa.operations import RESCALING
+from weft.isa.traverse import rewrite, walk
 
 PLAIN = replace(SMALL, requantize=False)
 

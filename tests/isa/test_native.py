@@ -41,11 +41,11 @@ from weft.isa.nest import (
     Store,
     Sum,
     expr,
-    loops,
     maximum,
     minimum,
 )
 from weft.isa.requantize import high_product, rounding_shift_right
+from weft.isa.traverse import loops
 
 
 def arrays_for(nest: Nest, seed: int) -> dict[str, np.ndarray]:

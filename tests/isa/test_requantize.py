@@ -12,22 +12,23 @@ from hypothesis import strategies as st
 
 from weft.isa.interpret import interpret
 from weft.isa.native import NativeCode
-from weft.isa.nest import I32, Binary, Buffer, Index, Load, Nest, Store, expr, loops
+from weft.isa.nest import I32, Binary, Buffer, Index, Load, Nest, Store, expr
 from weft.isa.requantize import rescale, rescale_int
+from weft.isa.traverse import loops
 
 numbers = st.integers(-(2**31), 2**31 - 1)
 multipliers = st.one_of(st.just(0), st.integers(2**30, 2**31 - 1))
 shifts = st.integers(0, 31)
 
 
-def clamped(x: int) -> int:
-    return min(max(x, -(2**31)), 2**31 - 1)
-
-
 def exact(x: int, multiplier: int, left: int, right: int, even: bool) -> int:
     """What is said of the two forms, in fractions."""
     shifted = x * 2**left
-    shifted = clamped(shifted) if even else (shifted + 2**31) % 2**32 - 2**31
+    if even:
+        greatest = (2**31 - 1) // 2**left * 2**left
+        shifted = min(max(shifted, -(2**31)), greatest)
+    else:
+        shifted = (shifted + 2**31) % 2**32 - 2**31
     high = floor(Fraction(shifted * multiplier, 2**31) + Fraction(1, 2))
     quotient = Fraction(high, 2**right)
     if even:
