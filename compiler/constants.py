@@ -28,7 +28,7 @@ from ..isa.nest import (
     expr,
 )
 from ..isa.storage import numpy_dtype
-from ..isa.traverse import substitute, walk
+from ..isa.traverse import distinct, substitute, walk
 from .kernel import Kernel
 from .layout import blocks
 from .work import Contraction
@@ -63,7 +63,7 @@ def evaluate(
         More ``i32`` arrays, for ``places``.
     """
     value = e
-    if any(isinstance(node, Load) for node in walk(e)):
+    if any(isinstance(node, Load) for node in distinct(e)):
         for name, limit in limits.items():
             value = Select(Index(name) < limit, value, Const(0))
     out = np.zeros(tuple(extent for _, extent in loops), np.int32)

@@ -27,7 +27,7 @@ from ..isa.nest import (
     promote,
 )
 from ..isa.storage import unit_strides
-from ..isa.traverse import rewrite, substitute, under_loops, walk
+from ..isa.traverse import distinct, rewrite, substitute, under_loops
 from .affine import Affine, affine, indices_of
 from .ranges import folded, of_types, range_of
 
@@ -55,12 +55,12 @@ class Operand:
     def of(cls, value: Expr, axes: Sequence[Axis]) -> Operand | None:
         """``value`` in this form; None if it has another one."""
         names = {name for name, _ in axes}
-        loads = {n for n in walk(value) if isinstance(n, Load) and names & indices_of(n)}
+        loads = {n for n in distinct(value) if isinstance(n, Load) and names & indices_of(n)}
         if len(loads) != 1:
             return None
         (load,) = loads
         places = [affine(i) for i in load.indices]
-        if any(p is None for p in places) or any(isinstance(n, Sum) for n in walk(value)):
+        if any(p is None for p in places) or any(isinstance(n, Sum) for n in distinct(value)):
             return None
         return cls(value, load, tuple(p for p in places if p), indices_of(value) & names)
 
@@ -114,10 +114,10 @@ class Factors:
             return None
         if not all(isinstance(s, Store) for s in stores):
             return None
-        sums = {n for s in stores for n in walk(s) if isinstance(n, Sum)}
+        sums = {n for s in stores for n in distinct(s) if isinstance(n, Sum)}
         written = {s.buffer for s in stores if isinstance(s, Store)}
         if len(sums) != 1 or any(
-            isinstance(n, Load) and n.buffer in written for s in stores for n in walk(s)
+            isinstance(n, Load) and n.buffer in written for s in stores for n in distinct(s)
         ):
             return None
         (total,) = sums
@@ -133,7 +133,7 @@ class Factors:
             _without(rewrite(s, lambda n: Sum(axes, n.body) if isinstance(n, Sum) else None), ones)
             for s in stores
         )
-        (total,) = {n for s in stores for n in walk(s) if isinstance(n, Sum)}
+        (total,) = {n for s in stores for n in distinct(s) if isinstance(n, Sum)}
         if not isinstance(total.body, Binary) or total.body.op != "mul":
             return None
         dtype = promote(dtype_of(total.body, buffers), I32)

@@ -27,7 +27,7 @@ from ..isa.nest import (
     expr,
 )
 from ..isa.requantize import requantize
-from ..isa.traverse import rewrite, walk
+from ..isa.traverse import distinct, rewrite
 from .kernel import RUNNING, Kernel, Lack, Refusal
 from .patterns import normal
 
@@ -55,9 +55,9 @@ def fitted(kernel: Kernel) -> Kernel | None:
         )
     value = rewrite(kernel.value, lambda n: Index("core") if n == core else None)
     assert isinstance(value, Expr)
-    if any(isinstance(n, Load) for n in walk(value)):
+    if any(isinstance(n, Load) for n in distinct(value)):
         return None
-    if any(isinstance(n, Index) and n.name != "core" for n in walk(value)):
+    if any(isinstance(n, Index) and n.name != "core" for n in distinct(value)):
         raise Refusal("a mean over fewer elements at the edges: its divisor varies", Lack.DIVISOR)
     low, high = I8.min * count, I8.max * count
     expected = _tabulated(value, low, high)
@@ -75,7 +75,7 @@ def changes_nothing(kernel: Kernel) -> bool:
     value = rewrite(kernel.value, lambda n: Index("core") if n == elements[0] else None)
     assert isinstance(value, Expr)
     if any(isinstance(n, Load | Sum) or (isinstance(n, Index) and n.name != "core")
-           for n in walk(value)):  # fmt: skip
+           for n in distinct(value)):  # fmt: skip
         return False
     return np.array_equal(_tabulated(value, I8.min, I8.max), np.arange(I8.min, I8.max + 1))
 
@@ -84,7 +84,7 @@ def _core(kernel: Kernel) -> tuple[Expr | None, int]:
     """The sum, or the running value, and how many elements it adds."""
     if kernel.reduction is not None:
         return RUNNING, 1
-    sums = {node for node in walk(kernel.value) if isinstance(node, Sum)}
+    sums = {node for node in distinct(kernel.value) if isinstance(node, Sum)}
     if len(sums) != 1:
         return None, 0
     total = sums.pop()

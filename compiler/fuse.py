@@ -27,7 +27,7 @@ from ..isa.nest import (
     Sum,
     dtype_of,
 )
-from ..isa.traverse import children, loops, rewrite, substitute, under_loops, walk
+from ..isa.traverse import children, distinct, loops, rewrite, substitute, under_loops, walk
 
 SIZE_LIMIT = 160
 """Nodes of a value, as a tree, that is put where it was loaded."""
@@ -76,8 +76,8 @@ def fused(first: Nest, second: Nest, tensor: str, kept: bool) -> Nest | None:
     if any(x != buffers[x.name] for x in first.buffers):
         return None
     shape = first.buffer(tensor).shape
-    loads = {n for s in b.stores for n in walk(s) if isinstance(n, Load) and n.buffer == tensor}
-    if len(loads) != 1 or any(isinstance(n, Sum) for s in b.stores for n in walk(s)):
+    loads = {n for s in b.stores for n in distinct(s) if isinstance(n, Load) and n.buffer == tensor}
+    if len(loads) != 1 or any(isinstance(n, Sum) for s in b.stores for n in distinct(s)):
         return None
     (load,) = loads
     ours = _plain(source.indices, dict(a.loops), shape)
@@ -87,7 +87,7 @@ def fused(first: Nest, second: Nest, tensor: str, kept: bool) -> Nest | None:
     written = {s.buffer for s in a.stores}
     if any(
         isinstance(n, Load) and n.buffer in written and n != load
-        for s in b.stores for n in walk(s)
+        for s in b.stores for n in distinct(s)
     ):  # fmt: skip
         return None
     uses = sum(1 for s in b.stores for n in walk(s) if n == load)

@@ -30,7 +30,7 @@ from ..isa.nest import (
     Sum,
     expr,
 )
-from ..isa.traverse import rewrite, substitute, walk
+from ..isa.traverse import distinct, rewrite, substitute
 from .affine import is_index
 from .patterns import normal
 
@@ -121,7 +121,7 @@ class Kernel:
 
     def is_constant(self, e: Expr) -> bool:
         """Whether ``e`` is known when the network is compiled, but for indices."""
-        loads = [node for node in walk(e) if isinstance(node, Load)]
+        loads = [node for node in distinct(e) if isinstance(node, Load)]
         return e != RUNNING and all(load.buffer in self.constants for load in loads)
 
     def extents(self) -> dict[str, int]:
@@ -129,7 +129,7 @@ class Kernel:
         found = dict(self.axes)
         roots = [self.value] if self.reduction is None else [self.value, self.reduction.update]
         for root in roots:
-            for node in walk(root):
+            for node in distinct(root):
                 if isinstance(node, Sum):
                     found |= dict(node.axes)
         return found | dict(self.reduction.axes if self.reduction else ())
@@ -330,7 +330,7 @@ def _in_four(kernel: Kernel, seen: Mapping[str, tuple[int, ...]]) -> Kernel:
 def _accesses(kernel: Kernel) -> Iterator[tuple[str, tuple[Expr, ...]]]:
     yield kernel.output, kernel.element
     for root in (kernel.value, kernel.reduction.update if kernel.reduction else kernel.value):
-        for node in walk(root):
+        for node in distinct(root):
             if isinstance(node, Load) and node.buffer in kernel.shapes:
                 yield node.buffer, node.indices
 

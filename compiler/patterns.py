@@ -37,7 +37,7 @@ from ..isa.nest import (
     Sum,
 )
 from ..isa.operations import Operation
-from ..isa.traverse import rewrite, walk
+from ..isa.traverse import distinct, rewrite, walk
 from .affine import is_index
 
 BITWISE: Mapping[str, Callable[[int, int], int]] = {
@@ -95,7 +95,7 @@ class Pattern:
     def aligned(self) -> bool:
         """Whether every element that it reads has its lanes where the written one has them."""
         lanes = self.target.indices[1:]
-        elements = [n for n in walk(self.value) if isinstance(n, Load)]
+        elements = [n for n in distinct(self.value) if isinstance(n, Load)]
         return all(
             e.indices[1:] == lanes or (e.buffer.startswith("qnt.") and e.indices[1:] == lanes[-1:])
             for e in elements
@@ -138,7 +138,7 @@ def patterns_of(operation: Operation, config: AcceleratorConfig) -> Iterator[Pat
 
 def loads_of(e: Expr, buffer: str) -> Iterator[Load]:
     """The elements of a buffer in an expression."""
-    return (node for node in walk(e) if isinstance(node, Load) and node.buffer == buffer)
+    return (node for node in distinct(e) if isinstance(node, Load) and node.buffer == buffer)
 
 
 def _decided(e: Expr, chosen: Mapping[str, int]) -> Expr:
@@ -184,7 +184,7 @@ def _pattern_of(operation: Operation, config: AcceleratorConfig) -> Pattern | No
             case _:
                 return None
     value = normal(stmt.value)
-    for node in walk(value):
+    for node in distinct(value):
         if isinstance(node, Sum):
             lanes |= dict(node.axes)
     return Pattern(

@@ -21,7 +21,7 @@ from ..isa.config import QNT_LANE_BYTES
 from ..isa.memories import QNT_LANE
 from ..isa.nest import I8, I32, Binary, Cast, Const, Expr, Index, Load, Node, Sum
 from ..isa.storage import numpy_dtype
-from ..isa.traverse import rewrite, substitute, walk
+from ..isa.traverse import distinct, rewrite, substitute
 from .affine import indices_of, is_index
 from .constants import Weights, evaluate
 from .image import Image, Walk
@@ -99,7 +99,9 @@ def pooled(one: Kernel, two: Kernel, images: Mapping[int, Image], known: Loaded)
 def is_pooled(kernel: Kernel) -> bool:
     """Whether a kernel's running value is updated with sums of products."""
     reduction = kernel.reduction
-    return reduction is not None and any(isinstance(node, Sum) for node in walk(reduction.update))
+    return reduction is not None and any(
+        isinstance(node, Sum) for node in distinct(reduction.update)
+    )
 
 
 def products_of(kernel: Kernel, matcher: Matcher) -> tuple[Kernel, Pool]:
@@ -131,7 +133,7 @@ def products_of(kernel: Kernel, matcher: Matcher) -> tuple[Kernel, Pool]:
     below, right = _window((y, x), ((rows, height), (columns, width)))
 
     loops = {rows, columns, y, x}
-    inner = {name for e in walk(value) if isinstance(e, Sum) for name, _ in e.axes}
+    inner = {name for e in distinct(value) if isinstance(e, Sum) for name, _ in e.axes}
     if loops & (inner | indices_of(_replaced(value, {below: Const(0), right: Const(0)}))):
         raise Refusal("what it takes the maximum of is no position of an image")
     whole = _replaced(value, {below: Index(y), right: Index(x)})
@@ -191,7 +193,7 @@ def _apart(walk_: Walk) -> bool:
 
 def _same_always(two: Kernel, of: Expr, known: Loaded) -> bool:
     """Whether what ``two`` makes of its running value is that value, if ``of`` comes to it."""
-    if any(node != RUNNING for node in walk(two.value) if isinstance(node, Index | Load)):
+    if any(node != RUNNING for node in distinct(two.value) if isinstance(node, Index | Load)):
         return False
     each = Cast(I32, Index("byte") + I8.min)
     value = substitute(two.value, {RUNNING.name: each})

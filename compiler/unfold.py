@@ -20,7 +20,7 @@ from dataclasses import fields, replace
 
 from ..isa.config import AcceleratorConfig
 from ..isa.nest import Binary, Const, Expr, Index, Load, Select, Sum, expr
-from ..isa.traverse import rewrite, substitute, walk
+from ..isa.traverse import distinct, rewrite, substitute
 from .artifact import DramTensor, Unfold
 from .image import Image, Walk, Where, image_of
 from .kernel import Kernel, Refusal
@@ -77,7 +77,7 @@ def unfoldings(
 
 def _windowed_sum(kernel: Kernel, known: tuple[Pattern, ...]) -> tuple[Sum, Image] | None:
     """The one sum of products with an element of an activation, and that activation's walk."""
-    sums = {node for node in walk(kernel.value) if isinstance(node, Sum)}
+    sums = {node for node in distinct(kernel.value) if isinstance(node, Sum)}
     if len(sums) != 1:
         return None
     total = sums.pop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -24,6 +25,8 @@ from weft.compiler.tensorize import tensorize
 from weft.isa import PRESETS
 from weft.isa.nest import Const, Index, Load
 from weft.isa.requantize import rescale, rescale_int
+from weft.runtime.jit import jit
+from weft.runtime.network import Network
 
 WITHOUT = replace(TINY, rounds_to_even=False)
 
@@ -55,7 +58,10 @@ def test_ties_go_to_even_wherever_a_layer_runs(make, hardware: str):
     assert differ
 
 
-def test_hardware_without_it_comes_as_near_as_it_can_and_so_does_its_host():
+def test_hardware_without_it_comes_as_near_as_it_can_and_so_does_its_host(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("WEFT_CACHE", str(tmp_path))
     graph = in_way(every_operator(), "even")
     assert roundings(rounded_for(graph, TINY)) == {"even"}
     assert roundings(rounded_for(graph, WITHOUT)) == {"fine"}
@@ -66,6 +72,10 @@ def test_hardware_without_it_comes_as_near_as_it_can_and_so_does_its_host():
         model = compile_graph(graph, WITHOUT, placement=placement)
         for name, value in outputs_of(model, inputs).items():
             np.testing.assert_array_equal(value, expected[name])
+    network = Network(graph.name, graph, f"sha of {graph.name} that rounds to even")
+    for on in ("cpu", "functional", "interpreter", "cpu"):  # the last one from the cache
+        with jit(network, WITHOUT, on) as run:
+            np.testing.assert_array_equal(run(*inputs.values()), expected[graph.outputs[0]])
     tflite = every_operator()
     assert rounded_for(tflite, WITHOUT).nodes == tflite.nodes
 
