@@ -78,10 +78,8 @@ def _constants(use: Use) -> dict[str, np.ndarray]:
     """Bias with the input's zero point folded in, and the scales, one element a channel."""
     folded = _bias(use) - use.zero_point(use.x) * _rows(use).sum(1, dtype=np.int64)
     scales = _scales(use)
-    rounding = use.rounding
-    if rounding != "away":
-        bits = _spare_bits(use)
-        scales = [s.rounded(rounding, spare) for s, spare in zip(scales, bits, strict=True)]
+    spare = _spare_bits(use) if use.rounding == "fine" else [0] * len(scales)
+    scales = [s.rounded(use.rounding, bits) for s, bits in zip(scales, spare, strict=True)]
     columns = (
         folded.astype(np.int32),  # keeps the low bits, as the accumulator does
         np.array([s.multiplier for s in scales], np.int32),
