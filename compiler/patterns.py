@@ -47,7 +47,7 @@ BITWISE: Mapping[str, Callable[[int, int], int]] = {
     "shl": operator.lshift,
     "shr": operator.rshift,
 }
-"""What is known of numbers once a parameter is."""
+"""Operations whose result is known once a parameter is."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Pattern:
     """Of the buffers."""
     chosen: Mapping[str, int] = field(default_factory=dict[str, int])
     """The parameters that decide between several meanings, with the value that stands for this
-    one; 0 is not told."""
+    one; without those that are 0, as in a record."""
 
     @cached_property
     def size(self) -> int:

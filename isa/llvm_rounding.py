@@ -1,8 +1,9 @@
 """The two roundings of requantization on vectors of ``i32``, as LLVM IR.
 
 :mod:`weft.isa.requantize` writes them in ``i64``, of which a vector register holds half as many.
-The high half of a product is made of the products of even and of odd lanes; the rounding shift is
-that of the magnitude, as an unsigned integer, which has room for one half. Both give the same bits.
+The high half of a product is made of the products of even and of odd lanes. A rounding shift is
+that of the magnitude, as an unsigned integer, which has room for one half; where ties may go to
+even, what is shifted out is compared with a half. All give the same bits.
 """
 
 from __future__ import annotations
@@ -38,7 +39,7 @@ class Roundings(Sums):
         lanes = max(x.lanes, amount.lanes)
         x = self.splat(x, lanes) if lanes else x
         if even is not False:
-            return self.evened(x, amount, even)
+            return self.compared(x, amount, even)
         size = self.cast(self.magnitude(x), U32)
         by = self.cast(amount, U32)
         one = self.constant(1, U32)
@@ -47,18 +48,17 @@ class Roundings(Sums):
         zero = self.constant(0, I32)
         return self.choose(self.binary("lt", x, zero), self.binary("sub", zero, near), near)
 
-    def evened(self, x: Value, by: Value, even: Even) -> Value:
+    def compared(self, x: Value, by: Value, even: Even) -> Value:
         """To the right, to nearest; ties to even or, where that is not so, away from zero.
 
         The next integer is nearer where what is shifted out is more than a half, and a tie is made
         more than a half where it goes up.
         """
-        one, zero = self.constant(1, I32), self.constant(0, I32)
+        one, zero, least = self.constant(1, I32), self.constant(0, I32), self.constant(1, U32)
         below = self.binary("shr", x, by)
         unit = self.binary("shl", one, by)
         rest = self.binary("and", x, self.binary("sub", unit, one))
-        half = self.binary("max", self.binary("shr", self.cast(unit, U32), self.constant(1, U32)),
-                           self.constant(1, U32))  # fmt: skip
+        half = self.binary("max", self.binary("shr", self.cast(unit, U32), least), least)
         up = self.binary("and", below, one)
         if isinstance(even, Expr):
             away = self.choose(self.binary("lt", x, zero), zero, one)

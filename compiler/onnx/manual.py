@@ -10,7 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from textwrap import fill
 
+from ...isa.config import PRESETS
 from ..catalog import CATALOG
+from ..scales import EVEN_PLACES
 from .source import OLDEST_OPSET, onnx
 
 HEAD = """# ONNX
@@ -44,14 +46,15 @@ with one scale; unsigned ones are moved down by 128. Weights are signed bytes wi
 tensor or per channel. [quantize.md](quantize.md) says how a float network becomes such a file.
 
 Rounding: the accumulator is exact. Hardware that has the extension `to_even` (all presets but
-`edge`), and the host beside it, rounds it in two steps: first to 20 binary places, which is about
-as fine as single precision is in the middle of a byte's range, then ties to even. ONNX rounds the
-real value once, ties to even; the results differ, by one, only where the real value lies within
-`2**-21` of a tie. Hardware without the extension rounds ties away from zero, and first to as many
-places as the sums of a channel certainly leave room for, given its weights and bias; so does the
-host beside it. A sum of two tensors first rounds both to a common scale of 20 more bits. The
-product of two activations is rounded as ONNX says, on the host. Reference implementations compute
-the float graph in single precision, whose own sums decide what happens next to a tie.
+{without}), and the host beside it, rounds it in two steps: first to {places} binary places, which
+is about as fine as single precision is in the middle of a byte's range, then ties to even. ONNX
+rounds the real value once, ties to even; the results differ, by one, only where the real value lies
+within `2**-{half_place}` of a tie. Hardware without the extension rounds ties away from zero, and
+first to as many places as the sums of a channel certainly leave room for, given its weights and
+bias; so does the host beside it. A sum of two tensors first rounds both to a common scale of 20
+more bits. The product of two activations is rounded as ONNX says, on the host. Reference
+implementations compute the float graph in single precision, whose own sums decide what happens next
+to a tie.
 
 `python -m tests.compiler.onnx.layers` feeds each layer of two trained networks what onnxruntime fed
 it. No quantized element of all samples is more than one step away, and of a million about one
@@ -66,12 +69,12 @@ and in the reference's if that one element is 8.
 
 Other roundings were tried. With ties to even, but a first rounding only as fine as the sums of a
 channel leave room for, 72 and 138 elements differed, and 83 and 199 with one no finer than `2**-18`
-besides; 85 samples agreed. With a first rounding to 19 or 21 places all 86 agree, with 22 places
-one does not. Multipliers that imitate single precision (for each channel, of those within three
-roundings of the real factor, the one that gives the quotient in single precision for most of the
-accumulators next to a tie within the output's range) made 73 and 155 of what was 74 and 150 then:
-of 75 quotients within `2**-22` of a tie, relatively, 17 are not on the side that the exact sum's
-quotient in single precision is on.
+besides; 85 samples agreed. In a draft all 86 agreed with a first rounding to 19 or 21 places, too,
+and one did not with 22. Multipliers that imitate single precision (for each channel, of those
+within three roundings of the real factor, the one that gives the quotient in single precision for
+most of the accumulators next to a tie within the output's range) made 73 and 155 of what was 74 and
+150 then: of 75 quotients within `2**-22` of a tie, relatively, 17 are not on the side that the
+exact sum's quotient in single precision is on.
 
 The nine networks that come with the package `onnx` run, from SqueezeNet to VGG-19:
 `python -m tests.compiler.onnx.light` draws weights for them, and prints how long that takes, how
@@ -119,7 +122,12 @@ def manual() -> str:
     native = sorted(kind for kind, row in known.items() if row.native)
     numpy = sorted(kind for kind, row in known.items() if not row.native)
     rows = (("Native", native), ("By numpy", numpy), ("Composed", composed()))
-    text = HEAD.format(oldest=OLDEST_OPSET)
+    text = HEAD.format(
+        oldest=OLDEST_OPSET,
+        without=", ".join(f"`{name}`" for name, config in PRESETS.items() if not config.to_even),
+        places=EVEN_PLACES,
+        half_place=EVEN_PLACES + 1,
+    )
     for title, kinds in rows:
         names = fill(", ".join(f"`{kind}`" for kind in kinds), 100, break_on_hyphens=False)
         text += f"\n**{title}** ({len(kinds)}):\n{names}\n"

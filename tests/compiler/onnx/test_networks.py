@@ -31,8 +31,8 @@ def test_resnet20_is_one_program_and_answers_as_its_reference():
 
 @needs_shared
 @pytest.mark.deep
-@pytest.mark.parametrize(("hardware", "most"), [("base", 0), ("edge", 1)])
-def test_the_keyword_transformer_answers_as_its_file_says(hardware: str, most: int):
+@pytest.mark.parametrize(("hardware", "others"), [("base", 0), ("edge", 1)])
+def test_the_keyword_transformer_answers_as_its_file_says(hardware: str, others: int):
     from tests.compiler.onnx.layers import partings
 
     network = Measured.load("kwt1_transformer")
@@ -47,7 +47,7 @@ def test_the_keyword_transformer_answers_as_its_file_says(hardware: str, most: i
     # spare, and class 11 in single precision: a product that is 8.50000014 rounds to 8 there, and
     # where it is a tie that goes to even, which ``edge`` has not.
     parted = list(partings(network, got))
-    assert len(parted) == most
+    assert len(parted) == others
     assert all(p.exact.argmax() == p.got for p in parted)
     known = labels >= 0
     right = (got.argmax(1) == labels)[known].mean()
